@@ -1,0 +1,92 @@
+//! Asks a program's backdoor one thing and prints the answer: `ask PATH COMMAND…`, for example `ask PATH where 17`.
+//!
+//! Exit code 0 when answered, 1 when there is no connection or it broke, 2 when called wrongly.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+/// The banner never begins with this; a server that refuses to serve does.
+const REFUSAL: &[u8] = b"coro: ";
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    let (Some(path), Ok(command)) = (words.next(), words.map(|word| word.into_string()).collect::<Result<Vec<_>, _>>())
+    else {
+        return usage("the command must be UTF-8 text");
+    };
+    let command = command.join(" ");
+    if command.trim().is_empty() {
+        return usage("a path and a command are needed");
+    }
+    if command.contains(['\n', '\r']) {
+        return usage("the command must be one line");
+    }
+    let shown = path.to_string_lossy().into_owned();
+    let stream = match UnixStream::connect(&path) {
+        Ok(stream) => stream,
+        Err(error) => {
+            let hint = match error.kind() {
+                ErrorKind::NotFound => "no such socket; is the program running, and serving?",
+                ErrorKind::ConnectionRefused => "nobody serves it any more",
+                ErrorKind::PermissionDenied => "it belongs to another user",
+                _ => "cannot connect",
+            };
+            eprintln!("ask: {shown}: {hint} ({error})");
+            return ExitCode::from(1);
+        }
+    };
+    match ask(&stream, &command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ask: {shown}: the connection broke ({error})");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("ask: {problem}\nusage: ask PATH COMMAND...   (ask PATH help shows the commands)");
+    ExitCode::from(2)
+}
+
+fn ask(mut stream: &UnixStream, command: &str) -> io::Result<ExitCode> {
+    // A server that turns us away may have closed already; what it said is still to be read.
+    let sent = stream.write_all(format!("{command}\n").as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
+    let mut answer = BufReader::with_capacity(64 * 1024, stream);
+    let mut banner = Vec::new();
+    answer.read_until(b'\n', &mut banner)?;
+    if banner.starts_with(REFUSAL) {
+        io::stderr().write_all(&banner)?;
+        return Ok(ExitCode::from(1));
+    }
+    if banner.is_empty() {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "closed without a word"));
+    }
+    sent?;
+    let mut stdout = io::stdout().lock();
+    loop {
+        let bytes = answer.fill_buf()?;
+        if bytes.is_empty() {
+            break;
+        }
+        let length = bytes.len();
+        if let Err(error) = stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            return quiet_if_piped(error);
+        }
+        answer.consume(length);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `ask … | head` is no error.
+fn quiet_if_piped(error: io::Error) -> io::Result<ExitCode> {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        _ => {
+            eprintln!("ask: cannot write the answer ({error})");
+            Ok(ExitCode::from(1))
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The console thread: one `poll(2)` loop over the listener and its sessions.
+//!
+//! Invariants: no call in the loop blocks except `poll`; the thread runs commands a step at a time, session by session, and
+//! looks at the sockets again after [`WORK_PER_TURN`] or one longer step; it ends only when the server is closed, never by
+//! a panic; nothing is sent to a peer before its user id is known to be ours or root's.
+//!
+//! Must not know: the scheduler, what commands mean, where the socket's path came from.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use super::line::escape;
+use super::session::Session;
+use super::{Commands, Limits};
+use crate::sys::unixsock::{self, Watch};
+
+/// How long commands run before the sockets are looked at again, unless a single step takes longer.
+const WORK_PER_TURN: Duration = Duration::from_millis(5);
+
+/// How long the listener is left alone when connections cannot be accepted: it stays readable and would spin the loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Descriptors held back for the time when the process has no others: one to serve a session with, just when someone
+/// needs to look inside, and one to refuse the next.
+const SPARES: usize = 2;
+
+/// Whether the loop goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Next,
+    Stop,
+}
+
+pub(super) struct Console {
+    listener: UnixListener,
+    /// A byte means stop; its end means that nobody can say so any more.
+    control: Option<UnixStream>,
+    commands: &'static Commands,
+    limits: Limits,
+    sessions: Vec<Session>,
+    /// The session that works first in the next turn.
+    first: usize,
+    spares: Vec<File>,
+    accept_from: Option<Instant>,
+    complained: Option<Instant>,
+    /// For messages.
+    path: String,
+}
+
+impl Console {
+    pub(super) fn new(
+        listener: UnixListener,
+        control: UnixStream,
+        path: String,
+        commands: &'static Commands,
+        limits: Limits,
+    ) -> Self {
+        let mut console = Self {
+            listener,
+            control: Some(control),
+            commands,
+            limits,
+            sessions: Vec::new(),
+            first: 0,
+            spares: Vec::new(),
+            accept_from: None,
+            complained: None,
+            path,
+        };
+        console.refill_spares();
+        console
+    }
+
+    /// Serves until the server is closed.
+    pub(super) fn run(mut self) {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.turn())) {
+                Ok(Turn::Next) => {}
+                Ok(Turn::Stop) => return,
+                // Commands are guarded in the session, so this is a fault in here. Sessions may be in any state.
+                Err(payload) => {
+                    std::mem::forget(payload);
+                    self.sessions.clear();
+                    std::thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        let stirred = match self.wait() {
+            Ok(stirred) => stirred,
+            // Out of memory, at worst: everything is tried as if it were ready.
+            Err(_) => {
+                std::thread::sleep(ACCEPT_PAUSE);
+                Stirred { control: false, listener: true, sessions: vec![true; self.sessions.len()] }
+            }
+        };
+        let now = Instant::now();
+        if stirred.control && self.told_to_stop() {
+            return Turn::Stop;
+        }
+        for (session, _) in self.sessions.iter_mut().zip(stirred.sessions).filter(|(_, stirred)| *stirred) {
+            if session.wants_to_read() {
+                session.read(now);
+            }
+            session.write(now);
+        }
+        self.sessions.iter_mut().for_each(|session| session.tick(now));
+        // Before the listener: a place or descriptor that has just become free is there for the next client.
+        self.sweep();
+        if stirred.listener {
+            self.accept(now);
+        }
+        self.work();
+        self.sweep();
+        Turn::Next
+    }
+
+    /// Lets go of sessions that are over.
+    fn sweep(&mut self) {
+        self.sessions.retain(|session| !session.is_over());
+        self.refill_spares();
+    }
+
+    /// Waits for sockets or deadlines; not at all while a command can go on.
+    fn wait(&mut self) -> io::Result<Stirred> {
+        let now = Instant::now();
+        let accepting = self.accept_from.is_none_or(|from| now >= from);
+        let timeout = if self.sessions.iter().any(Session::wants_to_work) {
+            Some(Duration::ZERO)
+        } else {
+            let pause = if accepting { None } else { self.accept_from };
+            let deadlines = self.sessions.iter().filter_map(Session::deadline).chain(pause);
+            deadlines.min().map(|when| when.saturating_duration_since(now))
+        };
+        let mut watches = Vec::with_capacity(2 + self.sessions.len());
+        let control = self.control.as_ref().map(|control| watches.push(Watch::new(control, true, false)));
+        let listener = accepting.then(|| watches.push(Watch::new(&self.listener, true, false)));
+        let mut watched = vec![false; self.sessions.len()];
+        for (session, watched) in self.sessions.iter().zip(&mut watched) {
+            let (read, write) = (session.wants_to_read(), session.wants_to_write());
+            // Never with neither: a hang-up is reported unasked, and would spin the loop while a command runs.
+            if read || write {
+                *watched = true;
+                watches.push(Watch::new(session.stream(), read, write));
+            }
+        }
+        unixsock::poll(&mut watches, timeout)?;
+        let mut outcomes = watches.iter().map(Watch::stirred);
+        Ok(Stirred {
+            control: control.is_some_and(|()| outcomes.next().unwrap_or(false)),
+            listener: listener.is_some_and(|()| outcomes.next().unwrap_or(false)),
+            sessions: watched.into_iter().map(|watched| watched && outcomes.next().unwrap_or(false)).collect(),
+        })
+    }
+
+    fn told_to_stop(&mut self) -> bool {
+        let Some(mut control) = self.control.as_ref() else { return false };
+        match control.read(&mut [0]) {
+            Ok(0) => {
+                self.control = None;
+                false
+            }
+            Ok(_) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Lets the sessions work in turn, beginning with another one each time.
+    fn work(&mut self) {
+        let begin = Instant::now();
+        loop {
+            let count = self.sessions.len();
+            let Some(index) = (0..count).map(|i| (self.first + i) % count).find(|&i| self.sessions[i].wants_to_work())
+            else {
+                return;
+            };
+            self.sessions[index].work(self.commands, Instant::now());
+            self.first = index + 1;
+            if begin.elapsed() >= WORK_PER_TURN {
+                return;
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        self.accept_from = None;
+        for _ in 0..2 * self.limits.sessions {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.admit(stream, Room::for_more(), now),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return,
+                    Some(libc::EINTR | libc::ECONNABORTED) => {}
+                    Some(libc::EMFILE | libc::ENFILE) => return self.accept_with_spare(now),
+                    _ => return self.accept_from = Some(now + ACCEPT_PAUSE),
+                },
+            }
+        }
+    }
+
+    /// The process has no descriptor left. Gives up a spare one for the connection; the last is only for a refusal.
+    fn accept_with_spare(&mut self, now: Instant) {
+        let room = match self.spares.pop() {
+            Some(spare) => {
+                drop(spare);
+                Room { last: self.spares.is_empty() }
+            }
+            None => return self.accept_from = Some(now + ACCEPT_PAUSE),
+        };
+        // Another thread may have been faster; then the next connection waits, too.
+        match self.listener.accept() {
+            Ok((stream, _)) => self.admit(stream, room, now),
+            Err(_) => self.accept_from = Some(now + ACCEPT_PAUSE),
+        }
+        self.refill_spares();
+    }
+
+    fn admit(&mut self, stream: UnixStream, room: Room, now: Instant) {
+        match unixsock::peer_uid(&stream) {
+            Ok(uid) if uid == 0 || uid == unixsock::effective_uid() => {}
+            Ok(uid) => return self.complain(&format!("a connection of user {uid}"), now),
+            Err(error) => return self.complain(&format!("a connection of an unknown user ({error})"), now),
+        }
+        if stream.set_nonblocking(true).and_then(|()| unixsock::without_sigpipe(&stream)).is_err() {
+            return;
+        }
+        let (open, limit) = (self.sessions.iter().filter(|session| session.is_open()).count(), self.limits.sessions);
+        let mut session = Session::new(stream, self.limits, now);
+        if room.last {
+            session.turn_away("coro: no file descriptors left in this process; end another session first", now);
+        } else if open >= limit {
+            session.turn_away(&format!("coro: too many sessions, the limit is {limit}; end one of them first"), now);
+        } else {
+            session.greet(self.commands, now);
+        }
+        session.write(now);
+        // Those turned away linger a moment, but neither on the last descriptor nor in any number.
+        if session.is_open() || (!room.last && self.sessions.len() < 2 * limit) {
+            self.sessions.push(session);
+        }
+    }
+
+    /// One line to standard error about a connection that was closed without a word, at most one a second.
+    fn complain(&mut self, what: &str, now: Instant) {
+        if self.complained.is_none_or(|last| now >= last + Duration::from_secs(1)) {
+            self.complained = Some(now);
+            let path = escape(self.path.as_bytes());
+            unixsock::write_stderr_if_ready(&format!("coro: backdoor {path}: refused {what}\n"));
+        }
+    }
+
+    fn refill_spares(&mut self) {
+        while self.spares.len() < SPARES {
+            match File::open("/dev/null") {
+                Ok(spare) => self.spares.push(spare),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Console {
+    /// Ends connections that nobody has accepted, also if a forked child has a copy of the listener.
+    fn drop(&mut self) {
+        let _ = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Which descriptors showed something.
+struct Stirred {
+    control: bool,
+    listener: bool,
+    sessions: Vec<bool>,
+}
+
+/// What is left of the process's descriptors.
+struct Room {
+    /// This connection took the last.
+    last: bool,
+}
+
+impl Room {
+    fn for_more() -> Self {
+        Self { last: false }
+    }
+}

@@ -1,0 +1,206 @@
+//! The backdoor: a unix socket on which the running process answers questions, for `socat`, `nc` or `ask`.
+//!
+//! The path a question takes: `bind` makes the socket, `console` accepts on a thread of its own and checks the peer,
+//! `session` takes its bytes apart with `line`, `table` finds the command, and the `Commands` that the layers below
+//! registered find the answer, a piece at a time.
+//!
+//! Invariants: nothing listens until the program calls [`serve`], and never if `CORO_BACKDOOR=off` is set; only this user
+//! and root get an answer; sessions, lines, buffers and waiting are bounded by `Limits`; no worker runs any of it.
+//!
+//! Must not know: the scheduler, tasks, stacks.
+
+#![forbid(unsafe_code)]
+
+mod bind;
+mod claim;
+mod console;
+mod line;
+mod session;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use claim::Claim;
+use console::Console;
+
+/// An answer that is made while it is sent.
+pub(crate) trait Answer {
+    /// Appends some more of the answer to `out`, which comes empty; false when finished. Called until it returns false,
+    /// whenever the client has room, and dropped early if the client goes away.
+    ///
+    /// A call should take at most 50 ms and append at most 64 KiB, of whole lines. Names and other foreign text must be
+    /// escaped already.
+    fn more(&mut self, out: &mut Vec<u8>) -> bool;
+}
+
+/// What the layers below answer to. All are called on the console thread, never at the same time by one server.
+pub(crate) struct Commands {
+    /// Every task.
+    pub(crate) where_all: fn() -> Box<dyn Answer>,
+    /// One task, by its id; also answers when there is none.
+    pub(crate) where_is: fn(u64) -> Box<dyn Answer>,
+    /// One line that greets a client. It must not begin with `coro: `, by which clients know a refusal.
+    pub(crate) banner: fn() -> String,
+}
+
+static COMMANDS: OnceLock<Commands> = OnceLock::new();
+
+/// Says who answers, before the first [`serve`]. The first call counts.
+pub(crate) fn register(commands: Commands) {
+    let _ = COMMANDS.set(commands);
+}
+
+/// Bounds of one server. Everything a client can make grow has one.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    sessions: usize,
+    /// Without a command for this long, a session ends.
+    idle: Duration,
+    /// A client that takes no byte for this long, though some wait, is dropped.
+    stalled: Duration,
+    /// How long a session must be idle before it shows a prompt.
+    prompt_after: Duration,
+    /// How long a client may take to notice that its session ended.
+    linger: Duration,
+}
+
+impl Limits {
+    const STANDARD: Self = Self {
+        sessions: 8,
+        idle: Duration::from_secs(600),
+        stalled: Duration::from_secs(10),
+        prompt_after: Duration::from_millis(100),
+        linger: Duration::from_millis(500),
+    };
+}
+
+/// A server made by [`serve`] or [`serve_default`].
+///
+/// Dropping it does **not** end it: a program that never wants to can ignore it. The socket's file is removed by
+/// [`close`](Server::close) and when the process exits normally, if it is still the one made here. A process that is
+/// killed leaves the file; the next server on that path replaces it.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    /// `None` if the environment switched it off.
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    claim: std::mem::ManuallyDrop<Claim>,
+    control: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    /// The socket's path, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the socket's file, ends all sessions, also in the middle of an answer, and waits for the console thread.
+    ///
+    /// In a child that was forked after [`serve`] it does nothing: the server belongs to the parent.
+    pub fn close(self) {
+        let Some(Running { claim, mut control, thread }) = self.running else { return };
+        if !claim.is_ours() {
+            // The thread exists in the parent only; its handle must not be used here, not even to let go of it.
+            std::mem::forget(thread);
+            return;
+        }
+        // First the name, then the socket: while the name leads to a live socket, no other server takes it for stale.
+        drop(std::mem::ManuallyDrop::into_inner(claim));
+        if control.write_all(b"s").is_ok() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves the backdoor on a unix socket at `path`, with mode 0600, on a thread of its own named `coro-console`.
+///
+/// The commands are `where_all`, `where ID`, `help` and `quit`, one a line: `printf 'where_all\n' | socat - UNIX-CONNECT:PATH`.
+/// Only this user and root are answered. Whoever can connect can see the names and stacks of all tasks.
+///
+/// With `CORO_BACKDOOR=off` (or `0`) in the environment nothing is served, whatever the program says: one line on standard
+/// error says so, and the [`Server`] returned does nothing.
+///
+/// # Errors
+///
+/// The messages say what to do. [`NotFound`](io::ErrorKind::NotFound): the directory does not exist.
+/// [`PermissionDenied`](io::ErrorKind::PermissionDenied): the directory belongs to somebody other than this user and root, or others
+/// can write to it, as in `/tmp`. [`AddrInUse`](io::ErrorKind::AddrInUse): a live process serves this path.
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists): something other than a socket is there, which is left alone. A dead socket of this
+/// user is replaced. [`InvalidInput`](io::ErrorKind::InvalidInput): the path is too long for a unix socket (107 bytes on Linux).
+/// [`NotConnected`](io::ErrorKind::NotConnected): there is no runtime yet that could answer.
+pub fn serve(path: impl AsRef<Path>) -> io::Result<Server> {
+    let path = absolute(path.as_ref())?;
+    if bind::switched_off() {
+        return Ok(inert(path));
+    }
+    serve_with(path, registered()?, Limits::STANDARD)
+}
+
+/// Like [`serve`], on a path of its own choice, and prints it with the line that connects to it to standard error.
+///
+/// The path is `$XDG_RUNTIME_DIR/coro/PID.sock`; if that variable does not name a directory of this user,
+/// `coro-UID/PID.sock` in the directory for temporary files. The directory is made with mode 0700, or checked.
+///
+/// # Errors
+///
+/// Those of [`serve`]; [`PermissionDenied`](io::ErrorKind::PermissionDenied) also if the directory found is open to others.
+pub fn serve_default() -> io::Result<Server> {
+    let path = absolute(&bind::default_path())?;
+    if bind::switched_off() {
+        return Ok(inert(path));
+    }
+    let commands = registered()?;
+    if let Some(directory) = path.parent() {
+        bind::private_directory(directory)?;
+    }
+    let server = serve_with(path, commands, Limits::STANDARD)?;
+    let path = server.path.display();
+    // A closed standard error is no reason to fail, nor to panic as `eprintln` would.
+    let _ = writeln!(io::stderr(), "coro: backdoor on {path}\nsocat -t60 - UNIX-CONNECT:{path}");
+    Ok(server)
+}
+
+fn registered() -> io::Result<&'static Commands> {
+    crate::wiring::commands();
+    COMMANDS.get().ok_or_else(|| {
+        let message =
+            "no runtime has started in this process; call this inside coro::run, or after a first coro::spawn";
+        io::Error::new(io::ErrorKind::NotConnected, message)
+    })
+}
+
+/// The path must hold when the program changes its directory, for the removal at exit.
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("no path for the backdoor: {error}")))
+}
+
+fn inert(path: PathBuf) -> Server {
+    let _ = writeln!(io::stderr(), "coro: backdoor is off (CORO_BACKDOOR), not serving {}", path.display());
+    Server { path, running: None }
+}
+
+fn serve_with(path: PathBuf, commands: &'static Commands, limits: Limits) -> io::Result<Server> {
+    let (listener, claim) = bind::bind(&path)?;
+    let (control, stop) = UnixStream::pair()?;
+    stop.set_nonblocking(true)?;
+    let shown = path.display().to_string();
+    // Made there, since answers need not be able to change threads.
+    let run = move || Console::new(listener, stop, shown, commands, limits).run();
+    let thread = std::thread::Builder::new().name("coro-console".into()).spawn(run)?;
+    // From here on the file stays until `close` or exit, also when the server is dropped.
+    let claim = std::mem::ManuallyDrop::new(claim);
+    Ok(Server { path, running: Some(Running { claim, control, thread }) })
+}

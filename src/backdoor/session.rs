@@ -1,0 +1,383 @@
+//! One client's conversation: lines in, answers out, a prompt for people.
+//!
+//! States: *open* (takes commands) → *ending* (says what is left to say) → *lingering* (has said all, throws away what
+//! still comes, so that the client reads the last words before an error) → *over*. A client that closes its side first
+//! goes from *open* to *over* once everything it asked for is answered and sent.
+//!
+//! Invariants: answers come in the order of their commands; an answer is asked for more only while less than
+//! [`PULL_BELOW`] bytes wait to be sent; input is read only while no complete line waits; a panic in a command ends that
+//! command and nothing else.
+//!
+//! Must not know: the listener, other sessions, how an answer is found.
+
+use std::any::Any;
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::line::{Line, Lines, MAX_LINE, escape};
+use super::table::{self, Outcome};
+use super::{Answer, Commands, Limits};
+use crate::sys::unixsock;
+
+/// An answer is asked for more only below this many bytes waiting.
+const PULL_BELOW: usize = 64 * 1024;
+
+/// Buffers larger than this are given back when empty.
+const KEEP_BUFFER: usize = 2 * PULL_BELOW;
+
+const PROMPT: &[u8] = b"> ";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Ending,
+    Lingering { until: Instant },
+    Over,
+}
+
+/// A prompt is only for someone who waits: input that comes without one being shown gets none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prompt {
+    /// To be shown once the session has been idle for a while.
+    Wanted,
+    Due(Instant),
+    Shown,
+}
+
+/// The command being answered.
+struct Running {
+    name: &'static str,
+    answer: Option<Box<dyn Answer>>,
+}
+
+impl Drop for Running {
+    /// Also when the client goes away in the middle; a panic in here must not reach the loop.
+    fn drop(&mut self) {
+        let answer = self.answer.take();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(answer))) {
+            std::mem::forget(payload);
+        }
+    }
+}
+
+pub(super) struct Session {
+    stream: UnixStream,
+    limits: Limits,
+    phase: Phase,
+    input: Lines,
+    output: Output,
+    running: Option<Running>,
+    prompt: Prompt,
+    /// When the last command came, for the idle limit. Bytes of an unfinished line do not count: a slow sender is idle.
+    commanded: Instant,
+    /// When bytes last left, or the buffer was last empty, for the limit on dead readers.
+    progressed: Instant,
+}
+
+impl Session {
+    pub(super) fn new(stream: UnixStream, limits: Limits, now: Instant) -> Self {
+        Self {
+            stream,
+            limits,
+            phase: Phase::Open,
+            input: Lines::default(),
+            output: Output::default(),
+            running: None,
+            prompt: Prompt::Wanted,
+            commanded: now,
+            progressed: now,
+        }
+    }
+
+    /// Begins with the banner, made one line.
+    pub(super) fn greet(&mut self, commands: &Commands, now: Instant) {
+        let banner = catch_unwind(AssertUnwindSafe(commands.banner)).unwrap_or_else(|payload| {
+            std::mem::forget(payload);
+            String::from("coro")
+        });
+        self.say(&banner.replace(|c: char| c.is_control(), " "), now);
+    }
+
+    /// Says why there is no session, and ends.
+    pub(super) fn turn_away(&mut self, why: &str, now: Instant) {
+        self.say(why, now);
+        self.phase = Phase::Ending;
+    }
+
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// Whether this counts towards the limit of sessions.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    pub(super) fn wants_to_read(&self) -> bool {
+        let room = match self.phase {
+            Phase::Open => !self.input.has_line(),
+            Phase::Lingering { .. } => true,
+            Phase::Ending | Phase::Over => false,
+        };
+        room && !self.input.has_ended()
+    }
+
+    pub(super) fn wants_to_write(&self) -> bool {
+        !self.output.is_empty() && self.phase != Phase::Over
+    }
+
+    /// Whether [`Session::work`] has something to do and room for its outcome.
+    pub(super) fn wants_to_work(&self) -> bool {
+        let asked = self.running.is_some() || self.input.has_line();
+        asked && self.phase == Phase::Open && self.output.len() < PULL_BELOW
+    }
+
+    /// Reads once; the kernel keeps the rest.
+    pub(super) fn read(&mut self, now: Instant) {
+        let mut bytes = [0; MAX_LINE];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => self.input.end(),
+            Ok(_) if self.phase != Phase::Open => {}
+            Ok(length) => {
+                self.input.push(&bytes[..length]);
+                if let Prompt::Due(_) = self.prompt {
+                    self.prompt = Prompt::Wanted;
+                }
+            }
+            Err(error) if is_temporary(error.kind()) => {}
+            Err(_) => self.phase = Phase::Over,
+        }
+        self.settle(now);
+    }
+
+    /// Sends what the client takes now.
+    pub(super) fn write(&mut self, now: Instant) {
+        while self.wants_to_write() {
+            match unixsock::send(&self.stream, self.output.waiting()) {
+                Ok(length) => {
+                    self.output.sent(length);
+                    self.progressed = now;
+                }
+                Err(error) if is_temporary(error.kind()) => break,
+                Err(_) => self.phase = Phase::Over,
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Takes one step: a line, or some more of an answer.
+    pub(super) fn work(&mut self, commands: &Commands, now: Instant) {
+        if !self.wants_to_work() {
+            return;
+        }
+        match self.running.take() {
+            Some(running) => self.go_on(running, now),
+            None => {
+                self.prompt = Prompt::Wanted;
+                self.commanded = now;
+                match self.input.take() {
+                    Some(Line::Text(line)) => self.begin(&line, commands, now),
+                    Some(Line::TooLong) => {
+                        self.say(&format!("input: line too long, the limit is {MAX_LINE} bytes"), now)
+                    }
+                    None => {}
+                }
+            }
+        }
+        self.write(now);
+    }
+
+    fn begin(&mut self, line: &[u8], commands: &Commands, now: Instant) {
+        match catch_unwind(AssertUnwindSafe(|| table::run(line, commands))) {
+            Ok(None) => {}
+            Ok(Some((name, Outcome::Answer(answer)))) => {
+                self.go_on(Running { name, answer: Some(answer) }, now);
+            }
+            Ok(Some((_, Outcome::Say(text)))) => self.say(text.trim_end_matches('\n'), now),
+            Ok(Some((_, Outcome::End))) => self.phase = Phase::Ending,
+            Err(payload) => self.tell_panic(&escape(line), payload, now),
+        }
+    }
+
+    fn go_on(&mut self, mut running: Running, now: Instant) {
+        let Some(answer) = &mut running.answer else { return };
+        // A chunk of its own: what an answer does to its buffer cannot touch what was said before.
+        let mut chunk = Vec::new();
+        let outcome = catch_unwind(AssertUnwindSafe(|| answer.more(&mut chunk)));
+        self.push(&chunk, now);
+        match outcome {
+            Ok(true) => self.running = Some(running),
+            Ok(false) => {
+                self.output.end_line();
+                self.commanded = now;
+            }
+            Err(payload) => self.tell_panic(running.name, payload, now),
+        }
+    }
+
+    fn tell_panic(&mut self, command: &str, payload: Box<dyn Any + Send>, now: Instant) {
+        let text = match payload.downcast_ref::<String>() {
+            Some(text) => text.as_str(),
+            None => payload.downcast_ref::<&str>().copied().unwrap_or("no message"),
+        };
+        let line = format!("{command}: this command panicked, the session goes on: {}", escape(text.as_bytes()));
+        // Dropping a payload runs foreign code, which may panic again.
+        std::mem::forget(payload);
+        self.output.end_line();
+        self.say(&line, now);
+    }
+
+    /// Deadlines that have passed.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if !self.output.is_empty() && now >= self.progressed + self.limits.stalled {
+            self.phase = Phase::Over;
+        }
+        if let Phase::Lingering { until } = self.phase
+            && now >= until
+        {
+            self.phase = Phase::Over;
+        }
+        if let Prompt::Due(when) = self.prompt
+            && now >= when
+            && self.is_idle()
+        {
+            self.push(PROMPT, now);
+            // The client's own line end follows it, on the client's screen.
+            self.output.within_line = false;
+            self.prompt = Prompt::Shown;
+            self.write(now);
+        }
+        if self.is_waiting() && now >= self.commanded + self.limits.idle {
+            if self.prompt == Prompt::Shown {
+                self.push(b"\n", now);
+            }
+            let minutes = self.limits.idle.as_secs().div_ceil(60).max(1);
+            self.turn_away(&format!("closed: no command for {minutes} minutes"), now);
+            self.write(now);
+        }
+        self.settle(now);
+    }
+
+    /// When [`Session::tick`] next has something to do, unless bytes come or go before.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let lingering = match self.phase {
+            Phase::Lingering { until } => Some(until),
+            _ => None,
+        };
+        let prompt = match self.prompt {
+            Prompt::Due(when) if self.is_idle() => Some(when),
+            _ => None,
+        };
+        let stalled = (!self.output.is_empty()).then(|| self.progressed + self.limits.stalled);
+        let idle = self.is_waiting().then(|| self.commanded + self.limits.idle);
+        [lingering, prompt, stalled, idle].into_iter().flatten().min()
+    }
+
+    /// Everything asked was answered and sent.
+    fn is_waiting(&self) -> bool {
+        self.phase == Phase::Open && self.running.is_none() && !self.input.has_line() && self.output.is_empty()
+    }
+
+    /// Waiting, and the client has not begun its next line either.
+    fn is_idle(&self) -> bool {
+        self.is_waiting() && self.input.is_empty() && !self.input.has_ended()
+    }
+
+    /// Moves on to the next state if the present one is done.
+    fn settle(&mut self, now: Instant) {
+        if self.is_waiting() && self.input.has_ended() {
+            self.phase = Phase::Over;
+        }
+        if self.phase == Phase::Ending && self.output.is_empty() {
+            let _ = self.stream.shutdown(std::net::Shutdown::Write);
+            self.phase = Phase::Lingering { until: now + self.limits.linger };
+        }
+        if matches!(self.phase, Phase::Lingering { .. }) && self.input.has_ended() {
+            self.phase = Phase::Over;
+        }
+        if self.prompt == Prompt::Wanted && self.is_idle() {
+            self.prompt = Prompt::Due(now + self.limits.prompt_after);
+        }
+    }
+
+    /// Adds one or more lines, given without the last one's end.
+    fn say(&mut self, text: &str, now: Instant) {
+        self.push(text.as_bytes(), now);
+        self.output.end_line();
+    }
+
+    fn push(&mut self, bytes: &[u8], now: Instant) {
+        if self.output.is_empty() {
+            self.progressed = now;
+        }
+        self.output.push(bytes);
+    }
+}
+
+impl Drop for Session {
+    /// Ends the connection even if a forked child still has a copy of the descriptor.
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn is_temporary(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// Bytes on their way to the client.
+#[derive(Debug, Default)]
+struct Output {
+    bytes: Vec<u8>,
+    /// How many of them are sent.
+    sent: usize,
+    /// The last byte pushed was not a line's end.
+    within_line: bool,
+}
+
+impl Output {
+    fn push(&mut self, bytes: &[u8]) {
+        if let Some(&last) = bytes.last() {
+            self.within_line = last != b'\n';
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    fn end_line(&mut self) {
+        if self.within_line {
+            self.push(b"\n");
+        }
+    }
+
+    fn waiting(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn sent(&mut self, length: usize) {
+        self.sent += length;
+        if self.is_empty() {
+            self.bytes.clear();
+            self.sent = 0;
+            if self.bytes.capacity() > KEEP_BUFFER {
+                self.bytes = Vec::new();
+            }
+        } else if self.sent >= PULL_BELOW {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}

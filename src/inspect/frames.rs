@@ -1,0 +1,104 @@
+//! The process's one walker and its symbols, and the frames of an overflow report.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::capture::Captured;
+use super::condensed::{Detail, First, StackTexts};
+use super::symbols::Symbols;
+use super::walk::{End, Registers, StackBytes, Walker};
+use crate::context;
+use crate::stack;
+
+/// Walks copies and names what it finds.
+pub(super) struct Frames {
+    walker: Walker,
+    symbols: Symbols,
+    texts: StackTexts,
+    addresses: Vec<usize>,
+}
+
+impl Frames {
+    fn new() -> Frames {
+        let mut walker = Walker::new();
+        let (start, end) = context::base_range();
+        walker.set_base_range(start, end);
+        let symbols = Symbols::new(walker.modules().clone());
+        Frames { walker, symbols, texts: StackTexts::new(), addresses: Vec::new() }
+    }
+
+    /// Notices modules that were loaded since.
+    pub(super) fn refresh(&mut self) {
+        if self.walker.refresh() {
+            self.symbols.set_modules(self.walker.modules().clone());
+            self.texts.clear();
+        }
+    }
+
+    /// Appends the condensed stack of a captured task.
+    pub(super) fn write(&mut self, task: &Captured, out: &mut String) -> bool {
+        let Some(registers) = &task.registers else { return true };
+        self.addresses.clear();
+        let bytes = StackBytes { base: task.base, bytes: &task.bytes };
+        let end = self.walker.walk(registers, &bytes, &mut self.addresses);
+        self.texts.write(&self.addresses, First::ResumePoint, Detail::Folded, &mut self.symbols, out);
+        let whole = end == End::Complete;
+        if !whole {
+            out.push_str(" [...]");
+        }
+        whole
+    }
+}
+
+/// The walker, for one piece of an answer at a time.
+pub(super) fn frames() -> MutexGuard<'static, Frames> {
+    static FRAMES: OnceLock<Mutex<Frames>> = OnceLock::new();
+    FRAMES.get_or_init(|| Mutex::new(Frames::new())).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The condensed form of return addresses that were taken on the running stack.
+pub(crate) fn stack_text(addresses: &[usize]) -> String {
+    let mut out = String::new();
+    let f = &mut *frames();
+    f.texts.write(addresses, First::ResumePoint, Detail::Folded, &mut f.symbols, &mut out);
+    out
+}
+
+/// Gives the overflow handler its frames.
+pub(crate) fn install_overflow_frames() {
+    stack::overflow::frames_with(overflow_frames);
+}
+
+/// At most so many frames of each end of an overflowed stack are printed.
+const SHOWN: usize = 24;
+
+/// In the signal handler, with the alarm set: may allocate.
+fn overflow_frames(registers: &stack::Registers, low: usize, top: usize) {
+    let from = registers.sp.clamp(low, top);
+    // SAFETY: [low, top) is the usable part of the overflowed stack; its task is the interrupted code, so it is still.
+    let bytes = unsafe { std::slice::from_raw_parts(from as *const u8, top - from) };
+    // Not the shared walker: the interrupted code may hold its lock.
+    let mut f = Frames::new();
+    let r = Registers {
+        ip: registers.ip,
+        sp: registers.sp,
+        fp: registers.fp,
+        #[cfg(target_arch = "aarch64")]
+        lr: registers.lr,
+    };
+    let mut addresses = Vec::new();
+    let _ = f.walker.walk(&r, &StackBytes { base: from, bytes }, &mut addresses);
+    let mut print = |i: usize, first: bool| {
+        let mut line = String::new();
+        let first = if first { First::Instruction } else { First::ResumePoint };
+        f.texts.write(&addresses[i..=i], first, Detail::Whole, &mut f.symbols, &mut line);
+        crate::sys::stderr::write(&format!("coro:   {i:>4} {line}\n"));
+    };
+    let n = addresses.len();
+    for i in 0..n {
+        if i < SHOWN || i + SHOWN >= n {
+            print(i, i == 0);
+        } else if i == SHOWN {
+            crate::sys::stderr::write(&format!("coro:        ... {} frames ...\n", n - 2 * SHOWN));
+        }
+    }
+}

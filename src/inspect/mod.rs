@@ -1,0 +1,20 @@
+//! Looking into the live process: every task, its state, what it waits for and its own stack.
+//!
+//! Nothing is resumed or stopped. A task that is not running is held for the time of a copy (INSPECT, see
+//! `task::state`); everything else happens on the copy. What runs is only named.
+//!
+//! Must not know: who asks, or over what.
+
+mod capture;
+pub(crate) mod condensed;
+mod frames;
+mod line;
+mod modules;
+mod symbols;
+mod walk;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64", not(miri)))]
+mod walk_tests;
+
+pub(crate) use frames::{install_overflow_frames, stack_text};
+pub(crate) use line::{Cursor, one};
+pub use line::{TaskState, TaskWhere, where_all, where_is};

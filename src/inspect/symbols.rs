@@ -1,0 +1,368 @@
+//! Names, files and lines for code addresses.
+//!
+//! Purpose: turn an address into its frames, inlined calls expanded, once per address.
+//!
+//! Invariants:
+//! - The cache is bounded: two generations of half the limit each. When the young one is full, the
+//!   old one is dropped and the young one takes its place; what is used again moves to the young
+//!   one. So the addresses of one dump survive it and rarely used ones go.
+//! - Resolving may take milliseconds and the symbolizer's process-wide lock: never on a worker.
+//!
+//! It must not know: stacks, tasks, how a frame is printed.
+//!
+//! Symbolization is the `backtrace` crate's: DWARF where present, else the ELF symbol table. It
+//! learns the loaded images once, at its first use; code loaded later reads `module+0xoffset`.
+#![forbid(unsafe_code)]
+
+use super::modules::ModuleMap;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::ffi::c_void;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
+
+/// Addresses kept by [`Symbols::new`].
+pub(crate) const DEFAULT_LIMIT: usize = 100_000;
+
+/// One function at one place. Several share an address when calls were inlined.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Frame {
+    /// Demangled, without hash, generic arguments left out: `<Conn as Read>::read`. Where
+    /// `is_named` is false: `module+0xoffset`, ready for offline symbolization.
+    pub(crate) function: Arc<str>,
+    pub(crate) is_named: bool,
+    /// File name of the executable or library; `None` outside of all known ones.
+    pub(crate) module: Option<Arc<str>>,
+    pub(crate) file: Option<Arc<str>>,
+    pub(crate) line: Option<u32>,
+    pub(crate) column: Option<u32>,
+}
+
+/// How much the program's build kept. For anything but `Full` advise `debug = 1` in the profile.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DebugInfo {
+    /// Lines, and names with their paths.
+    Full,
+    /// `debug = "line-tables-only"`: lines, but `read` instead of `<Conn as Read>::read`.
+    ShortNames,
+    /// No debug information: names, but neither lines nor inlined calls.
+    NamesOnly,
+    /// `module+0xoffset` only.
+    Stripped,
+}
+
+/// The cache in front of the symbolizer.
+pub(crate) struct Symbols {
+    modules: Arc<ModuleMap>,
+    frames: Generations<usize, Arc<[Frame]>>,
+    texts: HashSet<Arc<str>>,
+}
+
+impl std::fmt::Debug for Symbols {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Symbols").field("addresses", &self.frames.len()).finish_non_exhaustive()
+    }
+}
+
+/// The address to look up: a return address points behind the call it belongs to.
+pub(crate) fn probe_address(address: usize, is_return_address: bool) -> usize {
+    address.wrapping_sub(usize::from(is_return_address))
+}
+
+impl Symbols {
+    pub(crate) fn new(modules: Arc<ModuleMap>) -> Symbols {
+        Symbols::with_limit(modules, DEFAULT_LIMIT)
+    }
+
+    pub(crate) fn with_limit(modules: Arc<ModuleMap>, limit: usize) -> Symbols {
+        Symbols { modules, frames: Generations::new(limit), texts: HashSet::new() }
+    }
+
+    /// Call when images were loaded or unloaded: an address may mean another function now.
+    pub(crate) fn set_modules(&mut self, modules: Arc<ModuleMap>) {
+        self.modules = modules;
+        self.frames.clear();
+        self.texts.clear();
+    }
+
+    /// Makes the symbolizer open and index the executable, which is the slow part and should not
+    /// happen during the first report, nor after the file was replaced on disk. Tells what this
+    /// program's stacks will show.
+    pub(crate) fn warm(&mut self) -> DebugInfo {
+        // The standard library brings its own line tables, so only this function can tell.
+        let frames = self.resolve(Symbols::warm as *const () as usize, false);
+        self.resolve(std::thread::yield_now as *const () as usize, false);
+        match frames.last() {
+            Some(frame) if !frame.is_named => DebugInfo::Stripped,
+            Some(frame) if frame.line.is_none() => DebugInfo::NamesOnly,
+            Some(frame) if !frame.function.contains("::") => DebugInfo::ShortNames,
+            _ => DebugInfo::Full,
+        }
+    }
+
+    /// The frames at `address`, innermost first, never empty. `is_return_address` is true for all
+    /// but the first address of a walked stack, and for the resume point of a parked task.
+    pub(crate) fn resolve(&mut self, address: usize, is_return_address: bool) -> Arc<[Frame]> {
+        let probe = probe_address(address, is_return_address);
+        if let Some(frames) = self.frames.get(&probe) {
+            return Arc::clone(frames);
+        }
+        let frames = self.look_up(probe);
+        if self.frames.insert(probe, Arc::clone(&frames)) {
+            // Texts still in use live on in their frames; this only bounds the table.
+            self.texts.clear();
+        }
+        frames
+    }
+
+    fn look_up(&mut self, probe: usize) -> Arc<[Frame]> {
+        struct Found {
+            function: Option<String>,
+            file: Option<String>,
+            line: Option<u32>,
+            column: Option<u32>,
+        }
+        let mut found = Vec::new();
+        // The symbolizer takes every address for a return address and subtracts one itself.
+        let address = probe.wrapping_add(1) as *mut c_void;
+        backtrace::resolve(address, |symbol| {
+            found.push(Found {
+                // The alternate form leaves the hash out.
+                function: symbol.name().map(|name| shorten(&format!("{name:#}"))),
+                file: symbol.filename().map(|file| file.to_string_lossy().into_owned()),
+                line: symbol.lineno().filter(|&line| line != 0),
+                column: symbol.colno().filter(|&column| column != 0),
+            });
+        });
+        if found.is_empty() {
+            found.push(Found { function: None, file: None, line: None, column: None });
+        }
+        let module = self.modules.locate(probe).map(|(image, _)| image.file_name().to_owned());
+        let module = module.map(|name| self.intern(name));
+        found
+            .into_iter()
+            .map(|found| Frame {
+                is_named: found.function.is_some(),
+                module: module.clone(),
+                function: match found.function {
+                    Some(name) => self.intern(name),
+                    None => self.intern(self.offset_name(probe)),
+                },
+                file: found.file.map(|file| self.intern(file)),
+                line: found.line,
+                column: found.column,
+            })
+            .collect()
+    }
+
+    fn offset_name(&self, probe: usize) -> String {
+        match self.modules.locate(probe) {
+            Some((image, stated)) => format!("{}+{stated:#x}", image.file_name()),
+            None => format!("{probe:#x}"),
+        }
+    }
+
+    fn intern(&mut self, text: String) -> Arc<str> {
+        if let Some(known) = self.texts.get(text.as_str()) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        self.texts.insert(Arc::clone(&text));
+        text
+    }
+}
+
+/// Leaves generic arguments out of a demangled name but keeps `<Type as Trait>::` and `<impl …>`.
+pub(crate) fn shorten(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find('<') {
+        let Some(inner_len) = matching_angle(&rest[at..]) else {
+            break;
+        };
+        out.push_str(&rest[..at]);
+        let inner = &rest[at + 1..at + inner_len];
+        let opens_path = !out.ends_with(|c: char| c.is_alphanumeric() || "_:}".contains(c));
+        if opens_path || inner.starts_with("impl ") {
+            out.push('<');
+            out.push_str(&shorten(inner));
+            out.push('>');
+        } else if out.ends_with("::") {
+            out.truncate(out.len() - 2);
+        }
+        rest = &rest[at + inner_len + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Offset of the `>` that closes the `<` at the start of `text`; the arrow of `fn() -> T` is none.
+fn matching_angle(text: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut previous = 0u8;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'<' => depth += 1,
+            b'>' if previous != b'-' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+        previous = byte;
+    }
+    None
+}
+
+/// A bounded map in two generations; the policy stands in this module's head.
+#[derive(Debug)]
+pub(crate) struct Generations<K, V> {
+    young: HashMap<K, V, BuildHasherDefault<AddressHasher>>,
+    old: HashMap<K, V, BuildHasherDefault<AddressHasher>>,
+    half: usize,
+}
+
+impl<K: Hash + Eq, V> Generations<K, V> {
+    pub(crate) fn new(limit: usize) -> Self {
+        Generations { young: HashMap::default(), old: HashMap::default(), half: (limit / 2).max(1) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+
+    pub(crate) fn get<Q>(&mut self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        if !self.old.is_empty() && !self.young.contains_key(key) {
+            let (key, value) = self.old.remove_entry(key)?;
+            self.insert(key, value);
+        }
+        self.young.get(key)
+    }
+
+    /// True if the old generation was dropped to make room.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> bool {
+        let is_full = self.young.len() >= self.half;
+        if is_full {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+        is_full
+    }
+}
+
+/// Multiply-and-rotate hash for addresses and lists of them. Their values come from the linker, not
+/// from a peer, so it need not withstand crafted keys.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        // The table takes its bits from both ends; the multiplication leaves the low ones poor.
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn symbols() -> Symbols {
+        Symbols::new(Arc::new(ModuleMap::load()))
+    }
+
+    #[test]
+    fn shortens_generics_and_keeps_paths() {
+        for (long, short) in [
+            ("app::db::fetch", "app::db::fetch"),
+            ("app::db::fetch::<u8, alloc::vec::Vec<u8>>", "app::db::fetch"),
+            ("app::Conn<T>::read", "app::Conn::read"),
+            (
+                "<alloc::boxed::Box<dyn core::ops::FnOnce<(u8,)>> as core::ops::FnOnce<()>>::call_once",
+                "<alloc::boxed::Box as core::ops::FnOnce>::call_once",
+            ),
+            ("a::f::<fn(u8) -> Vec<u8>>::{closure#0}", "a::f::{closure#0}"),
+            ("a::impls::<impl b::T<U> for &V<W>>::go", "a::impls::<impl b::T for &V>::go"),
+            ("<&mut app::X<T> as std::io::Read>::read", "<&mut app::X as std::io::Read>::read"),
+            ("<[T] as app::Tr<U>>::m::<V>", "<[T] as app::Tr>::m"),
+            ("broken<", "broken<"),
+            ("operator->", "operator->"),
+            ("<", "<"),
+            ("a<b<c", "a<b<c"),
+        ] {
+            assert_eq!(shorten(long), short);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_function_has_name_file_and_line() {
+        let mut symbols = symbols();
+        let info = symbols.warm();
+        let here = a_function_has_name_file_and_line as *const () as usize;
+        let frames = symbols.resolve(here, false);
+        let frame = frames.last().unwrap();
+        assert!(frame.function.ends_with("a_function_has_name_file_and_line"), "{frame:?}");
+        let has_lines = matches!(info, DebugInfo::Full | DebugInfo::ShortNames);
+        assert_eq!(frame.file.as_ref().is_some_and(|f| f.ends_with("symbols.rs")), has_lines);
+        assert_eq!(frame.line.is_some(), has_lines);
+        assert!(Arc::ptr_eq(&frames, &symbols.resolve(here + 1, true)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn unknown_code_reads_module_and_offset() {
+        let mut symbols = symbols();
+        let map = ModuleMap::load();
+        // The ELF header is mapped but no function's code; the first code byte may have a name.
+        let (image, stated) = map.locate(libc::qsort as *const () as usize).unwrap();
+        let frames = symbols.resolve(image.bias + stated, false);
+        assert_eq!(frames.len(), 1);
+        if !frames[0].is_named {
+            assert!(frames[0].function.starts_with("libc"), "{frames:?}");
+            assert!(frames[0].function.ends_with(&format!("+{stated:#x}")), "{frames:?}");
+        }
+        assert_eq!(&*symbols.resolve(0x10, false)[0].function, "0x10");
+        assert_eq!(symbols.resolve(0, true).len(), 1);
+        assert_eq!(symbols.resolve(usize::MAX, false).len(), 1);
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_keeps_what_is_used() {
+        let mut cache = Generations::new(100);
+        for key in 0..10_000usize {
+            cache.insert(key, key);
+            assert_eq!(cache.get(&0), Some(&0), "after {key}");
+            assert!(cache.len() <= 101);
+        }
+        assert_eq!(cache.get(&1), None);
+        assert_eq!(cache.get(&9_999), Some(&9_999));
+    }
+}

@@ -1,0 +1,316 @@
+//! Walks the copied stack of a task.
+//!
+//! Purpose: from three registers and a copy of the stack's used part to the list of code addresses.
+//!
+//! Invariants:
+//! - No memory is read except the copy and the tables in [`ModuleMap`]; a walk takes no lock.
+//! - Every walk ends: each step raises the stack pointer, stays inside the copy, and lands in
+//!   executable code of a known image; there are at most [`MAX_FRAMES`] of them.
+//! - `Complete` is said only after the task's base was reached, never because the tables ran out.
+//!
+//! It must not know: how the stack was copied, which task it belongs to, what an address is called.
+//!
+//! On ELF systems on x86-64 and aarch64 the compiler's unwind tables are used, so no frame pointers
+//! are needed. The unwinder silently follows the frame pointer where the tables say nothing; the
+//! rules above bound what that can invent. Elsewhere only frame pointers are followed: complete on
+//! Apple's arm64, whose calling convention demands them, a guess otherwise.
+#![forbid(unsafe_code)]
+
+use super::modules::ModuleMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Longest chain that is followed.
+pub(crate) const MAX_FRAMES: usize = 1024;
+
+/// Registers of a task that does not run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Registers {
+    /// The exact instruction at which the task goes on, not a return address.
+    pub(crate) ip: usize,
+    pub(crate) sp: usize,
+    pub(crate) fp: usize,
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) lr: usize,
+}
+
+/// A copy of `[sp, top)` of a task's stack.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StackBytes<'a> {
+    /// Where `bytes[0]` was copied from.
+    pub(crate) base: usize,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl StackBytes<'_> {
+    fn end(&self) -> usize {
+        self.base.saturating_add(self.bytes.len())
+    }
+
+    fn read(&self, address: usize) -> Option<usize> {
+        const WORD: usize = size_of::<usize>();
+        let offset = address.checked_sub(self.base)?;
+        let word = self.bytes.get(offset..offset.checked_add(WORD)?)?;
+        Some(usize::from_ne_bytes(word.try_into().ok()?))
+    }
+}
+
+/// How a walk ended.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The task's base was reached.
+    Complete,
+    /// Anything else: the addresses found are the innermost part of the stack.
+    Truncated,
+}
+
+/// The unwinder and its cache. One per thread that walks.
+pub(crate) struct Walker {
+    modules: Arc<ModuleMap>,
+    engine: engine::Engine,
+    base: Range<usize>,
+}
+
+impl std::fmt::Debug for Walker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let images = self.modules.images.len();
+        f.debug_struct("Walker").field("images", &images).finish_non_exhaustive()
+    }
+}
+
+impl Walker {
+    /// Reads the list of loaded images; waits for the loader's lock.
+    pub(crate) fn new() -> Walker {
+        Walker::with_modules(Arc::new(ModuleMap::load()))
+    }
+
+    /// A walker over a list of images that another one has read; takes no lock.
+    pub(crate) fn with_modules(modules: Arc<ModuleMap>) -> Walker {
+        let engine = engine::Engine::new(&modules);
+        Walker { modules, engine, base: 0..0 }
+    }
+
+    /// The images known to this walker, to be shared with the symbol cache.
+    pub(crate) fn modules(&self) -> &Arc<ModuleMap> {
+        &self.modules
+    }
+
+    /// Takes notice of images loaded or unloaded since; true if there were any.
+    ///
+    /// Waits for the loader's lock: never call it while a task must not be delayed, nor on the way
+    /// to a report about workers that stand still. Old images stay walkable without it.
+    pub(crate) fn refresh(&mut self) -> bool {
+        if self.modules.is_current() {
+            return false;
+        }
+        let modules = ModuleMap::load();
+        if modules.images.is_empty() {
+            return false;
+        }
+        self.modules = Arc::new(modules);
+        self.engine = engine::Engine::new(&self.modules);
+        true
+    }
+
+    /// Names the code at the base of every task's stack; reaching it makes a walk complete.
+    pub(crate) fn set_base_range(&mut self, start: usize, end: usize) {
+        self.base = start..end;
+    }
+
+    /// Appends the stack's code addresses to `out`, innermost first, without the base itself.
+    ///
+    /// The first address is `regs.ip`, an instruction; all others are return addresses, which point
+    /// *behind* their call. Who looks up a name or line must subtract one from all but the first.
+    pub(crate) fn walk(&mut self, regs: &Registers, stack: &StackBytes<'_>, out: &mut Vec<usize>) -> End {
+        let mut cursor = self.engine.start(regs);
+        let mut address = regs.ip;
+        let mut is_first = true;
+        // The last segment hit: most frames of a stack lie in one image.
+        let mut code = 0..0;
+        for _ in 0..MAX_FRAMES {
+            // A call as the base's last instruction returns to its end, which starts no frame.
+            if self.base.contains(&address) || (!is_first && self.base_ends_at(address)) {
+                return End::Complete;
+            }
+            // The byte that is looked up must be code, and for a return address that is the call.
+            let probe = address.wrapping_sub(usize::from(!is_first));
+            if !code.contains(&probe) {
+                match self.modules.code_at(probe) {
+                    Some(found) => code = found,
+                    None => return End::Truncated,
+                }
+            }
+            out.push(address);
+            let sp = cursor.sp();
+            if sp < stack.base || sp > stack.end() {
+                return End::Truncated;
+            }
+            let Some(next) = self.engine.step(&mut cursor, address, is_first, stack) else {
+                return End::Truncated;
+            };
+            let may_keep_sp = is_first && engine::LEAF_KEEPS_SP;
+            if cursor.sp() < sp || (cursor.sp() == sp && !may_keep_sp) {
+                return End::Truncated;
+            }
+            address = next;
+            is_first = false;
+        }
+        End::Truncated
+    }
+
+    fn base_ends_at(&self, address: usize) -> bool {
+        !self.base.is_empty() && address == self.base.end
+    }
+}
+
+#[cfg(all(
+    any(target_os = "linux", target_os = "android", target_os = "freebsd"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod engine {
+    use super::*;
+    use crate::inspect::modules::{Image, ImageBytes};
+    use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder as _};
+
+    #[cfg(target_arch = "aarch64")]
+    use framehop::aarch64::{
+        CacheAarch64 as Cache, PtrAuthMask, UnwindRegsAarch64 as Regs, UnwinderAarch64 as Unwinder,
+    };
+    #[cfg(target_arch = "x86_64")]
+    use framehop::x86_64::{CacheX86_64 as Cache, UnwindRegsX86_64 as Regs, UnwinderX86_64 as Unwinder};
+
+    /// On aarch64 a call leaves the stack pointer alone, so a leaf's caller may have the same.
+    pub(super) const LEAF_KEEPS_SP: bool = cfg!(target_arch = "aarch64");
+
+    pub(super) struct Engine {
+        unwinder: Unwinder<ImageBytes>,
+        cache: Cache,
+    }
+
+    pub(super) struct Cursor {
+        regs: Regs,
+    }
+
+    impl Cursor {
+        pub(super) fn sp(&self) -> usize {
+            self.regs.sp() as usize
+        }
+    }
+
+    impl Engine {
+        /// A fresh cache comes with it: framehop's 16-bit generation could otherwise wrap and match
+        /// rules of an image that is gone.
+        pub(super) fn new(modules: &ModuleMap) -> Engine {
+            let mut unwinder = Unwinder::new();
+            for image in &modules.images {
+                if let Some(module) = framehop_module(image) {
+                    unwinder.add_module(module);
+                }
+            }
+            Engine { unwinder, cache: Cache::new() }
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        pub(super) fn start(&self, regs: &Registers) -> Cursor {
+            Cursor { regs: Regs::new(regs.ip as u64, regs.sp as u64, regs.fp as u64) }
+        }
+
+        #[cfg(target_arch = "aarch64")]
+        pub(super) fn start(&self, regs: &Registers) -> Cursor {
+            // System libraries may sign return addresses; the highest code address tells which
+            // bits can hold a signature.
+            let mask = PtrAuthMask::from_max_known_address(self.unwinder.max_known_code_address());
+            let (lr, sp, fp) = (regs.lr as u64, regs.sp as u64, regs.fp as u64);
+            Cursor { regs: Regs::new_with_ptr_auth_mask(mask, lr, sp, fp) }
+        }
+
+        pub(super) fn step(
+            &mut self,
+            cursor: &mut Cursor,
+            address: usize,
+            is_first: bool,
+            stack: &StackBytes<'_>,
+        ) -> Option<usize> {
+            let address = if is_first {
+                FrameAddress::from_instruction_pointer(address as u64)
+            } else {
+                FrameAddress::from_return_address(address as u64)?
+            };
+            let mut read = |at: u64| stack.read(at as usize).map(|word| word as u64).ok_or(());
+            self.unwinder
+                .unwind_frame(address, &mut cursor.regs, &mut self.cache, &mut read)
+                .ok()
+                .flatten()
+                .map(|next| next as usize)
+        }
+    }
+
+    fn framehop_module(image: &Image) -> Option<Module<ImageBytes>> {
+        let tables = image.tables.as_ref()?;
+        let info = ExplicitModuleSectionInfo {
+            // Relative to the lowest segment: framehop keeps offsets in 32 bits, and an image need
+            // not be linked near address zero.
+            base_svma: image.span.start.wrapping_sub(image.bias) as u64,
+            eh_frame_hdr_svma: Some(tables.hdr_svma.clone()),
+            eh_frame_hdr: Some(tables.hdr.clone()),
+            eh_frame_svma: Some(tables.eh_frame_svma.clone()),
+            eh_frame: Some(tables.eh_frame.clone()),
+            ..ExplicitModuleSectionInfo::default()
+        };
+        let span = image.span.start as u64..image.span.end as u64;
+        Some(Module::new(String::new(), span.clone(), span.start, info))
+    }
+}
+
+#[cfg(not(all(
+    any(target_os = "linux", target_os = "android", target_os = "freebsd"),
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+mod engine {
+    use super::*;
+
+    pub(super) const LEAF_KEEPS_SP: bool = false;
+
+    /// Follows the frame-pointer chain: `[fp]` holds the caller's, the next word the return address.
+    pub(super) struct Engine;
+
+    pub(super) struct Cursor {
+        sp: usize,
+        fp: usize,
+    }
+
+    impl Cursor {
+        pub(super) fn sp(&self) -> usize {
+            self.sp
+        }
+    }
+
+    impl Engine {
+        pub(super) fn new(_modules: &ModuleMap) -> Engine {
+            Engine
+        }
+
+        pub(super) fn start(&self, regs: &Registers) -> Cursor {
+            Cursor { sp: regs.sp, fp: regs.fp }
+        }
+
+        pub(super) fn step(
+            &mut self,
+            cursor: &mut Cursor,
+            _address: usize,
+            _is_first: bool,
+            stack: &StackBytes<'_>,
+        ) -> Option<usize> {
+            const WORD: usize = size_of::<usize>();
+            if cursor.fp < cursor.sp {
+                return None;
+            }
+            let next = stack.read(cursor.fp.checked_add(WORD)?)?;
+            let fp = stack.read(cursor.fp)?;
+            cursor.sp = cursor.fp + 2 * WORD;
+            cursor.fp = fp;
+            Some(next)
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A runtime for stackful tasks that can be seen into while it runs.
+//!
+//! Write plain blocking code with `std`'s names, spawn as many tasks as you like, and ask the live process where every
+//! one of them is, however stuck it may be.
+//!
+//! ```no_run
+//! use coro::net::TcpListener; // was: use std::net::TcpListener
+//! use std::io::{Read, Write};
+//!
+//! fn main() -> std::io::Result<()> {
+//!     coro::run(|| {
+//!         coro::backdoor::serve_default()?; // prints the socket; then: socat -t60 - UNIX-CONNECT:PATH
+//!         let listener = TcpListener::bind("127.0.0.1:9000")?;
+//!         loop {
+//!             let (mut conn, peer) = listener.accept()?;
+//!             coro::spawn_named(format!("echo {peer}"), move || {
+//!                 let mut buf = [0; 4096];
+//!                 while let Ok(n) = conn.read(&mut buf) {
+//!                     if n == 0 || conn.write_all(&buf[..n]).is_err() {
+//!                         break;
+//!                     }
+//!                 }
+//!             });
+//!         }
+//!     })
+//! }
+//! ```
+//!
+//! * [`run`], [`spawn`], [`JoinHandle`], [`yield_slice`], [`scope`]: tasks. A task that has started never changes its
+//!   thread, so `Rc`, `RefCell` and thread-locals may be held across waits.
+//! * [`net`], [`sync`], [`time`]: std's names; they park the task instead of blocking the worker.
+//! * [`timeout`], [`shield`], [`Task::cancel`]: limits around any code.
+//! * [`where_all`], [`backdoor`]: look inside.
+//! * [`set_latency_warning`], [`set_panic_notifier`]: be told.
+//!
+//! Environment: `CORO_WORKERS` (threads), `CORO_STACK_KB` (default stack), `CORO_STACK_GUARDS` (`madvise` or
+//! `mprotect`), `CORO_MAX_TASKS`, `CORO_LATENCY_MS`, `CORO_BACKDOOR=off`.
+
+mod context;
+mod observe;
+mod reactor;
+mod scheduler;
+mod stack;
+mod sys;
+mod task;
+mod timer;
+mod wiring;
+
+pub mod backdoor;
+pub mod inspect;
+mod latency;
+pub mod net;
+mod panic;
+mod scope;
+pub mod sync;
+pub mod time;
+
+pub use inspect::{TaskState, TaskWhere, where_all, where_is};
+pub use latency::set_latency_warning;
+pub use panic::{PanicNotifier, TaskPanic, set_panic_notifier};
+pub use scheduler::{
+    Builder, CancelledError, JoinHandle, Runtime, RuntimeBuilder, Task, WorkerStats, current, current_name,
+    current_worker, event_loop, is_cancel, is_cancelled, no_switch, park, run, set_exit, shield, spawn, spawn_local,
+    spawn_named, stopping, worker_stats, yield_slice,
+};
+pub use scope::{InParallelError, Scope, ScopedJoinHandle, in_parallel, scope};
+pub use time::{Elapsed, sleep, sleep_until, timeout};
+
+/// Writes a line to stderr in Shrapnel's form: the task's id, a tab, the time (24 characters) and `text`.
+///
+/// Errors are swallowed; a newline is added if `text` has none.
+pub fn print_stderr(text: impl AsRef<str>) {
+    sys::stderr::print(current().map_or(0, |t| t.id()), text.as_ref());
+}
+
+/// Writes `text` to stderr as it is; errors are swallowed.
+pub fn write_stderr(text: impl AsRef<str>) {
+    sys::stderr::write(text.as_ref());
+}

@@ -1,0 +1,58 @@
+//! Accepting that survives what servers meet: aborted connections and a full table of descriptors.
+//!
+//! When there is no descriptor for it, a connection stays in the backlog and no further edge announces it. The
+//! readiness is therefore kept and the call tried again, with growing pauses; a line on stderr says so, at most once in
+//! ten seconds for the whole process.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::socket::Socket;
+use crate::observe::WaitKind;
+use crate::reactor::Direction;
+use crate::sys;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+fn no_descriptors(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// The connection went away between the backlog and us; the next one is as good.
+fn aborted(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO))
+}
+
+/// The next connection, non-blocking and close-on-exec, and its peer's address.
+pub(super) fn accept<S: AsRawFd>(listener: &Socket<S>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
+    let fd = listener.get().as_raw_fd();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match listener.run(Direction::Read, WaitKind::Accept, || sys::accept(fd)) {
+            Err(e) if aborted(&e) => {}
+            Err(e) if no_descriptors(&e) => {
+                report(&e);
+                listener.keep_ready(Direction::Read);
+                crate::time::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn report(e: &io::Error) {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    static NEXT_S: AtomicU64 = AtomicU64::new(0);
+    let now = START.get_or_init(Instant::now).elapsed().as_secs();
+    let next = NEXT_S.load(Ordering::Relaxed);
+    if now >= next && NEXT_S.compare_exchange(next, now + 10, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let id = crate::scheduler::current().map_or(0, |t| t.id());
+        sys::stderr::print(id, &format!("accept waits: {e}; raise RLIMIT_NOFILE or close descriptors"));
+    }
+}

@@ -1,0 +1,12 @@
+//! TCP and unix sockets with std's names; where std would block the thread, these park the task.
+//!
+//! Sockets are non-blocking underneath and registered with a worker's poll at the first wait there. On a plain thread
+//! they block that thread. First cut: streams and listeners; name resolution still blocks the worker that asks.
+
+mod accept;
+mod socket;
+mod tcp;
+pub mod unix;
+
+pub use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
+pub use tcp::{Incoming, TcpListener, TcpStream};

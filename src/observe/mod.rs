@@ -1,0 +1,11 @@
+//! Plain data that every layer may write and every view may read: why a task waits, and the hooks through which a
+//! low layer reaches a high one.
+//!
+//! Invariants: nothing here allocates, blocks or calls into the scheduler. What must call upward does so through a
+//! function pointer that the upper layer registered.
+
+mod hooks;
+mod wait;
+
+pub(crate) use hooks::SLICE_OVERRUN;
+pub(crate) use wait::{WaitKind, WaitReason};

@@ -1,0 +1,229 @@
+//! A descriptor that tasks wait on: registered lazily in each worker that waits, tried first, waited for second.
+//!
+//! Invariants: the descriptor is non-blocking. A registration is made and looked at by its own worker only; whoever
+//! closes the descriptor takes all of them out first. Several waiters of one direction queue first in, first out.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::shared::worker_at;
+use super::suspend::{Here, UNWINDING_BUDGET, here, unpark_task};
+use super::worker::Worker;
+use crate::observe::{WaitKind, WaitReason};
+use crate::reactor::{Direction, IoWaiter, RegistrationId};
+use crate::sys;
+
+/// After so many I/O calls in a row that did not wait, the task gives way once.
+const IO_BUDGET: u32 = 32;
+
+/// Readiness of one descriptor, in every worker that ever waited on it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    fd: RawFd,
+    /// The first worker that registered it, and the registration there. 0: none.
+    home: AtomicU64,
+    home_id: AtomicU64,
+    /// Further workers.
+    more: Mutex<Vec<(u64, RegistrationId)>>,
+}
+
+fn pack(id: RegistrationId) -> u64 {
+    u64::from(id.key) | u64::from(id.generation) << 32
+}
+
+fn unpack(v: u64) -> RegistrationId {
+    RegistrationId { key: v as u32, generation: (v >> 32) as u32 }
+}
+
+impl Source {
+    pub(crate) fn new(fd: RawFd) -> Source {
+        Source { fd, home: AtomicU64::new(0), home_id: AtomicU64::new(0), more: Mutex::default() }
+    }
+
+    /// The registration in this worker, if there is one.
+    #[inline]
+    fn registration(&self, w: &Worker) -> Option<RegistrationId> {
+        let me = w.shared.identity();
+        let home = self.home.load(Ordering::Acquire);
+        if home == me {
+            // Written by this very thread.
+            return Some(unpack(self.home_id.load(Ordering::Relaxed)));
+        }
+        if home == 0 {
+            return None;
+        }
+        let more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
+        more.iter().find(|(w, _)| *w == me).map(|(_, id)| *id)
+    }
+
+    fn register(&self, w: &Worker) -> io::Result<RegistrationId> {
+        let id = w.reactor.borrow_mut().register(self.fd)?;
+        let me = w.shared.identity();
+        if self.home.compare_exchange(0, me, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.home_id.store(pack(id), Ordering::Release);
+        } else {
+            self.more.lock().unwrap_or_else(PoisonError::into_inner).push((me, id));
+        }
+        Ok(id)
+    }
+
+    /// Takes the descriptor out of every poll. To be called right before it is closed or given away.
+    pub(crate) fn deregister(&mut self) {
+        let home = std::mem::take(self.home.get_mut());
+        let more = std::mem::take(self.more.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let first = (home != 0).then(|| (home, unpack(*self.home_id.get_mut())));
+        for (worker, id) in first.into_iter().chain(more) {
+            let Some(shared) = worker_at(worker as u16).filter(|s| s.identity() == worker) else { continue };
+            match Worker::current() {
+                Some(w) if w.shared.index == shared.index => w.reactor.borrow_mut().remove(id, true),
+                _ => shared.retire(self.fd, id),
+            }
+        }
+    }
+
+    /// A read on a stream socket that is known to be TCP gave less than there was room for: nothing is left, unless
+    /// an end or error was ever seen.
+    #[inline]
+    pub(crate) fn short_read(&self) {
+        if let Some(h) = here()
+            && let Some(id) = self.registration(h.worker)
+        {
+            h.worker.reactor.borrow_mut().clear_after_short_read(id);
+        }
+    }
+
+    /// Calls `op` until it does something else than "would block", waiting in between.
+    ///
+    /// # Errors
+    /// What `op` returns, but for `WouldBlock` and `Interrupted`; the first interrupt of the task (see `suspend`).
+    #[inline]
+    pub(crate) fn run<T>(&self, d: Direction, kind: WaitKind, mut op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let Some(h) = here() else { return self.run_on_thread(d, op) };
+        h.checkpoint_io()?;
+        let mut id = self.registration(h.worker);
+        let mut attempt = id.is_none_or(|id| h.worker.reactor.borrow_mut().is_ready(id, d));
+        let mut waited = false;
+        loop {
+            if attempt {
+                match op() {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        if let Some(id) = id {
+                            h.worker.reactor.borrow_mut().clear(id, d);
+                        }
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    result => {
+                        if let Some(id) = id {
+                            pass_on(&h, id, d);
+                        }
+                        if !waited {
+                            spend(&h);
+                        }
+                        return result;
+                    }
+                }
+            }
+            let registered = match id {
+                Some(id) => id,
+                None => self.register(h.worker)?,
+            };
+            id = Some(registered);
+            wait_ready(&h, registered, d, WaitReason::new(kind, self.fd as u64))?;
+            attempt = true;
+            waited = true;
+        }
+    }
+
+    /// Says that the readiness just used was not used up: whoever waits next tries at once.
+    pub(crate) fn keep_ready(&self, d: Direction) {
+        if let Some(h) = here()
+            && let Some(id) = self.registration(h.worker)
+        {
+            h.worker.reactor.borrow_mut().set_ready(id, d);
+        }
+    }
+
+    fn run_on_thread<T>(&self, d: Direction, mut op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match op() {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => sys::poll_fd(self.fd, d == Direction::Write, None)?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                result => return result,
+            };
+        }
+    }
+}
+
+/// Others may be waiting for what this call left over.
+#[inline]
+fn pass_on(h: &Here, id: RegistrationId, d: Direction) {
+    let next = h.worker.reactor.borrow_mut().next_if_ready(id, d);
+    if let Some(next) = next {
+        unpark_task(next);
+    }
+}
+
+/// Counts a call that did not wait; every so often the task gives way.
+#[inline]
+fn spend(h: &Here) {
+    let streak = &h.local().io_streak;
+    streak.set(streak.get() + 1);
+    if streak.get() >= IO_BUDGET {
+        give_way(h);
+    }
+}
+
+#[cold]
+fn give_way(h: &Here) {
+    h.local().io_streak.set(0);
+    h.yield_now();
+}
+
+struct Linked<'a> {
+    here: &'a Here,
+    id: RegistrationId,
+    direction: Direction,
+    waiter: &'a IoWaiter,
+    /// The wait ended with readiness, which the caller will use.
+    served: bool,
+}
+
+impl Drop for Linked<'_> {
+    fn drop(&mut self) {
+        self.here.worker.reactor.borrow_mut().unlink(self.id, self.direction, self.waiter);
+        if !self.served {
+            pass_on(self.here, self.id, self.direction);
+        }
+    }
+}
+
+fn wait_ready(h: &Here, id: RegistrationId, d: Direction, reason: WaitReason) -> io::Result<()> {
+    if std::thread::panicking() {
+        return wait_unwinding(h, reason, d);
+    }
+    let waiter = IoWaiter::new(h.task());
+    // SAFETY: `Linked` borrows the waiter and unlinks it when dropped.
+    unsafe { h.worker.reactor.borrow_mut().link(id, d, &waiter) };
+    let mut linked = Linked { here: h, id, direction: d, waiter: &waiter, served: false };
+    while !h.worker.reactor.borrow_mut().is_ready(id, d) {
+        h.checkpoint_io()?;
+        h.park(reason);
+    }
+    linked.served = true;
+    Ok(())
+}
+
+/// In a destructor that runs because of a panic the thread is blocked instead, within the task's budget.
+#[cold]
+fn wait_unwinding(h: &Here, reason: WaitReason, d: Direction) -> io::Result<()> {
+    let used = Duration::from_nanos(h.local().unwinding_blocked_ns.get());
+    let left = UNWINDING_BUDGET.saturating_sub(used);
+    let start = std::time::Instant::now();
+    let ready = !left.is_zero() && sys::poll_fd(reason.detail as RawFd, d == Direction::Write, Some(left))?;
+    let spent = start.elapsed().as_nanos() as u64;
+    h.local().unwinding_blocked_ns.set(h.local().unwinding_blocked_ns.get() + spent);
+    if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+}

@@ -1,0 +1,184 @@
+//! Handles: waiting for a task's end, and acting on a task by reference.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
+
+use super::suspend::{self, here};
+use super::worker::Worker;
+use crate::observe::{WaitKind, WaitReason};
+use crate::task::state::{CellFate, Joiner, Unpark};
+use crate::task::{JoinResult, TaskRef, take_result};
+
+/// Waits for a task's result. Dropping it detaches the task.
+pub struct JoinHandle<T> {
+    task: TaskRef,
+    result: PhantomData<fn() -> T>,
+    value: PhantomData<T>,
+}
+
+// SAFETY: the handle reaches the result only through `join`, which moves it; `T: Send` makes that sound.
+unsafe impl<T: Send> Send for JoinHandle<T> {}
+// SAFETY: through a shared handle nothing of `T` can be reached.
+unsafe impl<T> Sync for JoinHandle<T> {}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinHandle(#{})", self.task.id())
+    }
+}
+
+impl<T> JoinHandle<T> {
+    pub(super) fn new(task: TaskRef) -> JoinHandle<T> {
+        JoinHandle { task, result: PhantomData, value: PhantomData }
+    }
+
+    /// The task's id, unique in the process.
+    pub fn id(&self) -> u64 {
+        self.task.id()
+    }
+
+    /// A reference to the task that may be kept and copied.
+    pub fn task(&self) -> Task {
+        Task(self.task)
+    }
+
+    /// Whether the task has ended; then [`join`](JoinHandle::join) returns at once.
+    pub fn is_finished(&self) -> bool {
+        self.task.cell().state.is_done()
+    }
+
+    /// Requests cancellation; see [`Task::cancel`].
+    pub fn cancel(&self) {
+        self.task().cancel();
+    }
+
+    /// Waits until the task has ended.
+    ///
+    /// # Errors
+    /// The payload of the panic that ended the task; a cancelled task (also one that never started) gives a payload
+    /// for which [`is_cancel`](crate::is_cancel) is true.
+    ///
+    /// # Cancellation
+    /// If the *caller* is cancelled, the wait unwinds and the task goes on, detached.
+    pub fn join(self) -> Result<T, Box<dyn Any + Send + 'static>> {
+        self.wait_done();
+        let cell = self.task.cell();
+        // SAFETY: DONE, and this is the handle, consumed: the result is taken once and has type `T`.
+        let result: JoinResult<T> = unsafe { take_result(cell) };
+        result
+    }
+
+    pub(crate) fn wait_done(&self) {
+        let state = &self.task.cell().state;
+        while !state.is_done() {
+            // SAFETY: JOINER is clear, so the slot belongs to the handle.
+            unsafe { *self.task.cell().joiner.get() = Some(suspend::current_unparker()) };
+            if state.add_joiner() == Joiner::Done {
+                break;
+            }
+            let guard = Registered(self.task);
+            suspend::wait(WaitReason::new(WaitKind::Join, self.task.id()));
+            drop(guard);
+        }
+    }
+}
+
+/// Takes the joiner out again when the wait ends for any reason.
+struct Registered(TaskRef);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // `Done`: the finishing worker has the slot, and JOINER stays set until it lets go of the cell.
+        let _ = self.0.cell().state.remove_joiner();
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        let cell = self.task.cell();
+        match cell.state.drop_handle() {
+            CellFate::OtherFrees => {}
+            CellFate::CallerFrees => match Worker::current() {
+                Some(w) => w.free_cell(cell),
+                None => super::runtime::free_outside(cell),
+            },
+        }
+    }
+}
+
+/// A task by reference: cheap to copy, may outlive the task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Task(TaskRef);
+
+impl Task {
+    pub(crate) fn from_ref(task: TaskRef) -> Task {
+        Task(task)
+    }
+
+    /// The task's id, unique in the process and never used again.
+    pub fn id(&self) -> u64 {
+        self.0.id()
+    }
+
+    /// Requests cancellation, which stays requested until the task ends.
+    ///
+    /// One pending or later I/O call of the task returns an error ([`CancelledError`](crate::CancelledError) inside
+    /// an [`io::Error`](std::io::Error) of kind `Other`); from then on every wait unwinds, silently: no panic hook
+    /// runs. A task that has not started never runs. A task that has ended is left alone. Waits under
+    /// [`shield`](crate::shield), and unwinding while a write guard is held, are deferred.
+    pub fn cancel(&self) {
+        suspend::queue_if(self.0, self.0.cell().state.cancel(self.0.id(), false));
+    }
+
+    /// As [`cancel`](Task::cancel), and unwinds even while a write guard is held: the lock is then poisoned, as std
+    /// does when a holder panics.
+    pub fn cancel_now(&self) {
+        suspend::queue_if(self.0, self.0.cell().state.cancel(self.0.id(), true));
+    }
+
+    /// Ends the task's [`park`](crate::park), or makes its next one return at once. Whether the task was still there.
+    pub fn unpark(&self) -> bool {
+        let r = self.0.cell().state.user_unpark(self.0.id());
+        suspend::queue_if(self.0, r);
+        r != Unpark::Gone
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        let w = self.0.cell().state.snapshot();
+        w.id() != self.0.id() || w.life() == crate::task::state::Life::Done
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Task(#{})", self.id())
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.id())
+    }
+}
+
+/// The running task; `None` on a plain thread.
+pub fn current() -> Option<Task> {
+    here().map(|h| Task(h.task()))
+}
+
+/// The running task's name, if it has one.
+pub fn current_name() -> Option<String> {
+    // SAFETY: the task runs, so its worker owns the cell.
+    here().and_then(|h| unsafe { h.cell.name() }.map(str::to_owned))
+}
+
+/// The worker that runs the calling task, counted from 0 within its runtime; `None` on a plain thread.
+pub fn current_worker() -> Option<usize> {
+    here().and_then(|h| {
+        let mine = h.cell.owner.load(Ordering::Relaxed);
+        h.worker.runtime.workers().iter().position(|w| w.index == mine)
+    })
+}

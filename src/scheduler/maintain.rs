@@ -1,0 +1,220 @@
+//! What a worker does between slices: timers, wake-ups from elsewhere, readiness, stealing, rest and the end.
+
+use std::ptr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::worker::Worker;
+use crate::reactor::Reactor;
+use crate::task::state::Unpark;
+use crate::task::{TaskCell, TaskRef, TimeoutScope};
+use crate::timer::TimerAction;
+
+/// Stacks that stay warm in an idle worker.
+const WARM_STACKS: usize = 64;
+
+impl Worker {
+    /// The periodic look around while tasks can run. Returns the time after it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn maintain(&self, now: u64) -> u64 {
+        self.drain_inbox();
+        self.fire_timers();
+        if now >= self.poll_at.get() {
+            self.poll_at.set(now + self.periods.poll);
+            self.poll(Some(Duration::ZERO));
+        }
+        if now >= self.load_at.get() {
+            self.measure_load(now);
+            self.help_the_stuck();
+            self.retry_stackless();
+        }
+        // A burst keeps the pool; only rest trims it.
+        self.trim_at.set(now + self.periods.trim);
+        let after = self.ticker.now();
+        self.maintain_at.set(after + self.periods.maintain);
+        after
+    }
+
+    /// Nothing can run here: look everywhere once, then sleep. Returns the time after it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn rest(&self, now: u64) -> u64 {
+        self.shared.current.store(ptr::null_mut(), Ordering::Release);
+        if now >= self.load_at.get() {
+            self.measure_load(now);
+            self.retry_stackless();
+        }
+        self.drain_inbox();
+        self.fire_timers();
+        if self.queue.len() > 0 || self.shared.fresh.len() > 0 || self.steal() {
+            return self.ticker.now();
+        }
+        if now >= self.trim_at.get() && self.trim() {
+            // More to give back: look at the poll in between, so that nobody waits for the whole of it.
+            self.poll(Some(Duration::ZERO));
+            return self.ticker.now();
+        }
+        self.shared.idle.fall_asleep();
+        if self.shared.inbox.is_empty()
+            && !self.shared.has_retired.load(Ordering::SeqCst)
+            && self.runtime.workers().iter().all(|w| w.fresh.looks_empty())
+            && !self.must_end()
+        {
+            let timeout = self.rest_timeout(now);
+            self.shared.parks.store(self.shared.parks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            self.poll(timeout);
+        }
+        self.shared.idle.wake_up();
+        self.fire_timers();
+        let after = self.ticker.now();
+        self.maintain_at.set(after + self.periods.maintain);
+        self.poll_at.set(after + self.periods.poll);
+        after
+    }
+
+    /// Until the next timer; shorter while there is memory to give back or a start to retry.
+    fn rest_timeout(&self, now: u64) -> Option<Duration> {
+        let next = self.wheel.borrow().next_ns();
+        let mut timeout = next.map(|at| Duration::from_nanos(at.saturating_sub(self.timer_now())));
+        let mut at_most = |d: Duration| timeout = Some(timeout.map_or(d, |t| t.min(d)));
+        if !self.stackless.borrow().is_empty() || self.runtime.cancelling() {
+            at_most(Duration::from_millis(10));
+        }
+        if self.trim_at.get() != u64::MAX {
+            let left = crate::sys::clock::duration(self.trim_at.get().saturating_sub(now));
+            at_most(left + Duration::from_millis(1));
+        }
+        timeout
+    }
+
+    /// Moves woken tasks from the inbox to the run queue, and forgets registrations that were closed elsewhere.
+    pub(super) fn drain_inbox(&self) {
+        let mut item = self.shared.inbox.take_all();
+        while !item.is_null() {
+            // SAFETY: delivered cells are type-stable and their link is ours now.
+            let cell: &'static TaskCell = unsafe { &*item };
+            item = cell.next.load(Ordering::Relaxed);
+            self.queue.push(cell);
+        }
+        if self.shared.has_retired.load(Ordering::Relaxed) {
+            for id in self.shared.take_retired() {
+                self.reactor.borrow_mut().remove(id, false);
+            }
+        }
+    }
+
+    fn poll(&self, timeout: Option<Duration>) {
+        let mut reactor = self.reactor.borrow_mut();
+        let wake = |task: TaskRef| self.unpark_own(task);
+        if cfg!(debug_assertions) && self.runtime.chaos.load(Ordering::Relaxed) {
+            reactor.spurious(wake);
+        }
+        Reactor::poll(&mut reactor, timeout, wake);
+    }
+
+    /// Unparks a task that this worker owns.
+    #[inline]
+    pub(super) fn unpark_own(&self, task: TaskRef) {
+        if task.cell().state.unpark(task.id()) == Unpark::Queue {
+            self.queue.push(task.cell());
+        }
+    }
+
+    fn fire_timers(&self) {
+        if self.wheel.borrow().is_empty() {
+            return;
+        }
+        let now = self.timer_now();
+        loop {
+            let due = self.wheel.borrow_mut().pop_due(now);
+            let Some(action) = due else { break };
+            self.fire(action);
+        }
+    }
+
+    fn fire(&self, action: TimerAction) {
+        // SAFETY: timers are set by tasks of this worker with their own cell.
+        let cell = unsafe { &*action.task.cast::<TaskCell>() };
+        if !action.scope.is_null() {
+            // SAFETY: the scope's timer fires only while the scope's frame is alive on the task's stack.
+            unsafe { (*action.scope.cast::<TimeoutScope>()).expired.set(true) };
+            let local = cell.local.load(Ordering::Relaxed);
+            // SAFETY: a task with a scope in force has started and not ended; the task is not running now.
+            unsafe { (*local).attention.set(true) };
+        }
+        self.unpark_own(cell.reference(action.id));
+    }
+
+    /// Updates the recent load: half old, half new, so that it follows within a few periods.
+    fn measure_load(&self, now: u64) {
+        let s = self.shared;
+        let busy = s.busy.load(Ordering::Relaxed);
+        let elapsed = now.saturating_sub(s.load_at.load(Ordering::Relaxed)).max(1);
+        let part = (busy.saturating_sub(self.busy_then.get()) as u128 * 1000 / u128::from(elapsed)).min(1000) as u32;
+        self.busy_then.set(busy);
+        s.load.store(u32::midpoint(s.load.load(Ordering::Relaxed), part), Ordering::Relaxed);
+        s.load_at.store(now, Ordering::Relaxed);
+        self.load_at.set(now + self.periods.load);
+    }
+
+    /// Takes unstarted tasks from another worker of the runtime.
+    fn steal(&self) -> bool {
+        let workers = self.runtime.workers();
+        let me = workers.iter().position(|w| ptr::eq(*w, self.shared)).unwrap_or(0);
+        for k in 1..workers.len() {
+            let victim = workers[(me + k) % workers.len()];
+            if victim.fresh.steal_into(&self.shared.fresh) > 0 {
+                if victim.fresh.len() > 0 {
+                    self.runtime.wake_one_sleeper();
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A worker that has not finished a slice since the last look and has unstarted tasks gets rid of them, even
+    /// while everyone else is busy.
+    fn help_the_stuck(&self) {
+        let workers = self.runtime.workers();
+        if workers.len() < 2 {
+            return;
+        }
+        let mut seen = self.others_slices.borrow_mut();
+        seen.resize(workers.len(), 0);
+        for (w, then) in workers.iter().zip(seen.iter_mut()) {
+            let slices = w.slices.load(Ordering::Relaxed);
+            let stuck = std::mem::replace(then, slices) == slices;
+            if stuck && !ptr::eq(*w, self.shared) && w.fresh.len() > 0 {
+                w.fresh.steal_into(&self.shared.fresh);
+            }
+        }
+    }
+
+    /// Tries again to start tasks for which there was no stack.
+    fn retry_stackless(&self) {
+        for cell in std::mem::take(&mut *self.stackless.borrow_mut()) {
+            if cell.pinned.load(Ordering::Relaxed) == 0 {
+                self.shared.fresh.push(cell);
+            } else {
+                self.queue.push(cell);
+            }
+        }
+    }
+
+    /// Gives one step's worth of idle memory back; whether there is more.
+    fn trim(&self) -> bool {
+        if self.stacks.borrow_mut().trim_step(WARM_STACKS) {
+            return true;
+        }
+        self.magazine.borrow_mut().flush(super::registry());
+        self.trim_at.set(u64::MAX);
+        false
+    }
+
+    /// The runtime ends and no task is left here.
+    pub(super) fn must_end(&self) -> bool {
+        self.runtime.ending() && self.shared.live.load(Ordering::Relaxed) == 0 && self.shared.fresh.looks_empty()
+    }
+}

@@ -1,0 +1,91 @@
+//! Workers, their queues, and the life of a task from spawn to end.
+//!
+//! ```text
+//!   spawn --> fresh (stealable) --> slice ... slice --> settled
+//!                                   ^  |
+//!                 run queue <-------+  +--> parked --> (own worker) run queue
+//!                                                 \--> (other thread) inbox
+//! ```
+//!
+//! Invariants: a started task runs on one worker; unstarted tasks lie only where anyone can take them; nothing waits
+//! for an inspector. Must not know: sockets, locks, channels, text for people.
+
+mod enter;
+mod fresh;
+mod idle;
+mod inbox;
+pub(crate) mod io;
+mod join;
+mod maintain;
+mod run_queue;
+pub(crate) mod runtime;
+pub(crate) mod shared;
+mod slice;
+mod spawn;
+pub(crate) mod suspend;
+mod worker;
+
+use std::any::Any;
+use std::sync::OnceLock;
+
+pub use enter::{event_loop, run, set_exit, stopping};
+pub use join::{JoinHandle, Task, current, current_name, current_worker};
+pub use runtime::{Runtime, RuntimeBuilder, WorkerStats, worker_stats};
+pub use spawn::{Builder, spawn, spawn_local, spawn_named};
+pub use suspend::{is_cancel, is_cancelled, no_switch, park, shield, yield_slice};
+
+pub(crate) use slice::unpark;
+pub(crate) use spawn::spawn_scoped;
+
+use crate::task::{Registry, TaskCell};
+use crate::wiring::UPWARD;
+
+/// The process's registry: one for all runtimes, so that a reference to a task is valid for ever.
+pub(crate) fn registry() -> &'static Registry {
+    static REGISTRY: OnceLock<Registry> = OnceLock::new();
+    REGISTRY.get_or_init(Registry::new)
+}
+
+/// Every cell that was ever used, free ones included.
+pub(crate) fn all_cells() -> impl Iterator<Item = &'static TaskCell> {
+    let r = registry();
+    (0..r.chunks()).flat_map(|i| r.cells(i))
+}
+
+/// What `io::Error` carries when an I/O call was cancelled.
+#[derive(Debug)]
+pub struct CancelledError(());
+
+impl CancelledError {
+    pub(crate) fn new() -> CancelledError {
+        CancelledError(())
+    }
+}
+
+impl std::fmt::Display for CancelledError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the task was cancelled")
+    }
+}
+
+impl std::error::Error for CancelledError {}
+
+/// What the layers above register: how to report an uncaught panic, and tasks that a shutdown left behind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Upward {
+    pub(crate) uncaught: fn(&'static TaskCell, &(dyn Any + Send)),
+    pub(crate) left_behind: fn(&runtime::Inner),
+    pub(crate) init: fn(),
+}
+
+fn uncaught(cell: &'static TaskCell, payload: &(dyn Any + Send)) {
+    (UPWARD.uncaught)(cell, payload);
+}
+
+fn report_left_behind(inner: &runtime::Inner) {
+    (UPWARD.left_behind)(inner);
+}
+
+fn hooks() {
+    (UPWARD.init)();
+}

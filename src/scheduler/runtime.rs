@@ -1,0 +1,473 @@
+//! A runtime: its workers, how it starts and how it ends.
+
+use std::any::Any;
+use std::io;
+use std::panic::{self, Location};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::join::JoinHandle;
+use super::shared::Shared;
+use super::spawn::Plan;
+use super::worker::Worker;
+use crate::reactor::Poller;
+use crate::stack::{self, ClassId};
+use crate::sys::clock;
+use crate::task::state::Life;
+use crate::task::{Magazine, TaskCell};
+
+/// What all workers of one runtime share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) id: u32,
+    pub(super) epoch: Instant,
+    workers: Vec<&'static Shared>,
+    pub(super) stack_class: ClassId,
+    /// Every task is to be cancelled, also those yet to start.
+    cancelling: AtomicBool,
+    /// Workers without tasks shall leave.
+    ending: AtomicBool,
+    pub(super) turn: AtomicUsize,
+    pub(super) spawned_outside: AtomicU64,
+    /// Free cells for spawns from plain threads.
+    outside: Mutex<Magazine>,
+    /// Slices longer than this are reported; `u64::MAX` is off.
+    pub(crate) latency_ticks: AtomicU64,
+    /// Fault injection: spurious readiness. Honoured in debug builds only.
+    pub(crate) chaos: AtomicBool,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+static RUNTIMES: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
+static NEXT_RUNTIME: AtomicU32 = AtomicU32::new(1);
+/// The latency threshold of runtimes yet to be made, and the last one set, in milliseconds; 0 is off.
+static LATENCY_MS: AtomicU64 = AtomicU64::new(u64::MAX);
+
+const DEFAULT_LATENCY_MS: u64 = 200;
+const MAX_WORKERS: usize = 512;
+
+fn runtimes() -> MutexGuard<'static, Vec<Arc<Inner>>> {
+    RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The runtimes that exist now.
+pub(crate) fn all() -> Vec<Arc<Inner>> {
+    runtimes().clone()
+}
+
+/// When a runtime's timer clock began.
+pub(crate) fn epoch_of(id: u32) -> Option<Instant> {
+    runtimes().iter().find(|r| r.id == id).map(|r| r.epoch)
+}
+
+fn latency_ms() -> u64 {
+    match LATENCY_MS.load(Ordering::Relaxed) {
+        u64::MAX => std::env::var("CORO_LATENCY_MS").ok().and_then(|v| v.parse().ok()).unwrap_or(DEFAULT_LATENCY_MS),
+        ms => ms,
+    }
+}
+
+fn as_ticks(ms: u64) -> u64 {
+    if ms == 0 { u64::MAX } else { clock::in_ticks(Duration::from_millis(ms)) }
+}
+
+/// Sets the threshold in every runtime, present and future; returns the old one.
+pub(crate) fn set_latency(threshold: Duration) -> Duration {
+    let old = latency_ms();
+    let ms = u64::try_from(threshold.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX - 1).min(u64::MAX - 1);
+    LATENCY_MS.store(ms, Ordering::Relaxed);
+    for r in runtimes().iter() {
+        r.latency_ticks.store(as_ticks(ms), Ordering::Relaxed);
+    }
+    Duration::from_millis(old)
+}
+
+impl Inner {
+    pub(crate) fn workers(&self) -> &[&'static Shared] {
+        &self.workers
+    }
+
+    pub(crate) fn cancelling(&self) -> bool {
+        self.cancelling.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn outside(&self) -> MutexGuard<'_, Magazine> {
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes one worker that sleeps, if any does, so that it looks for unstarted tasks.
+    pub(super) fn wake_one_sleeper(&self) {
+        crate::sys::atomic::fence(Ordering::SeqCst);
+        for w in &self.workers {
+            if w.idle.looks_asleep() && w.wake() == super::idle::Wake::Kick {
+                return;
+            }
+        }
+    }
+
+    fn live(&self) -> u64 {
+        let ended: u64 = self.workers.iter().map(|w| w.ended.load(Ordering::Acquire)).sum();
+        let spawned: u64 = self.workers.iter().map(|w| w.spawned.load(Ordering::Acquire)).sum();
+        (spawned + self.spawned_outside.load(Ordering::SeqCst)).saturating_sub(ended)
+    }
+
+    /// Every task of this runtime that has not ended, by the workers' places.
+    pub(crate) fn for_each_task(&self, mut f: impl FnMut(&'static TaskCell, u64)) {
+        for cell in super::all_cells() {
+            let w = cell.state.snapshot();
+            let mine = || self.workers.iter().any(|s| s.index == cell.owner.load(Ordering::Relaxed));
+            if matches!(w.life(), Life::Unstarted | Life::Active | Life::Parked) && mine() {
+                f(cell, w.id());
+            }
+        }
+    }
+
+    /// Requests cancellation of every task, also of those that will be spawned from now on.
+    pub(super) fn cancel_all(&self) {
+        self.cancelling.store(true, Ordering::SeqCst);
+        self.for_each_task(|cell, id| super::suspend::queue_if(cell.reference(id), cell.state.cancel(id, false)));
+    }
+
+    /// Cancels everything and waits until it has ended, at most `patience`. Whether it has.
+    pub(super) fn shut_down(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        self.cancel_all();
+        let mut again = Instant::now() + Duration::from_millis(50);
+        let mut pause = Duration::from_micros(50);
+        let clean = loop {
+            if self.live() == 0 {
+                break true;
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                break false;
+            }
+            if now >= again {
+                // Tasks that were spawned while the walk went by.
+                self.cancel_all();
+                again = now + Duration::from_millis(50);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(5));
+        };
+        self.ending.store(true, Ordering::SeqCst);
+        for w in &self.workers {
+            let _ = w.wake();
+        }
+        if clean {
+            for t in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                let _ = t.join();
+            }
+            self.outside().flush(super::registry());
+            self.workers.iter().for_each(|w| w.give_back());
+        }
+        runtimes().retain(|r| r.id != self.id);
+        clean
+    }
+}
+
+/// Settings of a runtime of its own, beside the process-wide one.
+#[derive(Debug, Clone, Default)]
+#[must_use = "a builder does nothing until build is called"]
+pub struct RuntimeBuilder {
+    workers: Option<usize>,
+    stack_size: Option<usize>,
+    name: Option<String>,
+}
+
+impl RuntimeBuilder {
+    /// How many worker threads; the default is `CORO_WORKERS` or the number of CPUs available.
+    pub fn workers(mut self, n: usize) -> RuntimeBuilder {
+        self.workers = Some(n);
+        self
+    }
+
+    /// Usable stack of a task in bytes unless its builder says otherwise; the default is 192 KiB or `CORO_STACK_KB`.
+    pub fn stack_size(mut self, bytes: usize) -> RuntimeBuilder {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Prefix of the workers' thread names; the default is `coro`.
+    pub fn name(mut self, name: impl Into<String>) -> RuntimeBuilder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// Numbers out of range, a malformed environment variable, and whatever the system refuses (threads, an epoll
+    /// descriptor, address space for stacks). The message says what to change.
+    pub fn build(self) -> io::Result<Runtime> {
+        let n = match self.workers {
+            Some(n) => n,
+            None => workers_from_environment()?,
+        };
+        if n == 0 || n > MAX_WORKERS {
+            let text = format!("{n} workers were asked for; a runtime has from 1 to {MAX_WORKERS}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let stack_class = match self.stack_size {
+            Some(bytes) => stack::class_for(bytes)?,
+            None => stack::default_class()?,
+        };
+        stack::overflow::install()?;
+        super::hooks();
+        let id = NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed);
+        let mut workers = Vec::with_capacity(n);
+        let mut pollers = Vec::with_capacity(n);
+        for ordinal in 0..n {
+            let (poller, kicker, registry) = Poller::new()?;
+            let shared = Shared::claim(id, ordinal as u16)?;
+            shared.set_poll(Some((kicker, registry)));
+            workers.push(shared);
+            pollers.push(poller);
+        }
+        let inner = Arc::new(Inner {
+            id,
+            epoch: Instant::now(),
+            workers,
+            stack_class,
+            cancelling: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
+            spawned_outside: AtomicU64::new(0),
+            outside: Mutex::new(Magazine::new()),
+            latency_ticks: AtomicU64::new(as_ticks(latency_ms())),
+            chaos: AtomicBool::new(false),
+            threads: Mutex::default(),
+        });
+        runtimes().push(inner.clone());
+        let prefix = self.name.as_deref().unwrap_or("coro");
+        for (i, poller) in pollers.into_iter().enumerate() {
+            let (shared, inner2) = (inner.workers[i], inner.clone());
+            let started = std::thread::Builder::new()
+                .name(format!("{prefix}-{i}"))
+                .spawn(move || worker_thread(shared, inner2, poller));
+            match started {
+                Ok(t) => inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(t),
+                Err(e) => {
+                    inner.shut_down(Duration::from_secs(2));
+                    let text = format!(
+                        "cannot start worker thread {i} of {n}: {e}; lower CORO_WORKERS or raise the limit on threads"
+                    );
+                    return Err(io::Error::new(e.kind(), text));
+                }
+            }
+        }
+        Ok(Runtime { inner })
+    }
+}
+
+fn workers_from_environment() -> io::Result<usize> {
+    match std::env::var("CORO_WORKERS") {
+        Err(_) => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)),
+        Ok(text) => text.trim().parse().map_err(|_| {
+            let text = format!("CORO_WORKERS is {text:?}; set it to a number from 1 to {MAX_WORKERS}, or unset it");
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        }),
+    }
+}
+
+fn worker_thread(shared: &'static Shared, runtime: Arc<Inner>, poller: Poller) {
+    shared.thread.store(crate::sys::thread_id(), Ordering::Relaxed);
+    let alternate = stack::AltStack::install();
+    // Leaked on purpose until the loop has ended: parked stacks and other threads hold references to it.
+    let worker: &'static Worker = Box::leak(Box::new(Worker::new(shared, runtime, poller)));
+    let _ = worker.run();
+    shared.set_poll(None);
+    shared.gone.store(true, Ordering::Release);
+    // SAFETY: the loop has ended without live tasks, so nothing refers to the worker any more.
+    let worker = unsafe { Box::from_raw(std::ptr::from_ref(worker).cast_mut()) };
+    worker.magazine.borrow_mut().flush(super::registry());
+    worker.return_all_credits();
+    drop(worker);
+    drop(alternate);
+}
+
+/// Workers and the tasks on them. The process-wide runtime starts by itself; this is for further, separate ones.
+///
+/// Dropping it cancels its tasks and waits up to two seconds for them.
+///
+/// # Examples
+/// ```
+/// let runtime = coro::Runtime::builder().workers(1).build().unwrap();
+/// let task = runtime.spawn(|| 6 * 7);
+/// assert_eq!(task.join().unwrap(), 42);
+/// ```
+#[derive(Debug)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+impl Runtime {
+    /// Settings for a new runtime.
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder::default()
+    }
+
+    /// Spawns a task on this runtime.
+    ///
+    /// # Panics
+    /// If there is no room for another task or stack.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let plan = Plan { name: None, class: None, site: Location::caller() };
+        // SAFETY: the closure is `Send + 'static`.
+        match unsafe { self.inner.spawn_outside(plan, f) } {
+            Ok(handle) => handle,
+            Err(e) => panic!("failed to spawn a task: {e}"),
+        }
+    }
+
+    /// Runs `f` as a task of this runtime while the calling thread waits; `f` may borrow.
+    ///
+    /// # Panics
+    /// With the payload of `f`'s own panic; if called from inside a task.
+    #[track_caller]
+    pub fn block_on<F, T>(&self, f: F) -> T
+    where
+        F: FnOnce() -> T + Send,
+        T: Send,
+    {
+        assert!(super::suspend::here().is_none(), "Runtime::block_on was called inside a task; spawn and join instead");
+        let plan = Plan { name: Some("main"), class: None, site: Location::caller() };
+        // SAFETY: this thread waits until the task has ended and takes the result, whatever happens.
+        let handle = unsafe { self.inner.spawn_outside(plan, f) };
+        match handle {
+            Ok(handle) => handle.join().unwrap_or_else(|p| panic::resume_unwind(p)),
+            Err(e) => panic!("failed to spawn the first task: {e}"),
+        }
+    }
+
+    /// How many workers it has.
+    pub fn workers(&self) -> usize {
+        self.inner.workers.len()
+    }
+
+    /// Counters of each worker, for benchmarks and views.
+    pub fn worker_stats(&self) -> Vec<WorkerStats> {
+        self.inner.workers.iter().map(|w| WorkerStats::read(w)).collect()
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    /// Cancels all tasks and waits for them, at most `patience`. Whether all have ended; what has not is named on
+    /// stderr with its stack and left behind.
+    pub fn shut_down(self, patience: Duration) -> bool {
+        let inner = self.inner.clone();
+        std::mem::forget(self);
+        end(&inner, patience)
+    }
+}
+
+/// Shuts down and says what did not end.
+pub(super) fn end(inner: &Arc<Inner>, patience: Duration) -> bool {
+    let clean = inner.shut_down(patience);
+    if !clean {
+        super::report_left_behind(inner);
+    }
+    clean
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        end(&self.inner.clone(), Duration::from_secs(2));
+    }
+}
+
+/// Counters of one worker since its start.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// Slices run.
+    pub slices: u64,
+    /// Time spent in slices.
+    pub busy: Duration,
+    /// Tasks started and not ended.
+    pub live: usize,
+    /// Unstarted tasks waiting here.
+    pub unstarted: usize,
+    /// Times that the worker went to sleep.
+    pub parks: u64,
+}
+
+impl WorkerStats {
+    fn read(w: &Shared) -> WorkerStats {
+        WorkerStats {
+            slices: w.slices.load(Ordering::Relaxed),
+            busy: clock::duration(w.busy.load(Ordering::Relaxed)),
+            live: w.live.load(Ordering::Relaxed),
+            unstarted: w.fresh.len(),
+            parks: w.parks.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Counters of the workers of the runtime that the caller is in (or of the process-wide one).
+pub fn worker_stats() -> Vec<WorkerStats> {
+    let inner = Worker::current().map(|w| w.runtime.clone()).or_else(|| process_wide().ok());
+    inner.map(|i| i.workers.iter().map(|w| WorkerStats::read(w)).collect()).unwrap_or_default()
+}
+
+/// The runtime of `coro::run` while one is running.
+static RUNNING: Mutex<Option<Arc<Inner>>> = Mutex::new(None);
+static PROCESS_WIDE: OnceLock<Runtime> = OnceLock::new();
+static STARTING: Mutex<()> = Mutex::new(());
+
+pub(super) fn set_running(inner: Option<Arc<Inner>>) {
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = inner;
+}
+
+/// The runtime that plain threads spawn on: that of `coro::run` while it lasts, else one that starts now and stays.
+pub(super) fn process_wide() -> io::Result<Arc<Inner>> {
+    if let Some(inner) = &*RUNNING.lock().unwrap_or_else(PoisonError::into_inner) {
+        return Ok(inner.clone());
+    }
+    if let Some(r) = PROCESS_WIDE.get() {
+        return Ok(r.inner.clone());
+    }
+    let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(r) = PROCESS_WIDE.get() {
+        return Ok(r.inner.clone());
+    }
+    let runtime = Runtime::builder().build()?;
+    let inner = runtime.inner.clone();
+    let _ = PROCESS_WIDE.set(runtime);
+    Ok(inner)
+}
+
+/// Frees a cell from a plain thread.
+pub(super) fn free_outside(cell: &'static TaskCell) {
+    // SAFETY: the caller was told to free the cell.
+    unsafe { super::slice::empty_cell(cell) };
+    static OUTSIDE: Mutex<Magazine> = Mutex::new(Magazine::new());
+    let mut m = OUTSIDE.lock().unwrap_or_else(PoisonError::into_inner);
+    m.give(super::registry(), cell);
+    if m.len() >= 64 {
+        m.flush(super::registry());
+    }
+}
+
+/// A payload's text, if it is one.
+pub(crate) fn payload_text(payload: &(dyn Any + Send)) -> &str {
+    if let Some(s) = payload.downcast_ref::<&str>() {
+        s
+    } else if let Some(s) = payload.downcast_ref::<String>() {
+        s
+    } else {
+        "(a payload that is no text)"
+    }
+}

@@ -1,0 +1,194 @@
+//! What others may see of a worker, and the process's table of workers.
+//!
+//! Invariants: a `Shared` is never freed, so `&'static Shared` is what everybody holds; the place of a worker that
+//! ended cleanly is used again by a later one. Counters have one writer, the worker itself.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::fresh::Fresh;
+use super::idle::{Idle, Wake};
+use super::inbox::{Inbox, Linked};
+use crate::reactor::{Kicker, RegistrationId};
+use crate::sys::atomic::AtomicPtr as CheckedPtr;
+use crate::task::TaskCell;
+
+impl Linked for TaskCell {
+    fn link(&self) -> &CheckedPtr<TaskCell> {
+        &self.next
+    }
+}
+
+/// The public side of one worker.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Shared {
+    /// The task that runs now; null between slices of an idle worker. Read by inspectors (see `task::state`).
+    pub(crate) current: AtomicPtr<TaskCell>,
+    /// When the running slice began, in ticks.
+    pub(crate) slice_start: AtomicU64,
+    /// Slices begun.
+    pub(crate) slices: AtomicU64,
+    /// Ticks spent in slices.
+    pub(crate) busy: AtomicU64,
+    /// Share of recent time spent in slices, per mille.
+    pub(crate) load: AtomicU32,
+    /// When `load` was last computed, in ticks.
+    pub(crate) load_at: AtomicU64,
+    /// Tasks started here that have not ended.
+    pub(crate) live: AtomicUsize,
+    /// Tasks spawned by this worker, and tasks ended on it.
+    pub(crate) spawned: AtomicU64,
+    pub(crate) ended: AtomicU64,
+    /// Times that the worker went to sleep.
+    pub(crate) parks: AtomicU64,
+    pub(crate) index: u16,
+    pub(crate) runtime: AtomicU32,
+    /// How often this place was claimed: tells a later worker from an earlier one.
+    epoch: AtomicU32,
+    /// Counted from 0 within its runtime.
+    ordinal: AtomicU16,
+    pub(crate) thread: AtomicI32,
+    /// The thread has left its loop.
+    pub(crate) gone: AtomicBool,
+    pub(crate) idle: Idle,
+    pub(crate) inbox: Inbox<TaskCell>,
+    pub(crate) fresh: Fresh,
+    /// Registrations whose descriptors were closed elsewhere.
+    retired: Mutex<Vec<RegistrationId>>,
+    pub(crate) has_retired: AtomicBool,
+    poll: Mutex<Option<(Kicker, mio::Registry)>>,
+}
+
+const MAX_WORKERS: usize = 1024;
+static WORKERS: [AtomicPtr<Shared>; MAX_WORKERS] = [const { AtomicPtr::new(std::ptr::null_mut()) }; MAX_WORKERS];
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static FREE: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+
+/// The worker with that index, if it ever existed.
+pub(crate) fn worker_at(index: u16) -> Option<&'static Shared> {
+    let p = WORKERS.get(usize::from(index))?.load(Ordering::Acquire);
+    // SAFETY: only leaked boxes are stored.
+    (!p.is_null()).then(|| unsafe { &*p })
+}
+
+/// All workers of the process that ever existed.
+pub(crate) fn all_workers() -> impl Iterator<Item = &'static Shared> {
+    (0..COUNT.load(Ordering::Acquire) as u16).filter_map(worker_at)
+}
+
+impl Shared {
+    /// A place in the table for a worker of `runtime`.
+    pub(crate) fn claim(runtime: u32, ordinal: u16) -> std::io::Result<&'static Shared> {
+        let reused = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(shared) = reused.and_then(worker_at) {
+            shared.runtime.store(runtime, Ordering::Relaxed);
+            shared.ordinal.store(ordinal, Ordering::Relaxed);
+            shared.epoch.fetch_add(1, Ordering::Relaxed);
+            shared.gone.store(false, Ordering::Relaxed);
+            for c in [&shared.spawned, &shared.ended, &shared.busy, &shared.slices, &shared.parks] {
+                c.store(0, Ordering::Relaxed);
+            }
+            shared.load.store(0, Ordering::Relaxed);
+            return Ok(shared);
+        }
+        let index = COUNT.fetch_add(1, Ordering::SeqCst);
+        if index >= MAX_WORKERS {
+            COUNT.fetch_sub(1, Ordering::SeqCst);
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::OutOfMemory,
+                format!("this process already has {MAX_WORKERS} workers; drop a runtime before making another"),
+            ));
+        }
+        let shared: &'static Shared = Box::leak(Box::new(Shared {
+            current: AtomicPtr::default(),
+            slice_start: AtomicU64::new(0),
+            slices: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            load: AtomicU32::new(0),
+            load_at: AtomicU64::new(0),
+            live: AtomicUsize::new(0),
+            spawned: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            parks: AtomicU64::new(0),
+            index: index as u16,
+            runtime: AtomicU32::new(runtime),
+            epoch: AtomicU32::new(1),
+            ordinal: AtomicU16::new(ordinal),
+            thread: AtomicI32::new(0),
+            gone: AtomicBool::new(false),
+            idle: Idle::new(),
+            inbox: Inbox::new(),
+            fresh: Fresh::new(),
+            retired: Mutex::new(Vec::new()),
+            has_retired: AtomicBool::new(false),
+            poll: Mutex::new(None),
+        }));
+        WORKERS[index].store(std::ptr::from_ref(shared).cast_mut(), Ordering::Release);
+        Ok(shared)
+    }
+
+    /// Tells this worker from every other that the process has or had. Never 0.
+    #[inline]
+    pub(crate) fn identity(&self) -> u64 {
+        u64::from(self.epoch.load(Ordering::Relaxed)) << 16 | u64::from(self.index)
+    }
+
+    /// Counted from 0 within its runtime.
+    pub(crate) fn ordinal(&self) -> usize {
+        usize::from(self.ordinal.load(Ordering::Relaxed))
+    }
+
+    /// Gives the place back after a clean end (no task was left behind).
+    pub(crate) fn give_back(&self) {
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.index);
+    }
+
+    pub(crate) fn set_poll(&self, poll: Option<(Kicker, mio::Registry)>) {
+        *self.poll.lock().unwrap_or_else(PoisonError::into_inner) = poll;
+    }
+
+    /// Ends the worker's wait if it sleeps.
+    pub(crate) fn wake(&self) -> Wake {
+        let w = self.idle.bring();
+        if w == Wake::Kick
+            && let Some((kicker, _)) = &*self.poll.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            kicker.kick();
+        }
+        w
+    }
+
+    /// Queues a started task of this worker that another thread has just made runnable.
+    ///
+    /// # Safety
+    /// The caller's transition said `Queue`, so the task's link is its own.
+    pub(crate) unsafe fn deliver(&self, cell: &'static TaskCell) {
+        // SAFETY: cells are type-stable; the link is the caller's.
+        unsafe { self.inbox.push(std::ptr::from_ref(cell).cast_mut()) };
+        let _ = self.wake();
+    }
+
+    /// Forgets a registration of a descriptor that is being closed on another thread.
+    pub(crate) fn retire(&self, fd: std::os::fd::RawFd, id: RegistrationId) {
+        if let Some((_, registry)) = &*self.poll.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = registry.deregister(&mut mio::unix::SourceFd(&fd));
+            self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+            self.has_retired.store(true, Ordering::Release);
+        }
+    }
+
+    /// By the worker itself.
+    pub(crate) fn take_retired(&self) -> Vec<RegistrationId> {
+        self.has_retired.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *self.retired.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Recent load in per mille; what a sleeping worker last said fades.
+    pub(crate) fn recent_load(&self, now: u64, stale_after: u64) -> u32 {
+        if now.saturating_sub(self.load_at.load(Ordering::Relaxed)) > stale_after && self.idle.looks_asleep() {
+            return 0;
+        }
+        self.load.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,226 @@
+//! One slice: resume a task, account for it, and settle why it came back.
+
+use std::cell::UnsafeCell;
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use super::worker::{Outcome, Worker};
+use crate::context::{self, Ctx};
+use crate::observe::{SLICE_OVERRUN, WaitKind, WaitReason};
+use crate::stack;
+use crate::sys::atomic::publish;
+use crate::task::state::{CellFate, Finish, Life, Park, Snapshot, Start};
+use crate::task::{TaskCell, TaskLocal, Unparker};
+
+impl Worker {
+    /// Runs `cell` until it yields, parks or ends. `now` is the end of the slice before; returns the end of this one.
+    #[inline(always)]
+    pub(super) fn slice(&self, cell: &'static TaskCell, now: u64) -> u64 {
+        let shared = self.shared;
+        publish(&shared.current, ptr::from_ref(cell).cast_mut());
+        let word = cell.state.resume_check();
+        if word.inspected() || word.life() == Life::Unstarted {
+            if !self.admit(cell, word, now) {
+                return self.ticker.now();
+            }
+        }
+
+        shared.slice_start.store(now, Ordering::Relaxed);
+        shared.slices.store(shared.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.current.set(cell);
+        self.resume(cell);
+        self.current.set(ptr::null());
+        let end = self.ticker.now();
+
+        let length = end.saturating_sub(now);
+        let a = &cell.accounting;
+        a.slices.store(a.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        a.run_ticks.store(a.run_ticks.load(Ordering::Relaxed) + length, Ordering::Relaxed);
+        a.since.store(end, Ordering::Relaxed);
+        shared.busy.store(shared.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
+        if length > self.runtime.latency_ticks.load(Ordering::Relaxed) {
+            self.report_overrun(cell, length);
+        }
+
+        match self.outcome.get() {
+            Outcome::Yielded => self.queue.push(cell),
+            Outcome::Parked => match cell.state.park() {
+                Park::Parked => {}
+                Park::TokenTaken => self.queue.push(cell),
+            },
+            Outcome::Ended => self.settle_end(cell),
+        }
+        end
+    }
+
+    /// The switch there and back.
+    #[inline(always)]
+    fn resume(&self, cell: &TaskCell) {
+        // SAFETY: the task is ACTIVE, ours and not being inspected, so its context and stack are ours; the fiber is
+        // touched by the loop only.
+        unsafe {
+            let fiber = &mut *self.fiber.get();
+            if cfg!(coro_asan)
+                && let Some(s) = &*cell.stack.get()
+            {
+                fiber.leave_for(s.limit(), s.slot_top() - s.limit());
+            }
+            context::switch(self.ctx.get(), cell.ctx.get());
+            fiber.back();
+        }
+    }
+
+    /// The rare cases before a slice: somebody reads the task, or it runs for the first time.
+    #[cold]
+    #[inline(never)]
+    fn admit(&self, cell: &'static TaskCell, word: Snapshot, now: u64) -> bool {
+        let go = !word.inspected() && self.start(cell, now);
+        if !go {
+            // Nobody runs: let the inspector see that.
+            self.shared.current.store(ptr::null_mut(), Ordering::Release);
+        }
+        if word.inspected() {
+            self.requeue(cell, word);
+        }
+        go
+    }
+
+    fn requeue(&self, cell: &'static TaskCell, word: Snapshot) {
+        if word.life() == Life::Unstarted && cell.pinned.load(Ordering::Relaxed) == 0 {
+            self.shared.fresh.push(cell);
+        } else {
+            self.queue.push(cell);
+        }
+        if self.queue.len() + self.shared.fresh.len() <= 1 {
+            // Only this task could run: give the reader the CPU rather than spin beside it.
+            std::thread::yield_now();
+        }
+    }
+
+    /// UNSTARTED → ACTIVE with a stack and a context; false when the task went back to wait.
+    fn start(&self, cell: &'static TaskCell, now: u64) -> bool {
+        let class = stack::ClassId::from_index(cell.stack_class.load(Ordering::Relaxed));
+        let stack = match self.stacks.borrow_mut().take(class) {
+            Ok(stack) => stack,
+            Err(e) => {
+                cell.set_wait(WaitReason::new(WaitKind::Stack, e.raw_os_error().unwrap_or(libc::ENOMEM) as u64));
+                self.stackless.borrow_mut().push(cell);
+                return false;
+            }
+        };
+        let top = stack.top();
+        cell.owner.store(self.shared.index, Ordering::Relaxed);
+        match cell.state.start() {
+            Start::Run => {}
+            Start::Inspected => {
+                self.stacks.borrow_mut().give(stack);
+                self.requeue(cell, cell.state.snapshot());
+                return false;
+            }
+        }
+        // SAFETY: ACTIVE and ours; nobody else touches these fields until the next window, which opens after the
+        // first slice has ended.
+        unsafe {
+            *cell.stack.get() = Some(stack);
+            *cell.ctx.get() = Ctx::new(top, task_main, ptr::from_ref(cell).cast_mut().cast());
+        }
+        cell.accounting.since.store(now, Ordering::Relaxed);
+        let live = &self.shared.live;
+        live.store(live.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// ACTIVE → DONE and what follows from it.
+    fn settle_end(&self, cell: &'static TaskCell) {
+        cell.local.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: the task has left its stack for good and is still ours.
+        let stack = unsafe { (*cell.stack.get()).take() };
+        if let Some(stack) = stack {
+            let class = stack.class();
+            self.stacks.borrow_mut().give(stack);
+            self.return_credit(class);
+        }
+        if self.trim_at.get() == u64::MAX {
+            self.trim_at.set(self.ticker.now() + self.periods.trim);
+        }
+        let s = self.shared;
+        s.live.store(s.live.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        match cell.state.finish() {
+            Finish::HandleOwns => {}
+            Finish::Free => self.free_cell(cell),
+            Finish::WakeJoiner => {
+                // SAFETY: JOINER was set when the task ended, so the slot is ours to read until `release`.
+                let joiner = unsafe { (*cell.joiner.get()).take() };
+                if let Some(joiner) = joiner {
+                    super::unpark(&joiner);
+                }
+                match cell.state.release() {
+                    CellFate::CallerFrees => self.free_cell(cell),
+                    CellFate::OtherFrees => {}
+                }
+            }
+        }
+        s.ended.store(s.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Frees a cell whose task has ended and whose handle is gone.
+    pub(crate) fn free_cell(&self, cell: &'static TaskCell) {
+        // SAFETY: DONE, released and without a handle: the cell is the caller's alone.
+        unsafe { empty_cell(cell) };
+        self.magazine.borrow_mut().give(super::registry(), cell);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn report_overrun(&self, cell: &TaskCell, length: u64) {
+        if let Some(report) = SLICE_OVERRUN.get() {
+            // SAFETY: the owner may read the name while the task is ACTIVE.
+            report(cell.state.snapshot().id(), unsafe { cell.name() }, length);
+        }
+    }
+}
+
+/// Drops what a cell of an ended task still holds and marks it free.
+///
+/// # Safety
+/// The caller owns the cell: DONE, released, no handle.
+pub(super) unsafe fn empty_cell(cell: &TaskCell) {
+    // SAFETY: by the caller's promise; the table was stored at spawn.
+    unsafe {
+        if let Some(table) = *cell.vtable.get() {
+            (table.drop_payload)(cell);
+        }
+        drop((*cell.name.get()).take());
+        drop((*cell.joiner.get()).take());
+    }
+    cell.state.free();
+}
+
+/// What every task runs: its closure, under a catch.
+unsafe extern "C-unwind" fn task_main(arg: *mut ()) -> ! {
+    // SAFETY: `Ctx::new` got a cell of static life.
+    let cell: &'static TaskCell = unsafe { &*arg.cast::<TaskCell>() };
+    let fiber = UnsafeCell::new(context::sanitizer::Fiber::new());
+    // SAFETY: local to this frame.
+    unsafe { (*fiber.get()).arrive() };
+    let local = TaskLocal::new();
+    #[cfg(coro_asan)]
+    local.fiber.set(fiber.get());
+    cell.local.store(ptr::from_ref(&local).cast_mut(), Ordering::Relaxed);
+    super::suspend::run_closure(cell);
+    let worker = Worker::current().expect("a task runs on a worker");
+    worker.outcome.set(Outcome::Ended);
+    // SAFETY: the loop's context was saved when this task was resumed; nothing on this stack needs dropping.
+    unsafe {
+        (*fiber.get()).return_to_other(true);
+        context::finish(cell.ctx.get(), worker.ctx.get())
+    }
+}
+
+/// Wakes whoever waits: a task wherever it lives, or a thread.
+pub(crate) fn unpark(who: &Unparker) {
+    match who {
+        Unparker::Task(task) => super::suspend::unpark_task(*task),
+        Unparker::Thread(t) => t.unpark(),
+    }
+}

@@ -1,0 +1,440 @@
+//! Making tasks: a cell, a closure, a place.
+
+use std::io;
+use std::panic::Location;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::join::JoinHandle;
+use super::runtime::Inner;
+use super::suspend::here;
+use super::worker::Worker;
+use crate::stack::{self, ClassId};
+use crate::task::{TaskCell, store_closure, vtable};
+
+/// Ids are handed to workers in blocks, so that a spawn touches no shared line.
+const ID_BLOCK: u64 = 32;
+const CREDIT_BLOCK: usize = 64;
+/// How many more tasks the spawning worker may have than another before the other gets the new one.
+const LOCAL_SLACK: usize = 4;
+/// A difference in recent load (per mille) that decides alone.
+const LOAD_MATTERS: u32 = 100;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What a task is made of, apart from its closure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan<'a> {
+    pub(super) name: Option<&'a str>,
+    pub(super) class: Option<ClassId>,
+    pub(super) site: &'static Location<'static>,
+}
+
+/// Settings of a task to be spawned.
+///
+/// # Examples
+/// ```
+/// let answer = coro::run(|| {
+///     coro::Builder::new()
+///         .name("answer")
+///         .stack_size(64 * 1024)
+///         .spawn(|| 6 * 7)
+///         .expect("room for a task")
+///         .join()
+///         .unwrap()
+/// });
+/// assert_eq!(answer, 42);
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "a builder does nothing until one of its spawn methods is called"]
+pub struct Builder {
+    name: Option<String>,
+    stack_size: Option<usize>,
+    worker: Option<usize>,
+}
+
+impl Builder {
+    /// No name, the default stack size, any worker.
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// Names the task in every view.
+    pub fn name(mut self, name: impl Into<String>) -> Builder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Usable stack in bytes, rounded up to a size class. The default is 192 KiB or `CORO_STACK_KB`.
+    pub fn stack_size(mut self, bytes: usize) -> Builder {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Runs the task on the worker with that index (0 is the first) and on no other.
+    pub fn worker(mut self, index: usize) -> Builder {
+        self.worker = Some(index);
+        self
+    }
+
+    fn class(&self) -> io::Result<Option<ClassId>> {
+        self.stack_size.map(stack::class_for).transpose()
+    }
+
+    /// Spawns on the running task's runtime, on a plain thread on the process-wide one.
+    ///
+    /// # Errors
+    /// A stack size of 0 or above the maximum, no room for another stack or task, a worker index that does not exist,
+    /// or (first use on a plain thread) a runtime that cannot start. The message says what to change.
+    #[track_caller]
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let site = Location::caller();
+        let plan = Plan { name: self.name.as_deref(), class: self.class()?, site };
+        match self.worker {
+            None => spawn_anywhere(plan, f),
+            Some(index) => {
+                let runtime = match Worker::current() {
+                    Some(w) => w.runtime.clone(),
+                    None => super::runtime::process_wide()?,
+                };
+                // SAFETY: the closure is `Send + 'static`.
+                unsafe { runtime.spawn_at(plan, index, f) }
+            }
+        }
+    }
+
+    /// Spawns a task that may hold what is not `Send`; it runs on the spawning task's worker.
+    ///
+    /// # Errors
+    /// As [`Builder::spawn`]; also on a plain thread, which has no worker.
+    #[track_caller]
+    pub fn spawn_local<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let site = Location::caller();
+        let plan = Plan { name: self.name.as_deref(), class: self.class()?, site };
+        let Some(worker) = Worker::current() else {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "spawn_local needs a running task; on a plain thread use spawn, or call it inside coro::run",
+            ));
+        };
+        if self.worker.is_some_and(|w| worker.runtime.workers().get(w).is_none_or(|s| !ptr::eq(*s, worker.shared))) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "spawn_local runs on the worker of its caller; leave out Builder::worker",
+            ));
+        }
+        let cell = worker.make(plan, f)?;
+        Ok(worker.admit_pinned(cell))
+    }
+}
+
+/// Spawns a task on the running task's runtime; on a plain thread on the process-wide one, which it starts.
+///
+/// # Examples
+/// ```
+/// let sum: u32 = coro::run(|| {
+///     let tasks: Vec<_> = (0..10).map(|i| coro::spawn(move || i * i)).collect();
+///     tasks.into_iter().map(|t| t.join().unwrap()).sum()
+/// });
+/// assert_eq!(sum, 285);
+/// ```
+///
+/// # Panics
+/// Where [`Builder::spawn`] would return an error, as `std::thread::spawn` does.
+#[track_caller]
+pub fn spawn<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let plan = Plan { name: None, class: None, site: Location::caller() };
+    or_panic(spawn_anywhere(plan, f))
+}
+
+/// As [`spawn`], with a name.
+///
+/// # Panics
+/// As [`spawn`].
+#[track_caller]
+pub fn spawn_named<F, T>(name: impl AsRef<str>, f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let plan = Plan { name: Some(name.as_ref()), class: None, site: Location::caller() };
+    or_panic(spawn_anywhere(plan, f))
+}
+
+/// Spawns a task that may hold what is not `Send` (`Rc`, borrowed thread-locals) on the caller's own worker.
+///
+/// # Panics
+/// As [`spawn`], and on a plain thread.
+#[track_caller]
+pub fn spawn_local<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    or_panic(Builder::new().spawn_local(f))
+}
+
+#[track_caller]
+fn or_panic<T>(r: io::Result<T>) -> T {
+    match r {
+        Ok(v) => v,
+        Err(e) => panic!("failed to spawn a task: {e}"),
+    }
+}
+
+#[inline]
+fn spawn_anywhere<F, T>(plan: Plan<'_>, f: F) -> io::Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    match Worker::current() {
+        Some(worker) => {
+            let cell = worker.make(plan, f)?;
+            Ok(worker.place(cell))
+        }
+        // SAFETY: the closure is `Send + 'static`.
+        None => unsafe { super::runtime::process_wide()?.spawn_outside(plan, f) },
+    }
+}
+
+/// Spawns a child of a scope.
+///
+/// The closure and its result may borrow: the only caller, `scope`, does not let its frame end before the child has.
+#[track_caller]
+pub(crate) fn spawn_scoped<'a, F>(site: &'static Location<'static>, f: F) -> JoinHandle<()>
+where
+    F: FnOnce() + Send + 'a,
+{
+    let plan = Plan { name: None, class: None, site };
+    or_panic(match Worker::current() {
+        Some(worker) => worker.make(plan, f).map(|made| worker.place(made)),
+        // SAFETY: `Send`, and alive until the child has ended, by the scope's promise.
+        None => super::runtime::process_wide().and_then(|r| unsafe { r.spawn_outside(plan, f) }),
+    })
+}
+
+/// Everything of a new task but the publication of its word.
+fn fill<F, T>(cell: &'static TaskCell, plan: Plan<'_>, class: ClassId, worker: u16, f: F)
+where
+    F: FnOnce() -> T,
+{
+    cell.pinned.store(0, Ordering::Relaxed);
+    cell.owner.store(worker, Ordering::Relaxed);
+    cell.stack_class.store(class.index() as u8, Ordering::Relaxed);
+    cell.local.store(ptr::null_mut(), Ordering::Relaxed);
+    cell.set_wait(crate::observe::WaitReason::of(crate::observe::WaitKind::None));
+    cell.parent.store(here().map_or(0, |h| h.id()), Ordering::Relaxed);
+    cell.accounting.slices.store(0, Ordering::Relaxed);
+    cell.accounting.run_ticks.store(0, Ordering::Relaxed);
+    // SAFETY: the cell came from a magazine and is the caller's alone until its word is published; what a former
+    // task left in these fields has been dropped by `empty_cell`.
+    unsafe {
+        cell.site.get().write(Some(plan.site));
+        cell.vtable.get().write(Some(vtable::<F, T>()));
+        cell.name.get().write(plan.name.map(|n| Box::new(Box::from(n))));
+        cell.stack.get().write(None);
+        cell.joiner.get().write(None);
+        store_closure(cell, f);
+    }
+}
+
+impl Worker {
+    /// A task that is complete but for its place.
+    #[inline]
+    fn make<F: FnOnce() -> T, T>(&self, plan: Plan<'_>, f: F) -> io::Result<(&'static TaskCell, u64)> {
+        let class = plan.class.unwrap_or(self.default_class);
+        self.take_credit(class)?;
+        let cell = match self.magazine.borrow_mut().take(super::registry()) {
+            Ok(cell) => cell,
+            Err(e) => {
+                self.return_credit(class);
+                return Err(e);
+            }
+        };
+        fill(cell, plan, class, self.shared.index, f);
+        let id = self.fresh_id();
+        let s = self.shared;
+        s.spawned.store(s.spawned.load(Ordering::Relaxed) + 1, Ordering::Release);
+        cell.accounting.since.store(s.slice_start.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok((cell, id))
+    }
+
+    fn fresh_id(&self) -> u64 {
+        let mut id = self.next_id.get();
+        if id == self.last_id.get() {
+            id = NEXT_ID.fetch_add(ID_BLOCK, Ordering::Relaxed);
+            self.last_id.set(id + ID_BLOCK);
+        }
+        self.next_id.set(id + 1);
+        id
+    }
+
+    #[inline]
+    fn take_credit(&self, class: ClassId) -> io::Result<()> {
+        if class != self.default_class {
+            return stack::try_reserve(class);
+        }
+        let mut have = self.credits.get();
+        if have == 0 {
+            have = stack::try_reserve_many(class, CREDIT_BLOCK)?;
+        }
+        self.credits.set(have - 1);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn return_credit(&self, class: ClassId) {
+        if class != self.default_class {
+            return stack::release(class);
+        }
+        let have = self.credits.get() + 1;
+        if have > 4 * CREDIT_BLOCK {
+            stack::release_many(class, 2 * CREDIT_BLOCK);
+            self.credits.set(have - 2 * CREDIT_BLOCK);
+        } else {
+            self.credits.set(have);
+        }
+    }
+
+    pub(super) fn return_all_credits(&self) {
+        stack::release_many(self.default_class, self.credits.replace(0));
+    }
+
+    /// Publishes a stealable task at the better of two workers and sees to it that somebody looks.
+    #[inline]
+    fn place<T>(&self, (cell, id): (&'static TaskCell, u64)) -> JoinHandle<T> {
+        let workers = self.runtime.workers();
+        let mut target = self.shared;
+        if workers.len() > 1 {
+            target = self.better_of_two(workers, id);
+            cell.owner.store(target.index, Ordering::Relaxed);
+        }
+        cell.state.spawn(id, true);
+        target.fresh.push(cell);
+        if workers.len() > 1 && (ptr::eq(target, self.shared) || target.wake() == super::idle::Wake::Awake) {
+            // The target is busy, perhaps for long: somebody who rests shall look.
+            self.runtime.wake_one_sleeper();
+        }
+        JoinHandle::new(cell.reference(id))
+    }
+
+    fn better_of_two(&self, workers: &[&'static super::shared::Shared], id: u64) -> &'static super::shared::Shared {
+        // Any cheap spread will do for choosing the second candidate.
+        let mut other = workers[(id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % workers.len()];
+        if ptr::eq(other, self.shared) {
+            other = workers[(workers.iter().position(|w| ptr::eq(*w, other)).unwrap_or(0) + 1) % workers.len()];
+        }
+        let now = self.shared.slice_start.load(Ordering::Relaxed);
+        let stale = self.periods.load * 10;
+        let mine = self.shared.recent_load(now, stale);
+        let theirs = other.recent_load(now, stale);
+        let count = |s: &super::shared::Shared| s.live.load(Ordering::Relaxed) + s.fresh.len();
+        let (my_count, their_count) = (count(self.shared), count(other));
+        if mine > theirs + LOAD_MATTERS && their_count < 2 * my_count + LOCAL_SLACK {
+            other
+        } else if my_count > their_count + LOCAL_SLACK + their_count / 32 && theirs <= mine + LOAD_MATTERS {
+            other
+        } else {
+            self.shared
+        }
+    }
+
+    /// Publishes a task that stays on this worker.
+    fn admit_pinned<T>(&self, (cell, id): (&'static TaskCell, u64)) -> JoinHandle<T> {
+        cell.pinned.store(1, Ordering::Relaxed);
+        cell.state.spawn(id, true);
+        self.queue.push(cell);
+        JoinHandle::new(cell.reference(id))
+    }
+}
+
+impl Inner {
+    /// Spawns from a plain thread.
+    ///
+    /// # Safety
+    /// The closure and its result may be used on another thread, and everything that they borrow lives until the
+    /// task has ended and its result was taken or dropped.
+    pub(super) unsafe fn spawn_outside<F: FnOnce() -> T, T>(&self, plan: Plan<'_>, f: F) -> io::Result<JoinHandle<T>> {
+        let workers = self.workers();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let (a, b) = (workers[turn % workers.len()], workers[(turn + 1) % workers.len()]);
+        let count = |s: &super::shared::Shared| s.live.load(Ordering::Relaxed) + s.fresh.len();
+        let target = if count(b) < count(a) { b } else { a };
+        let (cell, id) = self.make_outside(plan, target.index, f)?;
+        cell.state.spawn(id, true);
+        target.fresh.push(cell);
+        if target.wake() == super::idle::Wake::Awake {
+            self.wake_one_sleeper();
+        }
+        Ok(JoinHandle::new(cell.reference(id)))
+    }
+
+    /// Spawns the first task of `coro::run`.
+    ///
+    /// # Safety
+    /// As [`Inner::spawn_outside`].
+    pub(super) unsafe fn spawn_root<F: FnOnce() -> T, T>(
+        &self,
+        site: &'static Location<'static>,
+        f: F,
+    ) -> io::Result<JoinHandle<T>> {
+        let plan = Plan { name: Some("main"), class: None, site };
+        // SAFETY: forwarded.
+        unsafe { self.spawn_outside(plan, f) }
+    }
+
+    /// Spawns on one worker from anywhere.
+    ///
+    /// # Safety
+    /// As [`Inner::spawn_outside`].
+    unsafe fn spawn_at<F: FnOnce() -> T, T>(&self, plan: Plan<'_>, index: usize, f: F) -> io::Result<JoinHandle<T>> {
+        let Some(target) = self.workers().get(index) else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("there is no worker {index}: this runtime has {} (0 is the first)", self.workers().len()),
+            ));
+        };
+        let (cell, id) = self.make_outside(plan, target.index, f)?;
+        cell.pinned.store(1, Ordering::Relaxed);
+        cell.state.spawn(id, true);
+        let handle = JoinHandle::new(cell.reference(id));
+        // SAFETY: the task is in no queue yet, so its link is ours to give.
+        unsafe { target.deliver(cell) };
+        Ok(handle)
+    }
+
+    fn make_outside<F: FnOnce() -> T, T>(
+        &self,
+        plan: Plan<'_>,
+        index: u16,
+        f: F,
+    ) -> io::Result<(&'static TaskCell, u64)> {
+        let class = plan.class.unwrap_or(self.stack_class);
+        stack::try_reserve(class)?;
+        let taken = self.outside().take(super::registry());
+        let cell = match taken {
+            Ok(cell) => cell,
+            Err(e) => {
+                stack::release(class);
+                return Err(e);
+            }
+        };
+        fill(cell, plan, class, index, f);
+        cell.accounting.since.store(crate::sys::clock::ticks(), Ordering::Relaxed);
+        self.spawned_outside.fetch_add(1, Ordering::SeqCst);
+        Ok((cell, NEXT_ID.fetch_add(1, Ordering::Relaxed)))
+    }
+}

@@ -1,0 +1,541 @@
+//! The task's side of the scheduler: park, yield, and the delivery of cancellations and timeouts.
+//!
+//! Every wait of every primitive is the same loop: look whether it is over; ask a checkpoint whether an interrupt is
+//! due; park with a reason. Wake-ups may be spurious, so the loop always looks again.
+//!
+//! **Error first.** [`checkpoint_io`] returns an interrupt once as an error; [`checkpoint_wait`], and
+//! [`checkpoint_io`] from the second time on, unwind. Nothing is delivered under `shield`, while the thread unwinds,
+//! or (as an unwind) while a write guard is held.
+
+use std::any::Any;
+use std::io;
+use std::panic;
+use std::ptr;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::worker::{Outcome, Worker};
+use crate::context;
+use crate::observe::{WaitKind, WaitReason};
+use crate::sys::parker::ThreadParker;
+use crate::task::state::{Snapshot, Unpark};
+use crate::task::{Interrupt, TaskCell, TaskLocal, TaskRef, TimeoutScope, Unparker};
+use crate::timer::{TimerAction, TimerNode};
+
+/// The payload of an unwind that cancellation raised.
+#[derive(Debug)]
+pub(super) struct Cancelled;
+
+/// The payload of an unwind that an expired `timeout` raised; only the owner of the scope stops it.
+#[derive(Debug)]
+pub(super) struct Expired(*const TimeoutScope);
+
+// SAFETY: the pointer is compared, never followed, outside its task.
+unsafe impl Send for Expired {}
+
+/// How long in total a task may block its thread in sleeps and I/O while it unwinds.
+pub(crate) const UNWINDING_BUDGET: Duration = Duration::from_millis(100);
+
+/// From this many swallowed cancellations on, the task is reported by name, once.
+const SWALLOWS_REPORTED: u32 = 3;
+
+/// The running task.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Here {
+    pub(crate) worker: &'static Worker,
+    pub(crate) cell: &'static TaskCell,
+}
+
+/// The running task, `None` on a plain thread.
+#[inline(always)]
+pub(crate) fn here() -> Option<Here> {
+    let worker = Worker::current()?;
+    let cell = worker.current.get();
+    // SAFETY: non-null only while that task runs; cells are type-stable.
+    (!cell.is_null()).then(|| Here { worker, cell: unsafe { &*cell } })
+}
+
+impl Here {
+    #[inline(always)]
+    pub(crate) fn local(&self) -> &TaskLocal {
+        // SAFETY: set at the start of the task, which runs now; it lives in the task's first frame.
+        unsafe { &*self.cell.local.load(Ordering::Relaxed) }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.cell.state.snapshot().id()
+    }
+
+    pub(crate) fn task(&self) -> TaskRef {
+        self.cell.reference(self.id())
+    }
+
+    /// Gives the worker back; returns when the task is resumed.
+    #[inline(always)]
+    fn suspend(&self, outcome: Outcome) {
+        let local = self.local();
+        if local.no_switch.get() > 0 {
+            refuse_switch();
+        }
+        self.worker.outcome.set(outcome);
+        // SAFETY: the loop's context was saved when this task was resumed and waits for exactly this switch; pinned
+        // tasks come back on this thread.
+        unsafe {
+            #[cfg(coro_asan)]
+            (*local.fiber.get()).return_to_other(false);
+            context::switch(self.cell.ctx.get(), self.worker.ctx.get());
+            #[cfg(coro_asan)]
+            (*local.fiber.get()).back();
+        }
+        debug_assert!(ptr::eq(self.worker.current.get(), self.cell), "a task must come back on its own worker");
+    }
+
+    /// Parks until somebody unparks the task; may return for no reason.
+    #[inline]
+    pub(crate) fn park(&self, reason: WaitReason) {
+        if self.cell.state.take_token() {
+            return;
+        }
+        self.cell.set_wait(reason);
+        let local = self.local();
+        local.io_streak.set(0);
+        if std::thread::panicking() {
+            return self.park_unwinding();
+        }
+        self.suspend(Outcome::Parked);
+    }
+
+    /// A wait inside a destructor that runs because of a panic or cancellation: other tasks of the worker then see
+    /// std's `panicking()`. It is counted and, the first time, reported.
+    #[cold]
+    fn park_unwinding(&self) {
+        let local = self.local();
+        let depth = &self.worker.suspended_unwinding;
+        local.waits_unwinding.set(local.waits_unwinding.get() + 1);
+        if local.waits_unwinding.get() == 1 {
+            let text = format!("{} waits for another task while it unwinds", self.describe());
+            crate::sys::stderr::print(self.id(), &text);
+        }
+        depth.set(depth.get() + 1);
+        self.suspend(Outcome::Parked);
+        depth.set(depth.get() - 1);
+    }
+
+    fn describe(&self) -> String {
+        // SAFETY: the task itself runs, so its worker owns the cell.
+        match unsafe { self.cell.name() } {
+            Some(name) => format!("task #{} \"{}\"", self.id(), name.escape_debug()),
+            None => format!("task #{}", self.id()),
+        }
+    }
+
+    #[inline(always)]
+    fn pending(&self) -> Option<(Interrupt, Snapshot)> {
+        let word = self.cell.state.snapshot();
+        let local = self.local();
+        if !word.cancel_requested() && !local.attention.get() {
+            return None;
+        }
+        local.pending(word).map(|i| (i, word))
+    }
+
+    /// Gives way to every other task that can run, without looking at interrupts.
+    pub(crate) fn yield_now(&self) {
+        self.suspend(Outcome::Yielded);
+    }
+
+    /// Whether a cancellation or an expired time limit waits to be delivered.
+    pub(crate) fn interrupt_due(&self) -> bool {
+        self.pending().is_some()
+    }
+
+    /// Unwinds if an interrupt is due.
+    #[inline(always)]
+    pub(crate) fn checkpoint_wait(&self) {
+        if let Some((interrupt, word)) = self.pending() {
+            self.raise(interrupt, word);
+        }
+    }
+
+    /// Returns a due interrupt as an error the first time, unwinds later.
+    #[inline(always)]
+    pub(crate) fn checkpoint_io(&self) -> io::Result<()> {
+        match self.pending() {
+            None => Ok(()),
+            Some((interrupt, word)) => self.io_interrupt(interrupt, word),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn io_interrupt(&self, interrupt: Interrupt, word: Snapshot) -> io::Result<()> {
+        if std::thread::panicking() {
+            return Ok(());
+        }
+        let given = match interrupt {
+            Interrupt::Cancel => &self.local().cancel_error_given,
+            // SAFETY: a scope in force lives in a frame of this task.
+            Interrupt::Timeout(scope) => unsafe { &(*scope).error_given },
+        };
+        if given.replace(true) {
+            self.raise(interrupt, word);
+        }
+        Err(match interrupt {
+            Interrupt::Cancel => io::Error::other(super::CancelledError::new()),
+            Interrupt::Timeout(_) => io::Error::from(io::ErrorKind::TimedOut),
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn raise(&self, interrupt: Interrupt, word: Snapshot) {
+        let local = self.local();
+        if std::thread::panicking() || (local.write_guards.get() > 0 && !word.cancel_now()) || cfg!(panic = "abort") {
+            return;
+        }
+        match interrupt {
+            Interrupt::Cancel => {
+                let raised = local.cancels_raised.get() + 1;
+                local.cancels_raised.set(raised);
+                if raised == SWALLOWS_REPORTED {
+                    let text = format!(
+                        "{} keeps catching its cancellation; it is raised again at every wait",
+                        self.describe()
+                    );
+                    crate::sys::stderr::print(self.id(), &text);
+                }
+                panic::resume_unwind(Box::new(Cancelled))
+            }
+            Interrupt::Timeout(scope) => panic::resume_unwind(Box::new(Expired(scope))),
+        }
+    }
+}
+
+#[cold]
+fn refuse_switch() -> ! {
+    panic!("this task may not wait here: it is inside coro::no_switch; move the wait out of the closure")
+}
+
+/// Whether the payload of a join or of `catch_unwind` is a cancellation.
+///
+/// # Examples
+/// ```
+/// coro::run(|| {
+///     let task = coro::spawn(|| coro::sleep(std::time::Duration::from_secs(3600)));
+///     task.cancel();
+///     assert!(coro::is_cancel(&*task.join().unwrap_err()));
+/// });
+/// ```
+pub fn is_cancel(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Cancelled>()
+}
+
+/// Whether a payload is a cancellation or an expired time limit on its way to its owner.
+pub(crate) fn is_interrupt(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Cancelled>() || payload.is::<Expired>()
+}
+
+/// The payload of a task that was cancelled.
+pub(crate) fn cancelled_payload() -> Box<dyn Any + Send> {
+    Box::new(Cancelled)
+}
+
+/// Wakes a task, wherever the caller runs.
+#[inline]
+pub(crate) fn unpark_task(task: TaskRef) {
+    queue_if(task, task.cell().state.unpark(task.id()));
+}
+
+/// Does what a transition left to do.
+pub(super) fn queue_if(task: TaskRef, result: Unpark) {
+    if result != Unpark::Queue {
+        return;
+    }
+    let cell = task.cell();
+    let owner = cell.owner.load(Ordering::Relaxed);
+    if let Some(w) = Worker::current()
+        && w.shared.index == owner
+    {
+        w.queue.push(cell);
+    } else if let Some(shared) = super::shared::worker_at(owner) {
+        // SAFETY: the transition gave us the task's link.
+        unsafe { shared.deliver(cell) };
+    }
+}
+
+/// Who is to be woken to wake the caller.
+pub(crate) fn current_unparker() -> Unparker {
+    match here() {
+        Some(h) => Unparker::Task(h.task()),
+        None => Unparker::Thread(ThreadParker::current()),
+    }
+}
+
+/// Waits for an unpark, as a task or as a thread; may return for no reason.
+///
+/// # Cancellation
+/// Unwinds before and after the wait if an interrupt is due.
+pub(crate) fn wait(reason: WaitReason) {
+    match here() {
+        Some(h) => {
+            h.checkpoint_wait();
+            h.park(reason);
+        }
+        None => ThreadParker::current().park(None),
+    }
+}
+
+/// As [`wait`], without looking at interrupts: for waits that must not be left (children of a scope).
+pub(crate) fn wait_shielded(reason: WaitReason) {
+    match here() {
+        Some(h) => h.park(reason),
+        None => ThreadParker::current().park(None),
+    }
+}
+
+/// Lets every other task of the worker that can run do so first.
+///
+/// On a plain thread this is [`std::thread::yield_now`].
+///
+/// # Cancellation
+/// A wait like any other: it unwinds if the task was cancelled or a [`timeout`](crate::timeout) around it expired.
+pub fn yield_slice() {
+    match here() {
+        Some(h) => {
+            h.checkpoint_wait();
+            if std::thread::panicking() {
+                return;
+            }
+            h.local().io_streak.set(0);
+            h.suspend(Outcome::Yielded);
+        }
+        None => std::thread::yield_now(),
+    }
+}
+
+/// Parks the running task until somebody calls [`Task::unpark`](crate::Task::unpark) on it; an `unpark` that came
+/// before makes it return at once. Never returns for no reason.
+///
+/// # Panics
+/// On a plain thread; use [`std::thread::park`] there.
+///
+/// # Cancellation
+/// Unwinds if the task is cancelled or an enclosing timeout expires.
+pub fn park() {
+    let h = here().expect("coro::park was called on a plain thread; call it from a task");
+    while !h.cell.state.take_user_token() {
+        h.checkpoint_wait();
+        h.park(WaitReason::of(WaitKind::Park));
+    }
+}
+
+/// Sleeps until `deadline`, as a task or as a thread.
+pub(crate) fn sleep_until(deadline: Instant) {
+    let Some(h) = here() else {
+        std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+        return;
+    };
+    if std::thread::panicking() {
+        block_while_unwinding(&h, deadline.saturating_duration_since(Instant::now()));
+        return;
+    }
+    h.checkpoint_wait();
+    let ns = h.worker.timer_ns(deadline);
+    let node = TimerNode::unarmed();
+    let timer = ArmedTimer::new(&h, &node, ns);
+    let reason = WaitReason::new(WaitKind::Sleep, ns);
+    while timer.pending() {
+        h.park(reason);
+        if timer.pending() {
+            h.checkpoint_wait();
+        }
+    }
+}
+
+/// Blocks the thread within the task's budget for waits while unwinding; false when the budget is used up.
+pub(crate) fn block_while_unwinding(h: &Here, wanted: Duration) -> bool {
+    let local = h.local();
+    let left = UNWINDING_BUDGET.saturating_sub(Duration::from_nanos(local.unwinding_blocked_ns.get()));
+    let d = wanted.min(left);
+    if !d.is_zero() {
+        std::thread::sleep(d);
+        local.unwinding_blocked_ns.set(local.unwinding_blocked_ns.get() + d.as_nanos() as u64);
+    }
+    wanted <= left
+}
+
+/// A timer that wakes the running task, taken out when this goes away. Borrows the node and so pins it.
+pub(crate) struct ArmedTimer<'a> {
+    here: &'a Here,
+    node: &'a TimerNode,
+}
+
+impl<'a> ArmedTimer<'a> {
+    /// `ns` is on the worker's timer clock.
+    pub(crate) fn new(here: &'a Here, node: &'a TimerNode, ns: u64) -> ArmedTimer<'a> {
+        node.set_action(TimerAction { task: ptr::from_ref(here.cell).cast(), id: here.id(), scope: ptr::null() });
+        // SAFETY: the node is borrowed by this guard, whose drop unlinks it.
+        unsafe { here.worker.wheel.borrow_mut().insert(node, ns) };
+        ArmedTimer { here, node }
+    }
+
+    /// Whether the timer has not fired.
+    pub(crate) fn pending(&self) -> bool {
+        self.node.is_linked()
+    }
+}
+
+impl Drop for ArmedTimer<'_> {
+    fn drop(&mut self) {
+        self.here.worker.wheel.borrow_mut().remove(self.node);
+    }
+}
+
+/// Runs the task's closure on its own stack and reports a panic that nobody caught.
+pub(super) fn run_closure(cell: &'static TaskCell) {
+    let cancelled =
+        cell.state.snapshot().cancel_requested() || Worker::current().is_some_and(|w| w.runtime.cancelling());
+    let instead: Option<Box<dyn Any + Send>> = if cancelled { Some(Box::new(Cancelled)) } else { None };
+    // SAFETY: stored at spawn, constant since.
+    let table = unsafe { *cell.vtable.get() }.expect("every spawned cell has a table");
+    let failed = |payload: &(dyn Any + Send)| {
+        if !is_cancel(payload) {
+            super::uncaught(cell, payload);
+        }
+    };
+    // SAFETY: the task is ACTIVE and this is its first frame: the payload is the closure and ours.
+    unsafe { (table.run)(cell, instead, &failed) };
+}
+
+/// `timeout` for a task: see [`crate::timeout`].
+pub(crate) fn timeout_scope<T>(h: Here, limit: Duration, f: impl FnOnce() -> T) -> Result<T, Option<T>> {
+    let deadline = Instant::now().checked_add(limit);
+    let action = |scope| TimerAction { task: ptr::from_ref(h.cell).cast(), id: h.id(), scope };
+    let scope = TimeoutScope {
+        timer: TimerNode::unarmed(),
+        outer: h.local().scopes.get().into(),
+        expired: limit.is_zero().into(),
+        error_given: false.into(),
+    };
+    // The guard borrows the scope and so pins it to this frame.
+    let entered = EnteredScope::enter(&h, &scope, deadline, action);
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(f));
+    drop(entered);
+    match result {
+        Ok(value) if scope.expired.get() => Err(Some(value)),
+        Ok(value) => Ok(value),
+        Err(payload) => match payload.downcast::<Expired>() {
+            Ok(e) if ptr::eq(e.0, &scope) => Err(None),
+            Ok(other) => panic::resume_unwind(other),
+            Err(payload) => panic::resume_unwind(payload),
+        },
+    }
+}
+
+struct EnteredScope<'a> {
+    here: &'a Here,
+    scope: &'a TimeoutScope,
+}
+
+impl<'a> EnteredScope<'a> {
+    fn enter(
+        here: &'a Here,
+        scope: &'a TimeoutScope,
+        deadline: Option<Instant>,
+        action: impl Fn(*const ()) -> TimerAction,
+    ) -> Self {
+        let local = here.local();
+        local.scopes.set(scope);
+        if scope.expired.get() {
+            local.attention.set(true);
+        } else if let Some(deadline) = deadline {
+            scope.timer.set_action(action(ptr::from_ref(scope).cast()));
+            let ns = here.worker.timer_ns(deadline);
+            // SAFETY: the scope is borrowed by this guard, whose drop removes the node.
+            unsafe { here.worker.wheel.borrow_mut().insert(&scope.timer, ns) };
+        }
+        EnteredScope { here, scope }
+    }
+}
+
+impl Drop for EnteredScope<'_> {
+    fn drop(&mut self) {
+        self.here.worker.wheel.borrow_mut().remove(&self.scope.timer);
+        let local = self.here.local();
+        local.scopes.set(self.scope.outer.get());
+        let mut left = false;
+        let mut s = local.scopes.get();
+        while !s.is_null() {
+            // SAFETY: outer scopes live in outer frames of this task.
+            unsafe {
+                left |= (*s).expired.get();
+                s = (*s).outer.get();
+            }
+        }
+        local.attention.set(left);
+    }
+}
+
+/// Runs `f` and lets no cancellation and no timeout interrupt it; both are delivered at the first wait after it.
+///
+/// For callbacks from C, where unwinding would abort, and for steps that must not be left half done.
+///
+/// # Examples
+/// ```
+/// coro::run(|| {
+///     let sum = coro::shield(|| 1 + 1);
+///     assert_eq!(sum, 2);
+/// });
+/// ```
+pub fn shield<T>(f: impl FnOnce() -> T) -> T {
+    let Some(h) = here() else { return f() };
+    struct Unshield(Here);
+    impl Drop for Unshield {
+        fn drop(&mut self) {
+            let s = &self.0.local().shields;
+            s.set(s.get() - 1);
+        }
+    }
+    let s = &h.local().shields;
+    s.set(s.get() + 1);
+    let _unshield = Unshield(h);
+    f()
+}
+
+/// Runs `f` in which the task may not wait: a wait inside it panics with a message that says so.
+///
+/// For sections that rely on no other task of this worker running in between (a borrowed thread-local, say).
+///
+/// # Panics
+/// If `f` waits, yields or sleeps.
+pub fn no_switch<T>(f: impl FnOnce() -> T) -> T {
+    let Some(h) = here() else { return f() };
+    struct Allow(Here);
+    impl Drop for Allow {
+        fn drop(&mut self) {
+            let n = &self.0.local().no_switch;
+            n.set(n.get() - 1);
+        }
+    }
+    let n = &h.local().no_switch;
+    n.set(n.get() + 1);
+    let _allow = Allow(h);
+    f()
+}
+
+/// Whether the running task was cancelled; false on a plain thread. For loops that compute without waiting.
+pub fn is_cancelled() -> bool {
+    here().is_some_and(|h| h.cell.state.snapshot().cancel_requested())
+}
+
+/// Whether *this task* unwinds. std's answer is per thread and also true while another task of the worker waits in
+/// the middle of its unwinding.
+pub(crate) fn unwinding() -> bool {
+    if !std::thread::panicking() {
+        return false;
+    }
+    match here() {
+        Some(h) if h.worker.suspended_unwinding.get() > 0 => h.local().waits_unwinding.get() > 0,
+        _ => true,
+    }
+}

@@ -1,0 +1,176 @@
+//! One worker: the OS thread's private state and its loop.
+//!
+//! Invariant: everything here is touched by the worker's own thread only, by the loop or by the task that runs on it
+//! (never both at once), hence `Cell`s. `RefCell`s guard what is borrowed across calls; no task runs while one is
+//! borrowed.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::io;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::run_queue::RunQueue;
+use super::runtime::Inner;
+use super::shared::Shared;
+use crate::context::Ctx;
+use crate::context::sanitizer::Fiber;
+use crate::reactor::{Poller, Reactor};
+use crate::stack::{ClassId, StackPool};
+use crate::sys::{clock, current};
+use crate::task::{Magazine, TaskCell};
+use crate::timer::Wheel;
+
+/// Why a task gave the worker back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Yielded,
+    Parked,
+    Ended,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(super) shared: &'static Shared,
+    pub(crate) runtime: Arc<Inner>,
+    /// The loop's own context while a task runs.
+    pub(super) ctx: UnsafeCell<Ctx>,
+    pub(super) fiber: UnsafeCell<Fiber>,
+    /// The running task; null in the loop.
+    pub(super) current: Cell<*const TaskCell>,
+    pub(super) outcome: Cell<Outcome>,
+    pub(super) queue: RunQueue,
+    pub(super) picks: Cell<u32>,
+    /// Ticks at which timers and inbox are looked at even though tasks can run.
+    pub(super) maintain_at: Cell<u64>,
+    pub(super) poll_at: Cell<u64>,
+    pub(super) load_at: Cell<u64>,
+    pub(super) busy_then: Cell<u64>,
+    pub(super) trim_at: Cell<u64>,
+    /// Slices of other workers at the last look, for telling who is stuck.
+    pub(super) others_slices: RefCell<Vec<u64>>,
+    pub(super) ticker: clock::Ticker,
+    pub(super) periods: Periods,
+    pub(super) magazine: RefCell<Magazine>,
+    pub(super) credits: Cell<usize>,
+    pub(super) default_class: ClassId,
+    pub(super) stacks: RefCell<StackPool>,
+    pub(super) wheel: RefCell<Wheel>,
+    pub(super) reactor: RefCell<Reactor>,
+    /// Tasks whose first run waits for a stack.
+    pub(super) stackless: RefCell<Vec<&'static TaskCell>>,
+    pub(super) next_id: Cell<u64>,
+    pub(super) last_id: Cell<u64>,
+    /// Tasks of this worker that wait while they unwind.
+    pub(crate) suspended_unwinding: Cell<u32>,
+}
+
+/// The loop's periods, in ticks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Periods {
+    pub(super) maintain: u64,
+    pub(super) poll: u64,
+    pub(super) load: u64,
+    pub(super) trim: u64,
+}
+
+impl Periods {
+    fn new() -> Periods {
+        Periods {
+            maintain: clock::in_ticks(Duration::from_micros(50)),
+            poll: clock::in_ticks(Duration::from_micros(250)),
+            load: clock::in_ticks(Duration::from_millis(10)),
+            trim: clock::in_ticks(Duration::from_millis(500)),
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn new(shared: &'static Shared, runtime: Arc<Inner>, poller: Poller) -> Worker {
+        let default_class = runtime.stack_class;
+        Worker {
+            shared,
+            runtime,
+            ctx: UnsafeCell::new(Ctx::empty()),
+            fiber: UnsafeCell::new(Fiber::new()),
+            current: Cell::new(ptr::null()),
+            outcome: Cell::new(Outcome::Yielded),
+            queue: RunQueue::new(),
+            picks: Cell::new(0),
+            maintain_at: Cell::new(0),
+            poll_at: Cell::new(0),
+            load_at: Cell::new(0),
+            busy_then: Cell::new(0),
+            trim_at: Cell::new(u64::MAX),
+            others_slices: RefCell::default(),
+            ticker: clock::Ticker::new(),
+            periods: Periods::new(),
+            magazine: RefCell::new(Magazine::new()),
+            credits: Cell::new(0),
+            default_class,
+            stacks: RefCell::new(StackPool::new()),
+            wheel: RefCell::new(Wheel::new()),
+            reactor: RefCell::new(Reactor::new(poller)),
+            stackless: RefCell::default(),
+            next_id: Cell::new(0),
+            last_id: Cell::new(0),
+            suspended_unwinding: Cell::new(0),
+        }
+    }
+
+    /// The worker of the running thread, null outside one.
+    #[inline(always)]
+    pub(crate) fn current() -> Option<&'static Worker> {
+        let p = current::get().cast::<Worker>();
+        // SAFETY: set by `enter` to a worker that outlives every use on this thread.
+        (!p.is_null()).then(|| unsafe { &*p })
+    }
+
+    /// Runs tasks until the runtime ends and every task of this worker has ended.
+    pub(super) fn run(&self) -> io::Result<()> {
+        current::set(ptr::from_ref(self).cast());
+        let mut now = self.ticker.now();
+        loop {
+            if now >= self.maintain_at.get() {
+                now = self.maintain(now);
+            }
+            match self.pick() {
+                Some(cell) => now = self.slice(cell, now),
+                None if self.must_end() => break,
+                None => now = self.rest(now),
+            }
+        }
+        self.shared.current.store(ptr::null_mut(), Ordering::Release);
+        current::set(ptr::null());
+        Ok(())
+    }
+
+    /// The next task to run: every fourth pick favours an unstarted one.
+    #[inline(always)]
+    fn pick(&self) -> Option<&'static TaskCell> {
+        let n = self.picks.get().wrapping_add(1);
+        self.picks.set(n);
+        if n % 4 == 0 || self.queue.len() == 0 {
+            if n % 32 == 0 {
+                self.drain_inbox();
+            }
+            if let Some(cell) = self.shared.fresh.pop() {
+                return Some(cell);
+            }
+        }
+        self.queue.pop()
+    }
+
+    /// Nanoseconds of the timer clock.
+    pub(crate) fn timer_now(&self) -> u64 {
+        self.timer_ns(Instant::now())
+    }
+
+    /// An instant on the timer clock, rounded to the past by nothing.
+    pub(crate) fn timer_ns(&self, at: Instant) -> u64 {
+        let d = at.saturating_duration_since(self.runtime.epoch);
+        u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+    }
+}

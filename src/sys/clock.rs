@@ -1,0 +1,141 @@
+//! The clock of slices: the CPU's time-stamp counter where the kernel itself trusts it, else the monotonic clock.
+//!
+//! Invariants: [`ticks`] never goes back on one thread. Ticks of two threads are compared only through saturating
+//! subtraction, and only because the counter is used solely when the kernel keeps time by it (it then has checked
+//! that all CPUs agree). The rate is our own measurement against the monotonic clock, a first one of 0.2 ms at
+//! start and a finer one as soon as 50 ms have passed.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where the ticks come from, and how many make a second.
+#[derive(Debug)]
+struct Clock {
+    counter: bool,
+    start_ticks: u64,
+    start: Instant,
+    /// Nanoseconds per tick as a 32.32 fixed-point number.
+    rate: AtomicU64,
+    refined: AtomicU64,
+}
+
+static CLOCK: OnceLock<Clock> = OnceLock::new();
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+fn counter() -> u64 {
+    // SAFETY: `rdtsc` has no preconditions; whether its value means anything is decided in `trusted`.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+#[inline(always)]
+fn counter() -> u64 {
+    0
+}
+
+/// Whether the kernel keeps its own time by an invariant time-stamp counter.
+fn trusted() -> bool {
+    if cfg!(not(all(target_arch = "x86_64", target_os = "linux", not(miri)))) {
+        return false;
+    }
+    let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let kernel_uses_it =
+        matches!(source.as_deref().map(str::trim), Ok("tsc" | "kvm-clock" | "hyperv_clocksource_tsc_page"));
+    kernel_uses_it && invariant()
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn invariant() -> bool {
+    use std::arch::x86_64::__cpuid;
+    // Intel SDM 17.17.1, AMD APM 15.30: leaf 0x8000_0007, EDX bit 8.
+    __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn invariant() -> bool {
+    false
+}
+
+impl Clock {
+    fn new() -> Clock {
+        let counter_works = trusted();
+        let start = Instant::now();
+        let start_ticks = counter();
+        let clock = Clock {
+            counter: counter_works,
+            start_ticks,
+            start,
+            rate: AtomicU64::new(1 << 32),
+            refined: AtomicU64::new(0),
+        };
+        if counter_works {
+            while start.elapsed() < Duration::from_micros(200) {
+                std::hint::spin_loop();
+            }
+            clock.measure();
+        }
+        clock
+    }
+
+    fn measure(&self) {
+        let (ticks, ns) = (counter().saturating_sub(self.start_ticks), self.start.elapsed().as_nanos());
+        if ticks > 0 {
+            self.rate.store(((ns << 32) / u128::from(ticks)) as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn rate(&self) -> u64 {
+        if self.counter && self.refined.load(Ordering::Relaxed) == 0 && self.start.elapsed() > Duration::from_millis(50)
+        {
+            self.refined.store(1, Ordering::Relaxed);
+            self.measure();
+        }
+        self.rate.load(Ordering::Relaxed)
+    }
+}
+
+fn clock() -> &'static Clock {
+    CLOCK.get_or_init(Clock::new)
+}
+
+/// A reader of ticks that a worker keeps, so that the slice loop asks no global.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticker {
+    clock: &'static Clock,
+}
+
+impl Ticker {
+    /// Calibrates the process's clock if nobody did yet (0.2 ms, once).
+    pub(crate) fn new() -> Ticker {
+        Ticker { clock: clock() }
+    }
+
+    /// Now, in ticks.
+    #[inline(always)]
+    pub(crate) fn now(self) -> u64 {
+        if self.clock.counter { counter() } else { self.clock.start.elapsed().as_nanos() as u64 }
+    }
+}
+
+/// Now, in ticks.
+pub(crate) fn ticks() -> u64 {
+    Ticker::new().now()
+}
+
+/// How long `ticks` are.
+pub(crate) fn duration(ticks: u64) -> Duration {
+    Duration::from_nanos(((u128::from(ticks) * u128::from(clock().rate())) >> 32) as u64)
+}
+
+/// How many ticks `d` lasts, at most `u64::MAX / 2`.
+pub(crate) fn in_ticks(d: Duration) -> u64 {
+    let t = (d.as_nanos() << 32) / u128::from(clock().rate().max(1));
+    u64::try_from(t).unwrap_or(u64::MAX).min(u64::MAX / 2)
+}
+
+/// What was `ticks` long ago, from now.
+pub(crate) fn since(then: u64) -> Duration {
+    duration(ticks().saturating_sub(then))
+}

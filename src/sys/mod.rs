@@ -1,0 +1,95 @@
+//! The operating system and the machine, one small file per subject.
+//!
+//! Must not know anything of this crate.
+
+pub(crate) mod atomic;
+pub(crate) mod clock;
+pub(crate) mod current;
+pub(crate) mod mem;
+pub(crate) mod parker;
+pub(crate) mod signal;
+pub(crate) mod stderr;
+pub(crate) mod unixsock;
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// Waits until `fd` can be read (or written), or has an error or hang-up; false when `timeout` has passed.
+pub(crate) fn poll_fd(fd: RawFd, write: bool, timeout: Option<Duration>) -> io::Result<bool> {
+    let deadline = timeout.and_then(|t| std::time::Instant::now().checked_add(t));
+    let mut p = libc::pollfd { fd, events: if write { libc::POLLOUT } else { libc::POLLIN }, revents: 0 };
+    loop {
+        let left = deadline.map(|d| d.saturating_duration_since(std::time::Instant::now()));
+        let ms = left.map_or(-1, |l| l.as_nanos().div_ceil(1_000_000).min(1 << 30) as libc::c_int);
+        // SAFETY: one entry.
+        match unsafe { libc::poll(&mut p, 1, ms) } {
+            0 if left.is_none_or(|l| l.as_millis() < 1 << 30) => return Ok(false),
+            0 => {}
+            n if n > 0 => return Ok(true),
+            _ => {
+                let e = io::Error::last_os_error();
+                if e.kind() != io::ErrorKind::Interrupted {
+                    return Err(e);
+                }
+            }
+        }
+    }
+}
+
+/// The kernel's number of the running thread, 0 where it has none that we could show.
+pub(crate) fn thread_id() -> i32 {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    // SAFETY: no preconditions.
+    return unsafe { libc::syscall(libc::SYS_gettid) as i32 };
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    0
+}
+
+/// Where errno lives on this thread.
+pub(crate) fn errno_location() -> *mut libc::c_int {
+    #[cfg(target_os = "linux")]
+    // SAFETY: no preconditions.
+    return unsafe { libc::__errno_location() };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: no preconditions.
+    return unsafe { libc::__error() };
+}
+
+/// Accepts a connection that is non-blocking and close-on-exec from the start.
+pub(crate) fn accept(listener: RawFd) -> io::Result<(std::os::fd::OwnedFd, socket2::SockAddr)> {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    // SAFETY: the storage is large enough for every address and its length is passed along; the descriptor is fresh.
+    unsafe {
+        let (fd, addr) = socket2::SockAddr::try_init(|storage, len| {
+            #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+            let fd = libc::accept4(listener, storage.cast(), len, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+            #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+            let fd = {
+                let fd = libc::accept(listener, storage.cast(), len);
+                if fd >= 0 {
+                    libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+                    libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK);
+                }
+                fd
+            };
+            if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
+        })?;
+        Ok((OwnedFd::from_raw_fd(fd), addr))
+    }
+}
+
+/// The peer of a connected socket as text; `None` if there is none.
+pub(crate) fn peername(fd: RawFd) -> Option<String> {
+    // SAFETY: the storage is large enough for every address; a wrong or closed descriptor gives an error.
+    let (_, addr) = unsafe {
+        socket2::SockAddr::try_init(|storage, len| {
+            if libc::getpeername(fd, storage.cast(), len) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        })
+    }
+    .ok()?;
+    if let Some(ip) = addr.as_socket() {
+        return Some(ip.to_string());
+    }
+    addr.as_pathname().map(|p| p.display().to_string())
+}

@@ -1,0 +1,97 @@
+//! What a started task keeps for itself, at the top of its own stack: pending interrupts and how they may be
+//! delivered.
+//!
+//! Invariants: touched only by the task itself and by its worker while the task is not running, hence `Cell`s and no
+//! atomics. Lives exactly as long as the task runs or is parked.
+
+use std::cell::Cell;
+use std::ptr;
+
+use super::state::Snapshot;
+use crate::timer::TimerNode;
+
+/// One `timeout` that is in force, in the frame that called it.
+#[derive(Debug)]
+pub(crate) struct TimeoutScope {
+    pub(crate) timer: TimerNode,
+    pub(crate) outer: Cell<*const TimeoutScope>,
+    pub(crate) expired: Cell<bool>,
+    /// One I/O call has returned the error; from now on waits unwind.
+    pub(crate) error_given: Cell<bool>,
+}
+
+/// What a wait must deliver instead of waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    Cancel,
+    /// The outermost expired scope: inner ones end with it.
+    Timeout(*const TimeoutScope),
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct TaskLocal {
+    /// Something may be pending: looked at before every wait and every I/O call.
+    pub(crate) attention: Cell<bool>,
+    /// Innermost `timeout` in force.
+    pub(crate) scopes: Cell<*const TimeoutScope>,
+    /// Depth of `shield`.
+    pub(crate) shields: Cell<u32>,
+    /// Write guards held; while any is, interrupts are delivered as errors only.
+    pub(crate) write_guards: Cell<u32>,
+    /// One I/O call has returned the cancellation as an error.
+    pub(crate) cancel_error_given: Cell<bool>,
+    /// How often cancellation was raised as an unwind.
+    pub(crate) cancels_raised: Cell<u32>,
+    /// I/O calls that succeeded without a wait since the last wait.
+    pub(crate) io_streak: Cell<u32>,
+    /// The task waits while it unwinds (a `Drop` that blocks).
+    pub(crate) waits_unwinding: Cell<u32>,
+    /// Nanoseconds that the task has blocked its thread while unwinding.
+    pub(crate) unwinding_blocked_ns: Cell<u64>,
+    /// Depth of `no_switch`.
+    pub(crate) no_switch: Cell<u32>,
+    /// The sanitizer's record of this stack, in the task's first frame.
+    #[cfg(coro_asan)]
+    pub(crate) fiber: Cell<*mut crate::context::sanitizer::Fiber>,
+}
+
+impl TaskLocal {
+    pub(crate) fn new() -> TaskLocal {
+        TaskLocal {
+            attention: Cell::new(false),
+            scopes: Cell::new(ptr::null()),
+            shields: Cell::new(0),
+            write_guards: Cell::new(0),
+            cancel_error_given: Cell::new(false),
+            cancels_raised: Cell::new(0),
+            io_streak: Cell::new(0),
+            waits_unwinding: Cell::new(0),
+            unwinding_blocked_ns: Cell::new(0),
+            no_switch: Cell::new(0),
+            #[cfg(coro_asan)]
+            fiber: Cell::new(ptr::null_mut()),
+        }
+    }
+
+    /// What is pending and not held back by a shield.
+    pub(crate) fn pending(&self, word: Snapshot) -> Option<Interrupt> {
+        if self.shields.get() > 0 {
+            return None;
+        }
+        if word.cancel_requested() {
+            return Some(Interrupt::Cancel);
+        }
+        let mut found = ptr::null();
+        let mut scope = self.scopes.get();
+        while !scope.is_null() {
+            // SAFETY: scopes are linked only while their frames live on this task's stack.
+            let s = unsafe { &*scope };
+            if s.expired.get() {
+                found = scope;
+            }
+            scope = s.outer.get();
+        }
+        (!found.is_null()).then_some(Interrupt::Timeout(found))
+    }
+}

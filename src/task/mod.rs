@@ -1,0 +1,24 @@
+//! A task: its cell, its state, its closure and result, and the registry in which every task is found.
+//!
+//! Ownership of a cell, by state of its word (see [`state`]):
+//!
+//! * FREE: the magazine or depot that holds it.
+//! * UNSTARTED: whoever holds it in a queue; nobody touches the payload until `start`.
+//! * ACTIVE, PARKED: the worker in `owner`. Others read fields only inside an inspection window.
+//! * DONE: the join handle while HANDLE is set; the finishing worker until RELEASED.
+//!
+//! Cells are type-stable: their memory is never unmapped and always holds a valid word, so a stale reference is a
+//! failed comparison, never a wild access.
+//!
+//! Must not know: workers, queues, timers, I/O.
+
+mod cell;
+mod local;
+mod payload;
+mod registry;
+pub(crate) mod state;
+
+pub(crate) use cell::{TaskCell, TaskRef, Unparker};
+pub(crate) use local::{Interrupt, TaskLocal, TimeoutScope};
+pub(crate) use payload::{JoinResult, store_closure, take_result, vtable};
+pub(crate) use registry::{Magazine, Registry};

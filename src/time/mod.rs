@@ -1,0 +1,96 @@
+//! Sleeping and time limits.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::fmt;
+
+pub use std::time::{Duration, Instant};
+
+use crate::scheduler::suspend::{self, here};
+
+/// Suspends the task for at least `duration` (a plain thread is blocked).
+///
+/// The resolution is 33 µs: a sleep ends up to that much late, never early.
+///
+/// # Cancellation
+/// Unwinds if the task is cancelled or an enclosing [`timeout`] expires.
+pub fn sleep(duration: Duration) {
+    // Beyond what an `Instant` can hold, a sleep lasts for ever.
+    const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+    let now = Instant::now();
+    match now.checked_add(duration).or_else(|| now.checked_add(FOREVER)) {
+        Some(deadline) => sleep_until(deadline),
+        None => sleep_until(now + Duration::from_secs(86_400)),
+    }
+}
+
+/// Suspends the task until `deadline`; a deadline in the past returns at the next turn of the worker.
+///
+/// # Cancellation
+/// As [`sleep`].
+pub fn sleep_until(deadline: Instant) {
+    suspend::sleep_until(deadline);
+}
+
+/// A [`timeout`] expired. Holds what the closure returned, if it ended by itself after that.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Elapsed<T>(Option<T>);
+
+impl<T> Elapsed<T> {
+    /// What the closure returned although the time was over.
+    pub fn into_value(self) -> Option<T> {
+        self.0
+    }
+
+    /// As [`into_value`](Elapsed::into_value), by reference.
+    pub fn value(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+}
+
+impl<T> fmt::Debug for Elapsed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elapsed").field("has_value", &self.0.is_some()).finish()
+    }
+}
+
+impl<T> fmt::Display for Elapsed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time limit has passed")
+    }
+}
+
+impl<T> Error for Elapsed<T> {}
+
+/// Runs `f` with a time limit around everything that it does.
+///
+/// When the limit passes, one pending or later I/O call inside `f` returns an error of kind `TimedOut`; from then on
+/// every wait inside `f` unwinds up to this call. Limits nest: each owner sees only its own expiry, and an outer one
+/// ends the inner ones. Code that never waits is not interrupted.
+///
+/// On a plain thread `f` is not interrupted; a value that came too late is still told as [`Elapsed`].
+///
+/// # Errors
+/// [`Elapsed`] if the limit passed before `f` ended; what `f` returned nevertheless is inside.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// coro::run(|| {
+///     let quick = coro::timeout(Duration::from_secs(5), || 42);
+///     assert_eq!(quick.unwrap(), 42);
+///     let slow = coro::timeout(Duration::from_millis(1), || coro::sleep(Duration::from_secs(3600)));
+///     assert!(slow.is_err());
+/// });
+/// ```
+pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed<T>> {
+    match here() {
+        Some(h) => suspend::timeout_scope(h, limit, f).map_err(Elapsed),
+        None => {
+            let start = Instant::now();
+            let value = f();
+            if start.elapsed() > limit { Err(Elapsed(Some(value))) } else { Ok(value) }
+        }
+    }
+}

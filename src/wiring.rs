@@ -1,0 +1,103 @@
+//! The one place where low layers are tied to high ones: what the scheduler calls when a task panics, when a shutdown
+//! leaves tasks behind, and when the first runtime starts; and what the backdoor answers with.
+
+use std::sync::Once;
+use std::sync::atomic::Ordering;
+
+use crate::backdoor::{self, Answer};
+use crate::inspect;
+use crate::scheduler::suspend::here;
+use crate::scheduler::{Upward, runtime};
+use crate::stack::overflow;
+use crate::sys::stderr;
+
+/// What the scheduler knows of the layers above it.
+pub(crate) static UPWARD: Upward = Upward { uncaught: crate::panic::uncaught, left_behind, init };
+
+fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        overflow::describe_with(describe);
+        inspect::install_overflow_frames();
+        crate::latency::install();
+    });
+}
+
+/// Names the running task in a signal handler: reads only what the running task's worker owns, on its own thread.
+fn describe(out: &mut overflow::TaskDescription) {
+    let Some(h) = here() else { return };
+    out.known = true;
+    out.id = h.id();
+    // SAFETY: the task runs on this thread (it was interrupted), so its name and stack are its worker's to read.
+    unsafe {
+        if let Some(name) = h.cell.name() {
+            let n = name.len().min(out.name.len());
+            out.name[..n].copy_from_slice(&name.as_bytes()[..n]);
+            out.name_len = n;
+        }
+        if let Some(stack) = &*h.cell.stack.get() {
+            out.slot_top = stack.slot_top();
+        }
+    }
+}
+
+/// How many of the tasks that a shutdown left behind are written out.
+const NAMED: usize = 32;
+
+fn left_behind(inner: &runtime::Inner) {
+    let mut left = 0;
+    inner.for_each_task(|cell, id| {
+        left += 1;
+        if left > NAMED {
+            return;
+        }
+        if let Some(t) = inspect::where_is(id) {
+            let site = t.spawned_at.map(|s| format!(" spawned at {}:{}", s.file(), s.line())).unwrap_or_default();
+            stderr::write(&format!("coro: shutdown left a task behind: {t}{site}\n"));
+        }
+        let _ = cell.owner.load(Ordering::Relaxed);
+    });
+    if left > NAMED {
+        stderr::write(&format!("coro: shutdown left {} more tasks behind\n", left - NAMED));
+    }
+}
+
+struct WhereAll(inspect::Cursor);
+
+impl Answer for WhereAll {
+    fn more(&mut self, out: &mut Vec<u8>) -> bool {
+        self.0.more(out)
+    }
+}
+
+struct Text(Option<String>);
+
+impl Answer for Text {
+    fn more(&mut self, out: &mut Vec<u8>) -> bool {
+        if let Some(text) = self.0.take() {
+            out.extend_from_slice(text.as_bytes());
+        }
+        false
+    }
+}
+
+/// Says what the backdoor answers with; called before every `serve`.
+pub(crate) fn commands() {
+    backdoor::register(backdoor::Commands {
+        where_all: || Box::new(WhereAll(inspect::Cursor::new())),
+        where_is: |id| Box::new(Text(Some(inspect::one(id)))),
+        banner,
+    });
+}
+
+fn banner() -> String {
+    let program = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = program.as_deref().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().escape_debug().to_string());
+    let workers: usize = runtime::all().iter().map(|r| r.workers().len()).sum();
+    format!(
+        "{} pid {}, coro {}, {workers} workers; help lists the commands",
+        name.unwrap_or_default(),
+        std::process::id(),
+        env!("CARGO_PKG_VERSION")
+    )
+}
