@@ -209,6 +209,7 @@ impl Worker {
             return true;
         }
         self.magazine.borrow_mut().flush(super::registry());
+        self.queue.trim();
         self.trim_at.set(u64::MAX);
         false
     }

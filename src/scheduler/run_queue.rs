@@ -1,25 +1,39 @@
 //! The run queue of one worker: started tasks that can run, in the order in which they became able to.
 //!
-//! Intrusive and without atomic operations (relaxed loads and stores of the link are plain moves): only the owner
-//! touches it. Must not know what the tasks are.
+//! A ring of pointers without atomic operations: only the owner touches it. A ring and not a list through the cells,
+//! because it shows what comes later: with thousands of runnable tasks each slice would begin with cache and TLB misses
+//! on the task's cell and stack, and a list can only be followed one miss at a time (measured with 10,000 yielding
+//! tasks: the list took three times as long). Must not know what the tasks are.
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::Ordering;
 
 use crate::task::TaskCell;
+
+/// So many tasks before its turn, a task's cell is fetched ...
+const CELL_AHEAD: usize = 12;
+/// ... and so many before its turn, the top of its stack.
+const STACK_AHEAD: usize = 6;
+const SMALLEST: usize = 256;
 
 /// A FIFO.
 #[derive(Debug)]
 pub(crate) struct RunQueue {
-    first: Cell<*mut TaskCell>,
-    last: Cell<*mut TaskCell>,
+    /// The ring: `mask + 1` slots, a power of two, from a boxed slice.
+    slots: Cell<*mut *const TaskCell>,
+    mask: Cell<usize>,
+    head: Cell<usize>,
     len: Cell<usize>,
 }
 
 impl RunQueue {
-    pub(crate) const fn new() -> RunQueue {
-        RunQueue { first: Cell::new(ptr::null_mut()), last: Cell::new(ptr::null_mut()), len: Cell::new(0) }
+    pub(crate) fn new() -> RunQueue {
+        RunQueue {
+            slots: Cell::new(boxed(SMALLEST)),
+            mask: Cell::new(SMALLEST - 1),
+            head: Cell::new(0),
+            len: Cell::new(0),
+        }
     }
 
     #[inline(always)]
@@ -28,48 +42,85 @@ impl RunQueue {
     }
 
     #[inline(always)]
+    fn slot(&self, i: usize) -> *mut *const TaskCell {
+        // SAFETY: masked, so inside the ring.
+        unsafe { self.slots.get().add(i & self.mask.get()) }
+    }
+
+    #[inline(always)]
     pub(crate) fn push(&self, cell: &'static TaskCell) {
-        let p = ptr::from_ref(cell).cast_mut();
-        cell.next.store(ptr::null_mut(), Ordering::Relaxed);
-        let last = self.last.replace(p);
-        if last.is_null() {
-            self.first.set(p);
-        } else {
-            // SAFETY: cells are type-stable, and a queued one's link belongs to this queue.
-            unsafe { (*last).next.store(p, Ordering::Relaxed) };
+        let len = self.len.get();
+        if len > self.mask.get() {
+            self.resize(2 * len);
         }
-        self.len.set(self.len.get() + 1);
+        // SAFETY: the slot is free, because the ring is not full.
+        unsafe { self.slot(self.head.get().wrapping_add(len)).write(cell) };
+        self.len.set(len + 1);
     }
 
     #[inline(always)]
     pub(crate) fn pop(&self) -> Option<&'static TaskCell> {
-        let p = self.first.get();
-        if p.is_null() {
+        let len = self.len.get();
+        if len == 0 {
             return None;
         }
-        // SAFETY: as in `push`.
-        let cell: &'static TaskCell = unsafe { &*p };
-        let next = cell.next.load(Ordering::Relaxed);
-        self.first.set(next);
-        if next.is_null() {
-            self.last.set(ptr::null_mut());
-        } else {
-            prefetch(next);
+        let head = self.head.get();
+        if len > CELL_AHEAD {
+            // SAFETY: both slots are occupied, and cells are type-stable.
+            unsafe {
+                prefetch_cell(*self.slot(head.wrapping_add(CELL_AHEAD)));
+                (**self.slot(head.wrapping_add(STACK_AHEAD))).prefetch_stack();
+            }
         }
-        self.len.set(self.len.get() - 1);
-        Some(cell)
+        self.head.set(head.wrapping_add(1));
+        self.len.set(len - 1);
+        // SAFETY: the slot was occupied; cells are type-stable.
+        Some(unsafe { &**self.slot(head) })
+    }
+
+    /// Gives the memory of a burst back.
+    pub(crate) fn trim(&self) {
+        let want = self.len.get().next_power_of_two().max(SMALLEST);
+        if want < self.mask.get() {
+            self.resize(want);
+        }
+    }
+
+    #[cold]
+    fn resize(&self, slots: usize) {
+        debug_assert!(slots.is_power_of_two() && slots >= self.len.get());
+        let new = boxed(slots);
+        for i in 0..self.len.get() {
+            // SAFETY: occupied slots of the old ring; the new one has room for all of them.
+            unsafe { new.add(i).write(*self.slot(self.head.get().wrapping_add(i))) };
+        }
+        self.free();
+        self.slots.set(new);
+        self.mask.set(slots - 1);
+        self.head.set(0);
+    }
+
+    fn free(&self) {
+        let slots = ptr::slice_from_raw_parts_mut(self.slots.get(), self.mask.get() + 1);
+        // SAFETY: made by `boxed` with that length, and not used after this.
+        drop(unsafe { Box::from_raw(slots) });
     }
 }
 
-/// The next task's first line is wanted in a few nanoseconds.
-#[inline(always)]
-fn prefetch(cell: *const TaskCell) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a prefetch never faults.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(cell.cast());
+impl Drop for RunQueue {
+    fn drop(&mut self) {
+        self.free();
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = cell;
+}
+
+fn boxed(slots: usize) -> *mut *const TaskCell {
+    let ring: Box<[*const TaskCell]> = vec![ptr::null(); slots].into();
+    Box::into_raw(ring).cast()
+}
+
+/// Two lines of a cell: what every slice touches.
+#[inline(always)]
+fn prefetch_cell(cell: *const TaskCell) {
+    crate::sys::prefetch(cell.cast());
+    crate::sys::prefetch(cell.cast::<u8>().wrapping_add(64));
 }

@@ -30,6 +30,9 @@ pub(crate) enum Outcome {
     Ended,
 }
 
+/// The fewest unstarted tasks that a round may start.
+const FRESH_PER_ROUND: usize = 16;
+
 /// See the module's head.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -42,7 +45,9 @@ pub(crate) struct Worker {
     pub(super) current: Cell<*const TaskCell>,
     pub(super) outcome: Cell<Outcome>,
     pub(super) queue: RunQueue,
-    pub(super) picks: Cell<u32>,
+    /// What is left of the round: of the run queue, and of unstarted tasks.
+    pub(super) queue_left: Cell<usize>,
+    pub(super) fresh_left: Cell<usize>,
     /// Ticks at which timers and inbox are looked at even though tasks can run.
     pub(super) maintain_at: Cell<u64>,
     pub(super) poll_at: Cell<u64>,
@@ -98,7 +103,8 @@ impl Worker {
             current: Cell::new(ptr::null()),
             outcome: Cell::new(Outcome::Yielded),
             queue: RunQueue::new(),
-            picks: Cell::new(0),
+            queue_left: Cell::new(0),
+            fresh_left: Cell::new(0),
             maintain_at: Cell::new(0),
             poll_at: Cell::new(0),
             load_at: Cell::new(0),
@@ -147,19 +153,29 @@ impl Worker {
         Ok(())
     }
 
-    /// The next task to run: every fourth pick favours an unstarted one.
+    /// The next task to run. A round is what was in the run queue when it began, then as many unstarted tasks (at
+    /// least [`FRESH_PER_ROUND`]): neither kind can starve the other, and a wave of new tasks wakes its joiner seldom.
     #[inline(always)]
     fn pick(&self) -> Option<&'static TaskCell> {
-        let n = self.picks.get().wrapping_add(1);
-        self.picks.set(n);
-        if n % 4 == 0 || self.queue.len() == 0 {
-            if n % 32 == 0 {
-                self.drain_inbox();
-            }
-            if let Some(cell) = self.shared.fresh.pop() {
-                return Some(cell);
-            }
+        let left = self.queue_left.get();
+        if left > 0 {
+            self.queue_left.set(left - 1);
+            return self.queue.pop();
         }
+        let fresh = self.fresh_left.get();
+        if fresh > 0
+            && let Some(cell) = self.shared.fresh.pop()
+        {
+            self.fresh_left.set(fresh - 1);
+            return Some(cell);
+        }
+        self.drain_inbox();
+        let n = self.queue.len();
+        self.fresh_left.set(n.max(FRESH_PER_ROUND));
+        if n == 0 {
+            return self.shared.fresh.pop();
+        }
+        self.queue_left.set(n - 1);
         self.queue.pop()
     }
 

@@ -93,3 +93,16 @@ pub(crate) fn peername(fd: RawFd) -> Option<String> {
     }
     addr.as_pathname().map(|p| p.display().to_string())
 }
+
+/// Asks for a cache line. Never faults, whatever the address.
+#[inline(always)]
+pub(crate) fn prefetch(line: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = line;
+}
