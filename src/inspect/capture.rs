@@ -33,6 +33,7 @@ pub(super) struct Captured {
     pub(super) since: u64,
     pub(super) slices: u64,
     pub(super) name: Option<String>,
+    pub(super) class: Option<String>,
     pub(super) wait: WaitReason,
     /// For a lock: the holder's id, 0 if unknown.
     pub(super) lock_owner: u64,
@@ -51,6 +52,7 @@ impl Captured {
             since: 0,
             slices: 0,
             name: None,
+            class: None,
             wait: WaitReason::of(WaitKind::None),
             lock_owner: 0,
             site: None,
@@ -100,6 +102,7 @@ impl Captured {
         // then. If the task ended just before, the id check below drops what was read.
         unsafe {
             self.name = cell.name().map(str::to_owned);
+            self.class = cell.class().map(str::to_owned);
             self.site = *cell.site.get();
         }
         self.wait = cell.wait();

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::capture::Captured;
 use super::condensed::{Detail, First, StackTexts};
-use super::symbols::Symbols;
+use super::symbols::{DebugInfo, Symbols};
 use super::walk::{End, Registers, StackBytes, Walker};
 use crate::context;
 use crate::stack;
@@ -15,6 +15,8 @@ pub(super) struct Frames {
     symbols: Symbols,
     texts: StackTexts,
     addresses: Vec<usize>,
+    /// What the build kept; found out at the first dump.
+    built: Option<DebugInfo>,
 }
 
 impl Frames {
@@ -23,7 +25,28 @@ impl Frames {
         let (start, end) = context::base_range();
         walker.set_base_range(start, end);
         let symbols = Symbols::new(walker.modules().clone());
-        Frames { walker, symbols, texts: StackTexts::new(), addresses: Vec::new() }
+        Frames { walker, symbols, texts: StackTexts::new(), addresses: Vec::new(), built: None }
+    }
+
+    /// Once per process: what to change for better stacks, if anything.
+    pub(super) fn advice(&mut self) -> Option<&'static str> {
+        if self.built.is_some() {
+            return None;
+        }
+        let built = self.symbols.warm();
+        self.built = Some(built);
+        match built {
+            DebugInfo::Full => None,
+            DebugInfo::ShortNames => Some(
+                "names are short: this build keeps line tables only; for full names put [profile.release] debug = 1 into Cargo.toml",
+            ),
+            DebugInfo::NamesOnly => {
+                Some("no lines: this build keeps no debug information; put [profile.release] debug = 1 into Cargo.toml")
+            }
+            DebugInfo::Stripped => Some(
+                "no names: this build is stripped; put [profile.release] strip = false and debug = 1 into Cargo.toml",
+            ),
+        }
     }
 
     /// Notices modules that were loaded since.

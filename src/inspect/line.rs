@@ -40,6 +40,8 @@ pub struct TaskWhere {
     pub id: u64,
     /// Its name.
     pub name: Option<String>,
+    /// Its class, if one was given at the spawn; else its spawn site is its class.
+    pub class: Option<String>,
     /// What it was doing.
     pub state: TaskState,
     /// For how long.
@@ -190,6 +192,7 @@ fn view(c: &mut Captured, cell: &TaskCell) -> TaskWhere {
     TaskWhere {
         id: c.id,
         name: c.name.take(),
+        class: c.class.take(),
         state,
         age: clock::since(c.since),
         wait,
@@ -234,7 +237,8 @@ pub(crate) fn one(id: u64) -> String {
         Some(t) => {
             let site = t.spawned_at.map(|s| format!("{}:{}", Escaped(s.file()), s.line())).unwrap_or_default();
             let by = if t.parent == 0 { "a plain thread".to_owned() } else { format!("#{}", t.parent) };
-            format!("{t}\n  spawned at {site} by {by}\n")
+            let class = t.class.as_deref().map(|c| format!("  class {}\n", Escaped(c))).unwrap_or_default();
+            format!("{t}\n  spawned at {site} by {by}\n{class}")
         }
         None => format!("no task #{id}: it has ended, or never was; where_all lists those that are\n"),
     }
@@ -274,7 +278,12 @@ impl Cursor {
     pub(crate) fn more(&mut self, out: &mut Vec<u8>) -> bool {
         let begun = Instant::now();
         if std::mem::take(&mut self.first) {
-            frames().refresh();
+            let mut frames = frames();
+            frames.refresh();
+            if let Some(advice) = frames.advice() {
+                out.extend_from_slice(advice.as_bytes());
+                out.push(b'\n');
+            }
         }
         let registry = scheduler::registry();
         let mut give_way = begun + GIVE_WAY;

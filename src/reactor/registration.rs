@@ -126,12 +126,11 @@ pub(crate) struct Reactor {
     poller: Poller,
     slab: Slab<Registration>,
     generation: u32,
-    chaos: u32,
 }
 
 impl Reactor {
     pub(crate) fn new(poller: Poller) -> Reactor {
-        Reactor { poller, slab: Slab::new(), generation: 0, chaos: 0 }
+        Reactor { poller, slab: Slab::new(), generation: 0 }
     }
 
     /// Registers a descriptor for both directions.
@@ -231,7 +230,6 @@ impl Reactor {
 
     /// Fault injection for tests: marks everything ready and wakes the first waiters, as a spurious edge would.
     pub(crate) fn spurious(&mut self, mut wake: impl FnMut(TaskRef)) {
-        self.chaos = self.chaos.wrapping_add(1);
         for (_, r) in &mut self.slab {
             for side in [&mut r.read, &mut r.write] {
                 side.ready = true;
@@ -240,9 +238,5 @@ impl Reactor {
                 }
             }
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.slab.len()
     }
 }

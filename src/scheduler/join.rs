@@ -113,10 +113,6 @@ impl<T> Drop for JoinHandle<T> {
 pub struct Task(TaskRef);
 
 impl Task {
-    pub(crate) fn from_ref(task: TaskRef) -> Task {
-        Task(task)
-    }
-
     /// The task's id, unique in the process and never used again.
     pub fn id(&self) -> u64 {
         self.0.id()

@@ -322,7 +322,7 @@ impl Runtime {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let plan = Plan { name: None, class: None, site: Location::caller() };
+        let plan = Plan::at(Location::caller());
         // SAFETY: the closure is `Send + 'static`.
         match unsafe { self.inner.spawn_outside(plan, f) } {
             Ok(handle) => handle,
@@ -341,7 +341,7 @@ impl Runtime {
         T: Send,
     {
         assert!(super::suspend::here().is_none(), "Runtime::block_on was called inside a task; spawn and join instead");
-        let plan = Plan { name: Some("main"), class: None, site: Location::caller() };
+        let plan = Plan::at(Location::caller()).named("main");
         // SAFETY: this thread waits until the task has ended and takes the result, whatever happens.
         let handle = unsafe { self.inner.spawn_outside(plan, f) };
         match handle {

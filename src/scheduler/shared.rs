@@ -72,11 +72,6 @@ pub(crate) fn worker_at(index: u16) -> Option<&'static Shared> {
     (!p.is_null()).then(|| unsafe { &*p })
 }
 
-/// All workers of the process that ever existed.
-pub(crate) fn all_workers() -> impl Iterator<Item = &'static Shared> {
-    (0..COUNT.load(Ordering::Acquire) as u16).filter_map(worker_at)
-}
-
 impl Shared {
     /// A place in the table for a worker of `runtime`.
     pub(crate) fn claim(runtime: u32, ordinal: u16) -> std::io::Result<&'static Shared> {

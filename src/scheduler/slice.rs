@@ -190,7 +190,7 @@ pub(super) unsafe fn empty_cell(cell: &TaskCell) {
         if let Some(table) = *cell.vtable.get() {
             (table.drop_payload)(cell);
         }
-        drop((*cell.name.get()).take());
+        drop((*cell.label.get()).take());
         drop((*cell.joiner.get()).take());
     }
     cell.state.free();

@@ -10,7 +10,7 @@ use super::runtime::Inner;
 use super::suspend::here;
 use super::worker::Worker;
 use crate::stack::{self, ClassId};
-use crate::task::{TaskCell, store_closure, vtable};
+use crate::task::{Label, TaskCell, store_closure, vtable};
 
 /// Ids are handed to workers in blocks, so that a spawn touches no shared line.
 const ID_BLOCK: u64 = 32;
@@ -26,8 +26,27 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan<'a> {
     pub(super) name: Option<&'a str>,
-    pub(super) class: Option<ClassId>,
+    pub(super) class: Option<&'a str>,
+    pub(super) stack: Option<ClassId>,
     pub(super) site: &'static Location<'static>,
+}
+
+impl<'a> Plan<'a> {
+    /// Any task spawned at that place.
+    pub(super) fn at(site: &'static Location<'static>) -> Plan<'a> {
+        Plan { name: None, class: None, stack: None, site }
+    }
+
+    pub(super) fn named(self, name: &'a str) -> Plan<'a> {
+        Plan { name: Some(name), ..self }
+    }
+
+    fn label(&self) -> Option<Box<Label>> {
+        if self.name.is_none() && self.class.is_none() {
+            return None;
+        }
+        Some(Box::new(Label { name: self.name.map(Box::from), class: self.class.map(Box::from) }))
+    }
 }
 
 /// Settings of a task to be spawned.
@@ -49,6 +68,7 @@ pub(super) struct Plan<'a> {
 #[must_use = "a builder does nothing until one of its spawn methods is called"]
 pub struct Builder {
     name: Option<String>,
+    class: Option<String>,
     stack_size: Option<usize>,
     worker: Option<usize>,
 }
@@ -65,6 +85,13 @@ impl Builder {
         self
     }
 
+    /// Puts the task into a class, by which views count and group. Without one its spawn site is its class; give one
+    /// where many places spawn the same kind of task, never one that differs from task to task.
+    pub fn class(mut self, class: impl Into<String>) -> Builder {
+        self.class = Some(class.into());
+        self
+    }
+
     /// Usable stack in bytes, rounded up to a size class. The default is 192 KiB or `CORO_STACK_KB`.
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = Some(bytes);
@@ -77,8 +104,9 @@ impl Builder {
         self
     }
 
-    fn class(&self) -> io::Result<Option<ClassId>> {
-        self.stack_size.map(stack::class_for).transpose()
+    fn plan(&self, site: &'static Location<'static>) -> io::Result<Plan<'_>> {
+        let stack = self.stack_size.map(stack::class_for).transpose()?;
+        Ok(Plan { name: self.name.as_deref(), class: self.class.as_deref(), stack, site })
     }
 
     /// Spawns on the running task's runtime, on a plain thread on the process-wide one.
@@ -92,8 +120,7 @@ impl Builder {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let site = Location::caller();
-        let plan = Plan { name: self.name.as_deref(), class: self.class()?, site };
+        let plan = self.plan(Location::caller())?;
         match self.worker {
             None => spawn_anywhere(plan, f),
             Some(index) => {
@@ -117,8 +144,7 @@ impl Builder {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        let site = Location::caller();
-        let plan = Plan { name: self.name.as_deref(), class: self.class()?, site };
+        let plan = self.plan(Location::caller())?;
         let Some(worker) = Worker::current() else {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -155,7 +181,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let plan = Plan { name: None, class: None, site: Location::caller() };
+    let plan = Plan::at(Location::caller());
     or_panic(spawn_anywhere(plan, f))
 }
 
@@ -169,7 +195,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let plan = Plan { name: Some(name.as_ref()), class: None, site: Location::caller() };
+    let plan = Plan::at(Location::caller()).named(name.as_ref());
     or_panic(spawn_anywhere(plan, f))
 }
 
@@ -218,7 +244,7 @@ pub(crate) fn spawn_scoped<'a, F>(site: &'static Location<'static>, f: F) -> Joi
 where
     F: FnOnce() + Send + 'a,
 {
-    let plan = Plan { name: None, class: None, site };
+    let plan = Plan::at(site);
     or_panic(match Worker::current() {
         Some(worker) => worker.make(plan, f).map(|made| worker.place(made)),
         // SAFETY: `Send`, and alive until the child has ended, by the scope's promise.
@@ -244,7 +270,7 @@ where
     unsafe {
         cell.site.get().write(Some(plan.site));
         cell.vtable.get().write(Some(vtable::<F, T>()));
-        cell.name.get().write(plan.name.map(|n| Box::new(Box::from(n))));
+        cell.label.get().write(plan.label());
         cell.stack.get().write(None);
         cell.joiner.get().write(None);
         store_closure(cell, f);
@@ -255,7 +281,7 @@ impl Worker {
     /// A task that is complete but for its place.
     #[inline]
     fn make<F: FnOnce() -> T, T>(&self, plan: Plan<'_>, f: F) -> io::Result<(&'static TaskCell, u64)> {
-        let class = plan.class.unwrap_or(self.default_class);
+        let class = plan.stack.unwrap_or(self.default_class);
         self.take_credit(class)?;
         let cell = match self.magazine.borrow_mut().take(super::registry()) {
             Ok(cell) => cell,
@@ -391,7 +417,7 @@ impl Inner {
         site: &'static Location<'static>,
         f: F,
     ) -> io::Result<JoinHandle<T>> {
-        let plan = Plan { name: Some("main"), class: None, site };
+        let plan = Plan::at(site).named("main");
         // SAFETY: forwarded.
         unsafe { self.spawn_outside(plan, f) }
     }
@@ -422,7 +448,7 @@ impl Inner {
         index: u16,
         f: F,
     ) -> io::Result<(&'static TaskCell, u64)> {
-        let class = plan.class.unwrap_or(self.stack_class);
+        let class = plan.stack.unwrap_or(self.stack_class);
         stack::try_reserve(class)?;
         let taken = self.outside().take(super::registry());
         let cell = match taken {

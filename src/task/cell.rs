@@ -29,6 +29,13 @@ pub(crate) struct Accounting {
     pub(crate) since: AtomicU64,
 }
 
+/// What a task was called at its spawn.
+#[derive(Debug)]
+pub(crate) struct Label {
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) class: Option<Box<str>>,
+}
+
 /// One task. See the module's head for who may touch what.
 #[repr(C, align(64))]
 pub(crate) struct TaskCell {
@@ -64,7 +71,7 @@ pub(crate) struct TaskCell {
     /// Id of the creator, 0 for a plain thread; written at spawn.
     pub(crate) parent: AtomicU64,
     /// Written at spawn, dropped when the cell is freed; read by others inside a window.
-    pub(crate) name: UnsafeCell<Option<Box<Box<str>>>>,
+    pub(crate) label: UnsafeCell<Option<Box<Label>>>,
     /// Written by the handle while JOINER is clear, read by the finishing worker while it is set.
     pub(crate) joiner: UnsafeCell<Option<Unparker>>,
     /// Closure before the start, result after the end. See `payload`.
@@ -99,7 +106,16 @@ impl TaskCell {
     /// The caller is the owner of the cell in its present state, or holds its inspection window.
     pub(crate) unsafe fn name(&self) -> Option<&str> {
         // SAFETY: the name is written before the word is published and dropped after the last window closed.
-        unsafe { (*self.name.get()).as_deref().map(|b| &**b) }
+        unsafe { (*self.label.get()).as_deref().and_then(|l| l.name.as_deref()) }
+    }
+
+    /// The class that was given at spawn; without one the spawn site is the class.
+    ///
+    /// # Safety
+    /// As for [`TaskCell::name`].
+    pub(crate) unsafe fn class(&self) -> Option<&str> {
+        // SAFETY: as for the name.
+        unsafe { (*self.label.get()).as_deref().and_then(|l| l.class.as_deref()) }
     }
 
     /// Fetches the innermost part of the stack, which the next slice will touch. By the owner, between slices.

@@ -18,7 +18,7 @@ mod payload;
 mod registry;
 pub(crate) mod state;
 
-pub(crate) use cell::{TaskCell, TaskRef, Unparker};
+pub(crate) use cell::{Label, TaskCell, TaskRef, Unparker};
 pub(crate) use local::{Interrupt, TaskLocal, TimeoutScope};
 pub(crate) use payload::{JoinResult, store_closure, take_result, vtable};
 pub(crate) use registry::{Magazine, Registry};

@@ -40,8 +40,6 @@ struct Depot {
     first: usize,
     mapping: *mut u8,
     mapping_left: usize,
-    /// Free cells in all stocks, for accounting.
-    free: usize,
 }
 
 // SAFETY: the raw pointers lead to chunks, which are never unmapped; access is under the mutex.
@@ -65,13 +63,7 @@ impl Registry {
         Registry {
             chunks: chunks.take(if cfg!(miri) { 4 } else { MAX_CHUNKS }).collect(),
             len: AtomicU32::new(0),
-            depot: Mutex::new(Depot {
-                stock: Vec::new(),
-                first: 0,
-                mapping: std::ptr::null_mut(),
-                mapping_left: 0,
-                free: 0,
-            }),
+            depot: Mutex::new(Depot { stock: Vec::new(), first: 0, mapping: std::ptr::null_mut(), mapping_left: 0 }),
         }
     }
 
@@ -114,7 +106,6 @@ impl Registry {
                 // SAFETY: a free cell in the stock belongs to the depot.
                 let next = unsafe { (*cell).next.load(Ordering::Relaxed) };
                 d.stock[index] = Stock { head: next, free: stock.free - 1 };
-                d.free -= 1;
                 magazine.push(cell);
             } else {
                 let chunk = self.chunks[index].load(Ordering::Relaxed);
@@ -174,7 +165,6 @@ impl Registry {
                 (index, (*chunk).used.load(Ordering::Relaxed))
             };
             d.stock[index] = Stock { head: cell, free: d.stock[index].free + 1 };
-            d.free += 1;
             d.first = d.first.min(index);
             if d.stock[index].free == used && used as usize == CELLS {
                 self.give_back(&mut d, index, chunk);
@@ -183,7 +173,6 @@ impl Registry {
     }
 
     fn give_back(&self, d: &mut Depot, index: usize, chunk: *mut Chunk) {
-        d.free -= d.stock[index].free as usize;
         d.stock[index] = Stock { head: std::ptr::null_mut(), free: 0 };
         // SAFETY: all cells of the chunk are free and in nobody's magazine; a walker that still reads them sees free
         // words before and zeros after, which are free words as well.
@@ -193,11 +182,6 @@ impl Registry {
             let end = chunk.cast::<u8>().add(CHUNK_BYTES);
             mem::forget_contents(cells, end);
         }
-    }
-
-    /// How many cells are free in the depot.
-    pub(crate) fn free_cells(&self) -> usize {
-        self.depot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).free
     }
 }
 

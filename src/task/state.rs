@@ -319,11 +319,6 @@ impl State {
         }
     }
 
-    /// Whether the result may be taken: the task has ended and the finishing worker has let go of the cell.
-    pub(crate) fn is_released(&self) -> bool {
-        self.load(Ordering::Acquire) & RELEASED != 0
-    }
-
     /// Whether the task has ended.
     pub(crate) fn is_done(&self) -> bool {
         self.load(Ordering::Acquire) & LIFE == DONE
