@@ -108,8 +108,10 @@ where
         Ok(handle) => handle,
         Err(e) => panic!("coro::run cannot start its first task: {e}"),
     };
+    let borrowed = AbortOnUnwind;
     supervise(&runtime, &pipe);
     let result = handle.join();
+    std::mem::forget(borrowed);
     // Restored first, so that a second Ctrl-C ends even a shutdown that hangs.
     drop(handlers);
     runtime::set_running(None);
@@ -120,6 +122,16 @@ where
             std::process::exit(EXIT_CODE.load(Ordering::SeqCst))
         }
         Err(payload) => panic::resume_unwind(payload),
+    }
+}
+
+/// Leaving `run` while its first task may still use what it borrows must not happen, whatever goes wrong.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        crate::sys::stderr::write("coro: run was unwound while its first task lasts; aborting\n");
+        std::process::abort();
     }
 }
 

@@ -70,13 +70,19 @@ impl Here {
         self.cell.reference(self.id())
     }
 
+    /// Panics inside `no_switch`, where a wait would.
+    pub(crate) fn refuse_if_no_switch(&self) {
+        if self.local().no_switch.get() > 0 {
+            refuse_switch();
+        }
+    }
+
     /// Gives the worker back; returns when the task is resumed.
     #[inline(always)]
     fn suspend(&self, outcome: Outcome) {
+        self.refuse_if_no_switch();
+        #[cfg(coro_asan)]
         let local = self.local();
-        if local.no_switch.get() > 0 {
-            refuse_switch();
-        }
         self.worker.outcome.set(outcome);
         // SAFETY: the loop's context was saved when this task was resumed and waits for exactly this switch; pinned
         // tasks come back on this thread.

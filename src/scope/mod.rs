@@ -174,7 +174,7 @@ impl<'scope> Scope<'scope, '_> {
 /// ```
 ///
 /// # Panics
-/// With `f`'s own panic; with `a scoped task panicked` if a child panicked whose handle was not joined.
+/// Inside [`no_switch`](crate::no_switch). With `f`'s own panic; with `a scoped task panicked` if a child panicked whose handle was not joined.
 ///
 /// # Cancellation
 /// A cancellation or expiry of the caller is forwarded to all children at once, as a cancellation; the scope then still
@@ -183,6 +183,10 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
+    if let Some(h) = here() {
+        // The wait at the end must not be refused: the children borrow from this frame.
+        h.refuse_if_no_switch();
+    }
     let scope = Scope {
         shared: Arc::new(Shared {
             running: AtomicUsize::new(0),
