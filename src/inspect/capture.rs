@@ -98,8 +98,8 @@ impl Captured {
         self.since = cell.accounting.since.load(Ordering::Relaxed);
         self.slices = cell.accounting.slices.load(Ordering::Relaxed);
         self.parent = cell.parent.load(Ordering::Relaxed);
-        // SAFETY: INSPECT keeps the cell from being freed, whatever the task does; name and site are constant until
-        // then. If the task ended just before, the id check below drops what was read.
+        // SAFETY: INSPECT keeps the cell from being emptied, whatever the task does (`State::may_empty`); name and site
+        // are constant until then.
         unsafe {
             self.name = cell.name().map(str::to_owned);
             self.class = cell.class().map(str::to_owned);

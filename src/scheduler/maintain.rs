@@ -19,6 +19,7 @@ impl Worker {
     #[inline(never)]
     pub(super) fn maintain(&self, now: u64) -> u64 {
         self.drain_inbox();
+        self.retry_limbo();
         self.fire_timers();
         if now >= self.poll_at.get() {
             self.poll_at.set(now + self.periods.poll);
@@ -46,6 +47,7 @@ impl Worker {
             self.retry_stackless();
         }
         self.drain_inbox();
+        self.retry_limbo();
         self.fire_timers();
         if self.queue.len() > 0 || self.shared.fresh.len() > 0 || self.steal() {
             return self.ticker.now();
@@ -73,12 +75,12 @@ impl Worker {
         after
     }
 
-    /// Until the next timer; shorter while there is memory to give back or a start to retry.
+    /// Until the next timer; shorter while there is memory to give back, a start to retry or a cell to free.
     fn rest_timeout(&self, now: u64) -> Option<Duration> {
         let next = self.wheel.borrow().next_ns();
         let mut timeout = next.map(|at| Duration::from_nanos(at.saturating_sub(self.timer_now())));
         let mut at_most = |d: Duration| timeout = Some(timeout.map_or(d, |t| t.min(d)));
-        if !self.stackless.borrow().is_empty() || self.runtime.cancelling() {
+        if !self.stackless.borrow().is_empty() || !self.limbo.borrow().is_empty() || self.runtime.cancelling() {
             at_most(Duration::from_millis(10));
         }
         if self.trim_at.get() != u64::MAX {

@@ -451,7 +451,11 @@ pub(super) fn process_wide() -> io::Result<Arc<Inner>> {
 
 /// Frees a cell from a plain thread.
 pub(super) fn free_outside(cell: &'static TaskCell) {
-    // SAFETY: the caller was told to free the cell.
+    while !cell.state.may_empty() {
+        // Somebody copies its name: well below a microsecond, unless that thread has just lost its CPU.
+        std::thread::yield_now();
+    }
+    // SAFETY: the caller was told to free the cell, and nobody reads it.
     unsafe { super::slice::empty_cell(cell) };
     static OUTSIDE: Mutex<Magazine> = Mutex::new(Magazine::new());
     let mut m = OUTSIDE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -163,11 +163,33 @@ impl Worker {
         s.ended.store(s.ended.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
-    /// Frees a cell whose task has ended and whose handle is gone.
+    /// Frees a cell whose task has ended and whose handle is gone; later, if somebody still reads it.
+    #[inline]
     pub(crate) fn free_cell(&self, cell: &'static TaskCell) {
-        // SAFETY: DONE, released and without a handle: the cell is the caller's alone.
+        if !cell.state.may_empty() {
+            self.limbo.borrow_mut().push(cell);
+            return;
+        }
+        // SAFETY: DONE, released, without a handle and unread: the cell is the caller's alone.
         unsafe { empty_cell(cell) };
         self.magazine.borrow_mut().give(super::registry(), cell);
+    }
+
+    /// Frees the cells that an inspector was reading when they were to be freed.
+    pub(super) fn retry_limbo(&self) {
+        if !self.limbo.borrow().is_empty() {
+            for cell in self.limbo.take() {
+                self.free_cell(cell);
+            }
+        }
+    }
+
+    /// As `retry_limbo`, and waits for the readers: before the worker goes.
+    pub(super) fn empty_limbo(&self) {
+        while !self.limbo.borrow().is_empty() {
+            self.retry_limbo();
+            std::thread::yield_now();
+        }
     }
 
     #[cold]
@@ -183,7 +205,7 @@ impl Worker {
 /// Drops what a cell of an ended task still holds and marks it free.
 ///
 /// # Safety
-/// The caller owns the cell: DONE, released, no handle.
+/// The caller owns the cell: DONE, released, no handle, and `may_empty` said so.
 pub(super) unsafe fn empty_cell(cell: &TaskCell) {
     // SAFETY: by the caller's promise; the table was stored at spawn.
     unsafe {

@@ -66,6 +66,8 @@ pub(crate) struct Worker {
     pub(super) reactor: RefCell<Reactor>,
     /// Tasks whose first run waits for a stack.
     pub(super) stackless: RefCell<Vec<&'static TaskCell>>,
+    /// Cells to be freed as soon as nobody reads them any more.
+    pub(super) limbo: RefCell<Vec<&'static TaskCell>>,
     pub(super) next_id: Cell<u64>,
     pub(super) last_id: Cell<u64>,
     /// Tasks of this worker that wait while they unwind.
@@ -120,6 +122,7 @@ impl Worker {
             wheel: RefCell::new(Wheel::new()),
             reactor: RefCell::new(Reactor::new(poller)),
             stackless: RefCell::default(),
+            limbo: RefCell::default(),
             next_id: Cell::new(0),
             last_id: Cell::new(0),
             suspended_unwinding: Cell::new(0),
@@ -149,6 +152,7 @@ impl Worker {
             }
         }
         self.shared.current.store(ptr::null_mut(), Ordering::Release);
+        self.empty_limbo();
         current::set(ptr::null());
         Ok(())
     }

@@ -53,15 +53,27 @@ impl Drop for OnDrop {
 impl ControlPipe {
     pub(crate) fn new() -> io::Result<ControlPipe> {
         let mut fds = [-1; 2];
-        // SAFETY: room for two descriptors.
-        if unsafe { libc::pipe(fds.as_mut_ptr()) } != 0 {
-            return Err(io::Error::last_os_error());
+        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+        {
+            // Miri knows no `poll`: there the read itself waits.
+            let flags = if cfg!(miri) { libc::O_CLOEXEC } else { libc::O_CLOEXEC | libc::O_NONBLOCK };
+            // SAFETY: room for two descriptors.
+            if unsafe { libc::pipe2(fds.as_mut_ptr(), flags) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
-        for fd in fds {
-            // SAFETY: plain flag changes on our own descriptors.
-            unsafe {
-                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-                libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK);
+        #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+        {
+            // SAFETY: room for two descriptors.
+            if unsafe { libc::pipe(fds.as_mut_ptr()) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            for fd in fds {
+                // SAFETY: plain flag changes on our own descriptors.
+                unsafe {
+                    libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+                    libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK);
+                }
             }
         }
         WRITE_END.store(fds[1], Ordering::SeqCst);

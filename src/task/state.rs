@@ -21,7 +21,9 @@
 //! looks at INSPECT. Both sides are sequentially consistent, so at least one sees the other: either the inspector
 //! gives up because the task runs, or the owner requeues the task and takes the next. An inspector that found
 //! `current` different must look at the word once more: if the task is still ACTIVE or PARKED under its id, then it
-//! cannot run, end or be freed until INSPECT is cleared (`tests/loom-model` checks this file as it is).
+//! cannot run, end or be freed until INSPECT is cleared. One that found the task running may still read what is
+//! constant until the cell is freed (the name): INSPECT does not keep the task from ending, but whoever frees the cell
+//! first waits for `may_empty`. (`tests/loom-model` checks this file as it is.)
 
 use crate::sys::atomic::{AtomicU64, Ordering};
 
@@ -359,12 +361,21 @@ impl State {
         w >> ID_SHIFT == id && w & INSPECT != 0 && matches!(w & LIFE, UNSTARTED | ACTIVE | PARKED)
     }
 
-    /// Clears INSPECT unless the cell has passed to another task meanwhile.
+    /// Clears INSPECT; from here on the cell may be emptied.
     pub(crate) fn inspect_end(&self, id: u64) {
         let _ = self.change(|w| (w >> ID_SHIFT == id && w & INSPECT != 0).then_some(w & !INSPECT));
     }
 
-    /// DONE → FREE, by whoever was told to free the cell.
+    /// Whether nobody reads the cell of an ended task any more; by whoever was told to free it. Once true it stays
+    /// true, because no inspector enters after the end. False: do something else and ask again.
+    #[inline(always)]
+    pub(crate) fn may_empty(&self) -> bool {
+        let w = self.load(Ordering::Acquire);
+        debug_assert_eq!(w & LIFE, DONE);
+        w & INSPECT == 0
+    }
+
+    /// DONE → FREE, by whoever was told to free the cell, after `may_empty`.
     pub(crate) fn free(&self) {
         self.0.store(0, Ordering::Release);
     }
