@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::suspend::{self, here};
 use super::worker::Worker;
 use crate::observe::{WaitKind, WaitReason};
-use crate::task::state::{CellFate, Joiner, Unpark};
+use crate::task::state::{CellFate, HandleDrop, Joiner, Unpark};
 use crate::task::{JoinResult, TaskRef, take_result};
 
 /// Waits for a task's result. Dropping it detaches the task.
@@ -98,12 +98,17 @@ impl Drop for Registered {
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
         let cell = self.task.cell();
-        match cell.state.drop_handle() {
-            CellFate::OtherFrees => {}
-            CellFate::CallerFrees => match Worker::current() {
+        let mut dropped = cell.state.drop_handle(false);
+        if dropped == HandleDrop::ResultFirst {
+            // SAFETY: the task has offered its result, so the payload belongs to this handle; `join` leaves it empty.
+            unsafe { super::slice::drop_payload(cell) };
+            dropped = cell.state.drop_handle(true);
+        }
+        if dropped == HandleDrop::Gone(CellFate::CallerFrees) {
+            match Worker::current() {
                 Some(w) => w.free_cell(cell),
                 None => super::runtime::free_outside(cell),
-            },
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
 
 use super::cell::{INLINE_WORDS, TaskCell};
+use super::state::Offer;
 
 const NOTHING: u8 = 0;
 const CLOSURE: u8 = 1;
@@ -72,12 +73,12 @@ unsafe fn run<F: FnOnce() -> T, T>(
     if let Err(payload) = &result {
         failed(&**payload);
     }
-    if cell.state.snapshot().has_handle() {
-        // SAFETY: the closure was taken, so the payload holds nothing.
-        unsafe { put(cell, result, RESULT) };
-    } else {
-        // Nobody will ask: the value is dropped here, on the task's stack, where its `Drop` may wait.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(result)));
+    // SAFETY: the closure was taken, so the payload holds nothing.
+    unsafe { put(cell, result, RESULT) };
+    if cell.state.offer_result() == Offer::NobodyAsks {
+        // The value is dropped here, on the task's stack, where its `Drop` may wait.
+        // SAFETY: without a handle the payload is still the task's, and holds what was just put there.
+        unsafe { drop_payload::<F, T>(cell) };
     }
 }
 

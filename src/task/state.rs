@@ -49,6 +49,8 @@ const RELEASED: u64 = 1 << 8;
 const USER_TOKEN: u64 = 1 << 9;
 /// Cancellation unwinds even through write guards.
 const NOW: u64 = 1 << 10;
+/// The task has left its result in the payload, which from now on belongs to the handle.
+const RESULT: u64 = 1 << 11;
 
 const ID_SHIFT: u32 = 16;
 
@@ -95,10 +97,6 @@ impl Snapshot {
     #[inline(always)]
     pub(crate) fn inspected(self) -> bool {
         self.0 & INSPECT != 0
-    }
-
-    pub(crate) fn has_handle(self) -> bool {
-        self.0 & HANDLE != 0
     }
 }
 
@@ -154,6 +152,26 @@ pub(crate) enum CellFate {
     CallerFrees,
     /// Somebody else will.
     OtherFrees,
+}
+
+/// Who is to drop the result that lies in the payload.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// The payload belongs to the handle now.
+    HandleOwns,
+    /// Nobody holds a handle: the task takes it back.
+    NobodyAsks,
+}
+
+/// What `drop_handle` did.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HandleDrop {
+    /// The task has left a result: the caller drops the payload, then comes back with `empty` set.
+    ResultFirst,
+    /// The handle is gone.
+    Gone(CellFate),
 }
 
 /// What `add_joiner` or `remove_joiner` found.
@@ -313,11 +331,22 @@ impl State {
         }
     }
 
-    /// The handle goes away.
-    pub(crate) fn drop_handle(&self) -> CellFate {
-        match self.change(|w| Some(w & !(HANDLE | JOINER))) {
-            Ok(was) if was & LIFE == DONE && was & RELEASED != 0 => CellFate::CallerFrees,
-            _ => CellFate::OtherFrees,
+    /// By the task itself, still on its stack, after it put its result into the payload. One transition decides with
+    /// `drop_handle` who drops it, so that a value is never dropped in the worker's loop, where its `Drop` could not
+    /// wait.
+    pub(crate) fn offer_result(&self) -> Offer {
+        match self.change(|w| (w & HANDLE != 0).then_some(w | RESULT)) {
+            Ok(_) => Offer::HandleOwns,
+            Err(_) => Offer::NobodyAsks,
+        }
+    }
+
+    /// The handle goes away. `empty`: the caller knows that the payload holds no result any more.
+    pub(crate) fn drop_handle(&self, empty: bool) -> HandleDrop {
+        match self.change(|w| (empty || w & RESULT == 0).then_some(w & !(HANDLE | JOINER))) {
+            Ok(was) if was & LIFE == DONE && was & RELEASED != 0 => HandleDrop::Gone(CellFate::CallerFrees),
+            Ok(_) => HandleDrop::Gone(CellFate::OtherFrees),
+            Err(_) => HandleDrop::ResultFirst,
         }
     }
 
