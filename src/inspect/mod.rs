@@ -10,6 +10,7 @@ pub(crate) mod condensed;
 mod frames;
 mod line;
 mod modules;
+mod stacks;
 mod symbols;
 mod walk;
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64", not(miri)))]
@@ -18,3 +19,4 @@ mod walk_tests;
 pub(crate) use frames::{install_overflow_frames, stack_text};
 pub(crate) use line::{Cursor, one};
 pub use line::{TaskState, TaskWhere, where_all, where_is};
+pub use stacks::{StackStats, stack_stats};

@@ -30,8 +30,6 @@ impl Worker {
             self.help_the_stuck();
             self.retry_stackless();
         }
-        // A burst keeps the pool; only rest trims it.
-        self.trim_at.set(now + self.periods.trim);
         let after = self.ticker.now();
         self.maintain_at.set(after + self.periods.maintain);
         after
@@ -206,13 +204,22 @@ impl Worker {
     }
 
     /// Gives one step's worth of idle memory back; whether there is more.
+    ///
+    /// What is idle is judged by the use of the stacks in the period before, not by whether the worker rests: a task
+    /// that wakes up now and then must not keep the memory of a burst.
     fn trim(&self) -> bool {
-        if self.stacks.borrow_mut().trim_step(WARM_STACKS) {
+        let mut stacks = self.stacks.borrow_mut();
+        if !self.trimming.replace(true) {
+            stacks.look_back(WARM_STACKS);
+        }
+        if stacks.trim_surplus(WARM_STACKS) {
             return true;
         }
+        self.trimming.set(false);
         self.magazine.borrow_mut().flush(super::registry());
         self.queue.trim();
-        self.trim_at.set(u64::MAX);
+        let again = stacks.has_idle_slab(WARM_STACKS);
+        self.trim_at.set(if again { self.ticker.now() + self.periods.trim } else { u64::MAX });
         false
     }
 

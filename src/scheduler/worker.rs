@@ -53,7 +53,10 @@ pub(crate) struct Worker {
     pub(super) poll_at: Cell<u64>,
     pub(super) load_at: Cell<u64>,
     pub(super) busy_then: Cell<u64>,
+    /// When stacks that lie unused are looked for; `u64::MAX` while there can be none.
     pub(super) trim_at: Cell<u64>,
+    /// Such stacks were found and are being given back, a step at every rest.
+    pub(super) trimming: Cell<bool>,
     /// Slices of other workers at the last look, for telling who is stuck.
     pub(super) others_slices: RefCell<Vec<u64>>,
     pub(super) ticker: clock::Ticker,
@@ -112,6 +115,7 @@ impl Worker {
             load_at: Cell::new(0),
             busy_then: Cell::new(0),
             trim_at: Cell::new(u64::MAX),
+            trimming: Cell::new(false),
             others_slices: RefCell::default(),
             ticker: clock::Ticker::new(),
             periods: Periods::new(),

@@ -86,6 +86,10 @@ struct Shelf {
     vacant: Vec<u32>,
     /// Free slots of all nodes, without the hot ones.
     free: usize,
+    /// The least that `free` was since the last look back.
+    least: usize,
+    /// Free slots that nobody needed between the last two looks back and that are still here.
+    surplus: usize,
 }
 
 /// The stacks of one worker. `Send`, so that it can be made before its thread, but not `Sync`.
@@ -107,6 +111,8 @@ impl StackPool {
                 idle: List::EMPTY,
                 vacant: Vec::new(),
                 free: 0,
+                least: 0,
+                surplus: 0,
             }),
             counters: PoolCounters::register(),
             _not_sync: PhantomData,
@@ -152,6 +158,26 @@ impl StackPool {
         self.shelves.iter_mut().any(|shelf| shelf.trim_step(keep))
     }
 
+    /// Ends a period: stacks that lay unused through all of it are what [`trim_surplus`](Self::trim_surplus) gives back.
+    /// All but the `keep` hottest stacks go to their slabs, where the next period can see whether anyone wants them.
+    pub(crate) fn look_back(&mut self, keep: usize) {
+        for shelf in &mut self.shelves {
+            shelf.surplus = shelf.least;
+            shelf.cool_down(keep);
+            shelf.least = shelf.free;
+        }
+    }
+
+    /// As [`trim_step`](Self::trim_step), within what the last look back found.
+    pub(crate) fn trim_surplus(&mut self, keep: usize) -> bool {
+        self.shelves.iter_mut().any(|shelf| shelf.surplus > 0 && shelf.retire_one(keep))
+    }
+
+    /// Whether a slab lies idle that a later look back may find to be surplus.
+    pub(crate) fn has_idle_slab(&self, keep: usize) -> bool {
+        self.shelves.iter().any(|shelf| shelf.spare(keep).is_some())
+    }
+
     /// Free stacks of a class held here.
     pub(crate) fn free(&self, class: ClassId) -> usize {
         let shelf = &self.shelves[class.index()];
@@ -175,6 +201,7 @@ impl Shelf {
             self.partial.unlink(&mut self.nodes, i);
         }
         self.free -= 1;
+        self.least = self.least.min(self.free);
         Ok(Stack::new(guard_low, class, i, slot))
     }
 
@@ -256,13 +283,22 @@ impl Shelf {
 
     fn trim_step(&mut self, keep: usize) -> bool {
         self.cool_down(keep);
+        self.retire_one(keep)
+    }
+
+    /// The idle slab unused for longest, if `keep` free stacks remain without it.
+    fn spare(&self, keep: usize) -> Option<u32> {
         let i = self.idle.tail;
-        if i == NONE || self.free + self.hot.len() < keep + usize::from(self.nodes[i as usize].slots) {
-            return false;
-        }
+        (i != NONE && self.free + self.hot.len() >= keep + usize::from(self.nodes[i as usize].slots)).then_some(i)
+    }
+
+    fn retire_one(&mut self, keep: usize) -> bool {
+        let Some(i) = self.spare(keep) else { return false };
         self.idle.unlink(&mut self.nodes, i);
         let node = &mut self.nodes[i as usize];
         self.free -= usize::from(node.slots);
+        self.surplus = self.surplus.saturating_sub(node.slots.into());
+        self.least = self.least.min(self.free);
         let slab = node.slab.take();
         // No handle matches a vacant node.
         (node.base, node.slots, node.free) = (0, 0, 0);
@@ -360,6 +396,30 @@ mod tests {
         pool.give(pinned);
         drop(pool);
         assert_eq!(region::committed(class), 0);
+    }
+
+    #[test]
+    fn only_what_nobody_needed_for_a_period_is_surplus() {
+        let (mut pool, class) = (StackPool::new(), class(512));
+        let slots = class.geometry().slots;
+        let wave = |pool: &mut StackPool, n: usize| {
+            let all: Vec<_> = (0..n).map(|_| pool.take(class).unwrap()).collect();
+            all.into_iter().for_each(|stack| pool.give(stack));
+        };
+        let trim = |pool: &mut StackPool| {
+            pool.look_back(0);
+            while pool.trim_surplus(0) {}
+        };
+        wave(&mut pool, 4 * slots);
+        trim(&mut pool);
+        assert_eq!(region::committed(class), 4 * slots, "used in this period");
+        wave(&mut pool, slots);
+        trim(&mut pool);
+        assert_eq!(region::committed(class), slots, "three slabs lay idle, one was used");
+        assert!(pool.has_idle_slab(0));
+        trim(&mut pool);
+        assert_eq!(region::committed(class), 0);
+        assert!(!pool.has_idle_slab(0));
     }
 
     #[test]
