@@ -28,13 +28,16 @@
 //!
 //! * [`run`], [`spawn`], [`JoinHandle`], [`yield_slice`], [`scope`]: tasks. A task that has started never changes its
 //!   thread, so `Rc`, `RefCell` and thread-locals may be held across waits.
-//! * [`net`], [`sync`], [`time`]: std's names; they park the task instead of blocking the worker.
-//! * [`timeout`], [`shield`], [`Task::cancel`]: limits around any code.
-//! * [`where_all`], [`backdoor`]: look inside.
+//! * [`net`], [`sync`], [`time`]: std's names; they park the task instead of blocking the worker, and on a plain thread
+//!   block that thread.
+//! * [`timeout`], [`shield`], [`Task::cancel`]: limits around any code (`docs/cancellation.md`).
+//! * [`where_all`], [`backdoor`]: look inside (`docs/backdoor.md`). Line numbers need `debug = 1` in the profile.
 //! * [`set_latency_warning`], [`set_panic_notifier`]: be told.
 //!
 //! Environment: `CORO_WORKERS` (threads), `CORO_STACK_KB` (default stack), `CORO_STACK_GUARDS` (`madvise` or
-//! `mprotect`), `CORO_MAX_TASKS`, `CORO_LATENCY_MS`, `CORO_BACKDOOR=off`.
+//! `mprotect`), `CORO_MAX_TASKS`, `CORO_LATENCY_MS`, `CORO_BACKDOOR=off`. `README.md` has the table, and what is not
+//! there yet: stacks of running tasks, name resolution off the worker, most of std's surface. How it works and why is
+//! told in `ARCHITECTURE.md`.
 
 mod context;
 mod observe;
@@ -76,4 +79,15 @@ pub fn print_stderr(text: impl AsRef<str>) {
 /// Writes `text` to stderr as it is; errors are swallowed.
 pub fn write_stderr(text: impl AsRef<str>) {
     sys::stderr::write(text.as_ref());
+}
+
+/// The code in the pages about the crate compiles and does what they say.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/cancellation.md")]
+    struct Cancellation;
+    #[doc = include_str!("../docs/backdoor.md")]
+    struct Backdoor;
 }
