@@ -2,6 +2,8 @@
 //!
 //! `#17 parked 3.2s "db writer" read fd 9 → 10.0.0.7:5432 [src/db.rs fetch|31] [src/main.rs serve|88]`
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 use std::fmt::Write as _;
 use std::os::fd::RawFd;

@@ -3,6 +3,8 @@
 //! Sockets are non-blocking underneath and registered with a worker's poll at the first wait there. On a plain thread
 //! they block that thread. First cut: streams and listeners; name resolution still blocks the worker that asks.
 
+#![forbid(unsafe_code)]
+
 mod accept;
 mod socket;
 mod tcp;

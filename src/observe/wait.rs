@@ -1,5 +1,7 @@
 //! Why a task is parked: a kind and one word of detail, resolved to text only when somebody asks.
 
+#![forbid(unsafe_code)]
+
 /// What a parked task waits for. The meaning of the detail word stands with each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -15,6 +15,8 @@
 //! signalled until the wait returns), so a kick between 3 and 4 is not lost. The compare-and-swap makes sure that one
 //! sleep is kicked once. `tests/loom-model` checks this file as it is.
 
+#![forbid(unsafe_code)]
+
 use crate::sys::atomic::{AtomicU32, Ordering, fence};
 
 const AWAKE: u32 = 0;

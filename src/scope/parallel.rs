@@ -1,5 +1,7 @@
 //! `in_parallel`: several closures at once, all results or every failure with its index.
 
+#![forbid(unsafe_code)]
+
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
