@@ -202,16 +202,27 @@ impl Worker {
     }
 }
 
+/// Drops what the payload holds, if anything.
+///
+/// # Safety
+/// The caller owns the payload: it holds the handle and the result was offered, or it owns the cell.
+pub(super) unsafe fn drop_payload(cell: &TaskCell) {
+    // SAFETY: the table was stored at spawn and stays until the cell is freed; the payload is the caller's.
+    unsafe {
+        if let Some(table) = *cell.vtable.get() {
+            (table.drop_payload)(cell);
+        }
+    }
+}
+
 /// Drops what a cell of an ended task still holds and marks it free.
 ///
 /// # Safety
 /// The caller owns the cell: DONE, released, no handle, and `may_empty` said so.
 pub(super) unsafe fn empty_cell(cell: &TaskCell) {
-    // SAFETY: by the caller's promise; the table was stored at spawn.
+    // SAFETY: by the caller's promise.
     unsafe {
-        if let Some(table) = *cell.vtable.get() {
-            (table.drop_payload)(cell);
-        }
+        drop_payload(cell);
         drop((*cell.label.get()).take());
         drop((*cell.joiner.get()).take());
     }

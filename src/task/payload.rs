@@ -73,9 +73,11 @@ unsafe fn run<F: FnOnce() -> T, T>(
     if let Err(payload) = &result {
         failed(&**payload);
     }
+    // Whoever drops it, a value without a destructor is dropped by doing nothing.
+    let trivial = result.is_ok() && !std::mem::needs_drop::<T>();
     // SAFETY: the closure was taken, so the payload holds nothing.
     unsafe { put(cell, result, RESULT) };
-    if cell.state.offer_result() == Offer::NobodyAsks {
+    if !trivial && cell.state.offer_result() == Offer::NobodyAsks {
         // The value is dropped here, on the task's stack, where its `Drop` may wait.
         // SAFETY: without a handle the payload is still the task's, and holds what was just put there.
         unsafe { drop_payload::<F, T>(cell) };
