@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -87,7 +88,10 @@ pub(crate) fn run(args: &Args, runtime: &Runtime) -> io::Result<()> {
     let ticker = Arc::new(Ticker::default());
     let ticking = ticker.clone();
     let ticks = runtime.spawn(move || ticking.run());
-    let path = std::env::temp_dir().join(format!("peer-coro-{}.bd", std::process::id()));
+    let directory = std::env::temp_dir().join(format!("peer-coro-{}", std::process::id()));
+    // The backdoor refuses a directory that others may write to.
+    std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
+    let path = directory.join("bd");
     let server = coro::backdoor::serve(&path)?;
     // The watch of the quiet begins after the burst of starts.
     std::thread::sleep(Duration::from_millis(500));
@@ -122,6 +126,7 @@ pub(crate) fn run(args: &Args, runtime: &Runtime) -> io::Result<()> {
     args.report(&case, "api_ms", ms(start.elapsed()));
 
     server.close();
+    std::fs::remove_dir(&directory)?;
     ticker.stop.store(true, Ordering::Relaxed);
     let _ = ticks.join();
     Ok(())
