@@ -53,8 +53,10 @@ pub(crate) struct Registry {
     depot: Mutex<Depot>,
 }
 
+/// The chunk around a cell. A reference to a cell may not be stretched to what lies beside it, hence the exposed
+/// pointer of `grow`.
 fn chunk_of(cell: *const TaskCell) -> *mut Chunk {
-    cell.map_addr(|a| a & !(CHUNK_BYTES - 1)).cast_mut().cast()
+    std::ptr::with_exposed_provenance_mut(cell.addr() & !(CHUNK_BYTES - 1))
 }
 
 impl Registry {
@@ -141,6 +143,8 @@ impl Registry {
             d.mapping_left = count;
         }
         let chunk = d.mapping.cast::<Chunk>();
+        // For `chunk_of`.
+        chunk.expose_provenance();
         // SAFETY: the mapping has room for `mapping_left` more chunks.
         d.mapping = unsafe { d.mapping.add(CHUNK_BYTES) };
         d.mapping_left -= 1;

@@ -1,0 +1,6 @@
+//! The shipped wait reasons.
+
+#[path = "../../../src/observe/wait.rs"]
+mod wait;
+
+pub(crate) use wait::{WaitKind, WaitReason};

@@ -1,0 +1,3 @@
+//! What the shipped files see as `crate::sys`.
+
+pub(crate) mod atomic;

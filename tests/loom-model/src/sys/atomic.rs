@@ -1,0 +1,88 @@
+//! Atomics over loom's.
+//!
+//! loom takes a SeqCst access for an acquire-release one and models sequential consistency through fences alone. Here a
+//! SeqCst access is therefore a full fence followed by the access, which is how compilers translate it for machines
+//! without such accesses. A fence also orders *weaker* accesses before it, which the language promises for a SeqCst
+//! access in part only; the protocols rely on the order among SeqCst accesses and on what acquire and release give.
+
+use std::fmt;
+
+pub(crate) use loom::sync::atomic::{Ordering, fence};
+
+fn order(o: Ordering) -> Ordering {
+    if o == Ordering::SeqCst {
+        fence(Ordering::SeqCst);
+    }
+    o
+}
+
+macro_rules! atomic {
+    ($name:ident, $inner:ty, $value:ty $(, $generic:ident)?) => {
+        pub(crate) struct $name$(<$generic>)?($inner);
+
+        impl$(<$generic>)? $name$(<$generic>)? {
+            pub(crate) fn new(v: $value) -> Self {
+                Self(<$inner>::new(v))
+            }
+
+            #[track_caller]
+            pub(crate) fn load(&self, o: Ordering) -> $value {
+                self.0.load(order(o))
+            }
+
+            #[track_caller]
+            pub(crate) fn store(&self, v: $value, o: Ordering) {
+                self.0.store(v, order(o));
+            }
+
+            #[track_caller]
+            pub(crate) fn swap(&self, v: $value, o: Ordering) -> $value {
+                self.0.swap(v, order(o))
+            }
+
+            #[track_caller]
+            pub(crate) fn compare_exchange(
+                &self,
+                was: $value,
+                new: $value,
+                o: Ordering,
+                failed: Ordering,
+            ) -> Result<$value, $value> {
+                self.0.compare_exchange(was, new, order(o), failed)
+            }
+
+            #[track_caller]
+            pub(crate) fn compare_exchange_weak(
+                &self,
+                was: $value,
+                new: $value,
+                o: Ordering,
+                failed: Ordering,
+            ) -> Result<$value, $value> {
+                self.0.compare_exchange_weak(was, new, order(o), failed)
+            }
+        }
+
+        impl$(<$generic>)? fmt::Debug for $name$(<$generic>)? {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    };
+}
+
+atomic!(AtomicU32, loom::sync::atomic::AtomicU32, u32);
+atomic!(AtomicU64, loom::sync::atomic::AtomicU64, u64);
+atomic!(AtomicBool, loom::sync::atomic::AtomicBool, bool);
+atomic!(AtomicPtr, loom::sync::atomic::AtomicPtr<T>, *mut T, T);
+
+impl AtomicU32 {
+    pub(crate) fn fetch_and(&self, v: u32, o: Ordering) -> u32 {
+        self.0.fetch_and(v, order(o))
+    }
+}
+
+/// As the runtime's: an exchange that is also a full fence.
+pub(crate) fn publish<T>(slot: &AtomicPtr<T>, value: *mut T) {
+    slot.swap(value, Ordering::SeqCst);
+}
