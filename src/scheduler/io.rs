@@ -176,10 +176,15 @@ fn spend(h: &Here) {
     }
 }
 
+/// Not inside `no_switch`, where a call that needs no wait is allowed; nor while the task unwinds, when the others would
+/// see std's `panicking()`.
 #[cold]
 fn give_way(h: &Here) {
-    h.local().io_streak.set(0);
-    h.yield_now();
+    let local = h.local();
+    local.io_streak.set(0);
+    if local.no_switch.get() == 0 && !std::thread::panicking() {
+        h.yield_now();
+    }
 }
 
 struct Linked<'a> {
