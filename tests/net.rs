@@ -1014,7 +1014,7 @@ fn a_storm_of_signals_changes_no_byte() {
                 writes.shutdown(Shutdown::Write).unwrap();
             };
             // Half of the conversations are on plain threads, where `ppoll` is what gets interrupted.
-            let ended: Box<dyn FnOnce()> = if id % 2 == 0 {
+            let ended: Box<dyn FnOnce()> = if id.is_multiple_of(2) {
                 let writer = coro::spawn(send);
                 Box::new(move || writer.join().unwrap())
             } else {

@@ -329,7 +329,7 @@ fn closures_and_results_are_dropped_exactly_once() {
         zero("a panicking task drops its closure");
         let a = one();
         let t = rt.spawn(move || std::panic::resume_unwind(Box::new(a)));
-        let payload: Box<dyn std::any::Any + Send> = t.join().map(|()| ()).unwrap_err();
+        let payload: Box<dyn std::any::Any + Send> = t.join().unwrap_err();
         assert_eq!(n.load(Ordering::SeqCst), 1);
         drop(payload);
         zero("a payload is dropped by whoever joined");

@@ -106,6 +106,7 @@ const C_RUNTIME: &[&str] = &["ld-linux", "ld-musl", "libc.", "libc-", "libpthrea
 const STD_CRATES: &[&str] = &["std", "core", "alloc"];
 
 /// Runtime-internal: dropped wherever folding finds it, but for the one frame next to user code.
+#[cfg(test)]
 pub(crate) fn is_internal(frame: &Frame) -> bool {
     matches!(classify(frame), Class::Machinery | Class::Glue)
 }

@@ -222,7 +222,13 @@ fn view(c: &mut Captured, cell: &TaskCell) -> TaskWhere {
 pub fn where_all() -> Vec<TaskWhere> {
     let mut c = Captured::new();
     frames().refresh();
-    scheduler::all_cells().filter_map(|cell| c.capture(cell, None).then(|| view(&mut c, cell))).collect()
+    let mut all = Vec::new();
+    for cell in scheduler::all_cells() {
+        if c.capture(cell, None) {
+            all.push(view(&mut c, cell));
+        }
+    }
+    all
 }
 
 /// One task by id; `None` if it has ended.

@@ -19,10 +19,8 @@ impl Worker {
         let shared = self.shared;
         publish(&shared.current, ptr::from_ref(cell).cast_mut());
         let word = cell.state.resume_check();
-        if word.inspected() || word.life() == Life::Unstarted {
-            if !self.admit(cell, word, now) {
-                return self.ticker.now();
-            }
+        if (word.inspected() || word.life() == Life::Unstarted) && !self.admit(cell, word, now) {
+            return self.ticker.now();
         }
 
         shared.slice_start.store(now, Ordering::Relaxed);

@@ -369,13 +369,9 @@ impl Worker {
         let theirs = other.recent_load(now, stale);
         let count = |s: &super::shared::Shared| s.live.load(Ordering::Relaxed) + s.fresh.len();
         let (my_count, their_count) = (count(self.shared), count(other));
-        if mine > theirs + LOAD_MATTERS && their_count < 2 * my_count + LOCAL_SLACK {
-            other
-        } else if my_count > their_count + LOCAL_SLACK + their_count / 32 && theirs <= mine + LOAD_MATTERS {
-            other
-        } else {
-            self.shared
-        }
+        let busier = mine > theirs + LOAD_MATTERS && their_count < 2 * my_count + LOCAL_SLACK;
+        let fuller = my_count > their_count + LOCAL_SLACK + their_count / 32 && theirs <= mine + LOAD_MATTERS;
+        if busier || fuller { other } else { self.shared }
     }
 
     /// Publishes a task that stays on this worker.

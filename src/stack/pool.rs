@@ -179,6 +179,7 @@ impl StackPool {
     }
 
     /// Free stacks of a class held here.
+    #[cfg(test)]
     pub(crate) fn free(&self, class: ClassId) -> usize {
         let shelf = &self.shelves[class.index()];
         shelf.free + shelf.hot.len()

@@ -46,8 +46,6 @@ impl PoolCounters {
 /// Figures of one class.
 #[derive(Clone, Debug)]
 pub(crate) struct ClassStats {
-    /// The class.
-    pub(crate) class: ClassId,
     /// Slots in slabs that workers hold.
     pub(crate) committed: usize,
     /// Stacks that tasks hold.
@@ -77,7 +75,6 @@ pub(crate) fn stats() -> io::Result<StackStats> {
         pools.iter().filter_map(Weak::upgrade).collect()
     };
     let classes = ClassId::all().map(|class| ClassStats {
-        class,
         committed: region::committed(class),
         in_use: pools.iter().map(|pool| pool.in_use[class.index()].load(Ordering::Relaxed)).sum(),
         promised: credit::promised(class),

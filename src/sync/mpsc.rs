@@ -201,7 +201,7 @@ impl<T> Drop for Queued<'_, T> {
         let passed_on = {
             let mut inner = self.channel.lock();
             let linked = self.waiter.is_linked();
-            let pass = match self.line {
+            match self.line {
                 Line::Senders if linked => {
                     inner.senders_waiting.remove(self.waiter);
                     None
@@ -226,8 +226,7 @@ impl<T> Drop for Queued<'_, T> {
                     }
                 }
                 _ => None,
-            };
-            pass
+            }
         };
         drop(taken_back);
         if let Some(w) = passed_on {

@@ -18,12 +18,17 @@ const RESULT: u8 = 2;
 /// What a join gives: the value, or what the task unwound with.
 pub(crate) type JoinResult<T> = Result<T, Box<dyn Any + Send + 'static>>;
 
+/// What a task unwound with.
+pub(crate) type Payload = Box<dyn Any + Send + 'static>;
+/// Told of the payload of a task that failed.
+pub(crate) type Failed<'a> = dyn Fn(&(dyn Any + Send)) + 'a;
+
 /// What the runtime does with a closure and result whose types it does not know.
 #[derive(Debug)]
 pub(crate) struct VTable {
     /// Runs the closure (or, when the second argument is set, drops it and stores that payload as the failure) and
     /// stores the result. On the task's own stack. Returns what the notifier needs to know of a panic.
-    pub(crate) run: unsafe fn(&TaskCell, Option<Box<dyn Any + Send>>, &dyn Fn(&(dyn Any + Send))),
+    pub(crate) run: unsafe fn(&TaskCell, Option<Payload>, &Failed<'_>),
     /// Drops whatever the payload holds.
     pub(crate) drop_payload: unsafe fn(&TaskCell),
 }
@@ -56,11 +61,7 @@ unsafe fn get<V>(cell: &TaskCell) -> V {
     unsafe { if fits::<V>() { slot.cast::<V>().read() } else { *Box::from_raw(slot.cast::<*mut V>().read()) } }
 }
 
-unsafe fn run<F: FnOnce() -> T, T>(
-    cell: &TaskCell,
-    instead: Option<Box<dyn Any + Send>>,
-    failed: &dyn Fn(&(dyn Any + Send)),
-) {
+unsafe fn run<F: FnOnce() -> T, T>(cell: &TaskCell, instead: Option<Payload>, failed: &Failed<'_>) {
     // SAFETY: the task owns its payload from `start` on and the closure was stored at spawn.
     let f: F = unsafe { get(cell) };
     let result: JoinResult<T> = match instead {
