@@ -279,12 +279,14 @@ fn worker_thread(shared: &'static Shared, runtime: Arc<Inner>, poller: Poller) {
     shared.thread.store(crate::sys::thread_id(), Ordering::Relaxed);
     let alternate = stack::AltStack::install();
     // Leaked on purpose until the loop has ended: parked stacks and other threads hold references to it.
-    let worker: &'static Worker = Box::leak(Box::new(Worker::new(shared, runtime, poller)));
+    let place = Box::into_raw(Box::new(Worker::new(shared, runtime, poller)));
+    // SAFETY: freed below, when nothing refers to it any more.
+    let worker: &'static Worker = unsafe { &*place };
     let _ = worker.run();
     shared.set_poll(None);
     shared.gone.store(true, Ordering::Release);
     // SAFETY: the loop has ended without live tasks, so nothing refers to the worker any more.
-    let worker = unsafe { Box::from_raw(std::ptr::from_ref(worker).cast_mut()) };
+    let worker = unsafe { Box::from_raw(place) };
     worker.magazine.borrow_mut().flush(super::registry());
     worker.return_all_credits();
     drop(worker);

@@ -219,10 +219,11 @@ impl State {
         Snapshot(self.load(Ordering::Acquire))
     }
 
-    /// One place does the compare-and-swap: applies `next` until it lands or declines.
+    /// One place does the compare-and-swap: applies `next` until it lands or declines. A decline tells something as well
+    /// ("the task has ended", "the result is there"), hence the acquire of the first look.
     #[inline(always)]
     fn change(&self, next: impl Fn(u64) -> Option<u64>) -> Result<u64, u64> {
-        let mut now = self.load(Ordering::Relaxed);
+        let mut now = self.load(Ordering::Acquire);
         while let Some(new) = next(now) {
             match self.0.compare_exchange_weak(now, new, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return Ok(now),

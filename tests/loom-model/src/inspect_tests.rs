@@ -97,7 +97,12 @@ impl World {
                 }
             }
             Outcome::Ended => {
+                // `settle_end`: the stack goes back to the pool, where another task may take it.
+                // SAFETY: loom checks.
+                self.cell.stack.with_mut(|s| unsafe { *s = 0 });
                 assert_eq!(self.cell.state.finish(), Finish::Free);
+                // The next task is published, here none, before or after the cell is freed.
+                self.current.store(ptr::null_mut(), Ordering::Release);
                 self.free();
             }
         }

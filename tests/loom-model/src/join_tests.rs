@@ -8,7 +8,7 @@ use loom::sync::{Arc, Notify};
 use loom::thread;
 
 use crate::model::check;
-use crate::shipped::state::{CellFate, Finish, Joiner, Start, State};
+use crate::shipped::state::{CellFate, Finish, HandleDrop, Joiner, Offer, Start, State};
 use crate::sys::atomic::Ordering;
 
 /// The task's result; counts its drops outside the model.
@@ -60,11 +60,10 @@ impl Cell {
     /// `payload::run` and `Worker::settle_end`.
     fn finish(&self) {
         let value = Value(self.drops.clone());
-        if self.state.snapshot().has_handle() {
-            // SAFETY: loom checks.
-            self.payload.with_mut(|p| unsafe { *p = Some(value) });
-        } else {
-            drop(value);
+        // SAFETY: loom checks.
+        self.payload.with_mut(|p| unsafe { *p = Some(value) });
+        if self.state.offer_result() == Offer::NobodyAsks {
+            drop(self.take_payload());
         }
         match self.state.finish() {
             Finish::HandleOwns => {}
@@ -84,13 +83,13 @@ impl Cell {
     /// `slice::empty_cell`.
     fn free(&self) {
         assert!(self.state.may_empty());
-        drop(self.take_payload());
+        assert!(self.take_payload().is_none(), "a result with a destructor is dropped before, where it may wait");
         drop(self.take_joiner());
         self.state.free();
         self.frees.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One turn of `JoinHandle::wait_done`; `wait` stands for `suspend::wait`.
+    /// One turn of `JoinHandle::wait_done`; `wait` stands for `suspend::wait`. `Done` ends the loop without another look.
     fn wait_turn(&self, unparker: &Arc<Notify>, wait: impl FnOnce()) -> Joiner {
         // SAFETY: loom checks.
         self.joiner.with_mut(|j| unsafe { *j = Some(unparker.clone()) });
@@ -99,20 +98,27 @@ impl Cell {
         }
         wait();
         // `Registered::drop`
-        self.state.remove_joiner()
+        let _ = self.state.remove_joiner();
+        Joiner::Changed
     }
 
     fn wait_done(&self, unparker: &Arc<Notify>) {
         while !self.state.is_done() {
-            let _ = self.wait_turn(unparker, || unparker.wait());
+            if self.wait_turn(unparker, || unparker.wait()) == Joiner::Done {
+                break;
+            }
         }
     }
 
     /// `JoinHandle::drop`.
     fn drop_handle(&self) {
-        match self.state.drop_handle() {
-            CellFate::OtherFrees => {}
-            CellFate::CallerFrees => self.free(),
+        let mut dropped = self.state.drop_handle(false);
+        if dropped == HandleDrop::ResultFirst {
+            drop(self.take_payload());
+            dropped = self.state.drop_handle(true);
+        }
+        if dropped == HandleDrop::Gone(CellFate::CallerFrees) {
+            self.free();
         }
     }
 

@@ -1,17 +1,30 @@
 //! Atomics over loom's.
 //!
 //! loom takes a SeqCst access for an acquire-release one and models sequential consistency through fences alone. Here a
-//! SeqCst access is therefore a full fence followed by the access, which is how compilers translate it for machines
-//! without such accesses. A fence also orders *weaker* accesses before it, which the language promises for a SeqCst
-//! access in part only; the protocols rely on the order among SeqCst accesses and on what acquire and release give.
+//! SeqCst load that follows a SeqCst store or exchange of the same thread is preceded by a full fence. That is the order
+//! which the protocols rely on ("publish, then look"), and no more: a weaker store or a weaker load is not ordered by
+//! it, as it would not be by the language.
 
+use std::cell::Cell;
 use std::fmt;
 
 pub(crate) use loom::sync::atomic::{Ordering, fence};
 
-fn order(o: Ordering) -> Ordering {
-    if o == Ordering::SeqCst {
+loom::thread_local! {
+    /// Whether this thread has made a SeqCst store since its last fence.
+    static STORED: Cell<bool> = Cell::new(false);
+}
+
+fn load(o: Ordering) -> Ordering {
+    if o == Ordering::SeqCst && STORED.with(|s| s.replace(false)) {
         fence(Ordering::SeqCst);
+    }
+    o
+}
+
+fn store(o: Ordering) -> Ordering {
+    if o == Ordering::SeqCst {
+        STORED.with(|s| s.set(true));
     }
     o
 }
@@ -27,17 +40,17 @@ macro_rules! atomic {
 
             #[track_caller]
             pub(crate) fn load(&self, o: Ordering) -> $value {
-                self.0.load(order(o))
+                self.0.load(load(o))
             }
 
             #[track_caller]
             pub(crate) fn store(&self, v: $value, o: Ordering) {
-                self.0.store(v, order(o));
+                self.0.store(v, store(o));
             }
 
             #[track_caller]
             pub(crate) fn swap(&self, v: $value, o: Ordering) -> $value {
-                self.0.swap(v, order(o))
+                self.0.swap(v, store(o))
             }
 
             #[track_caller]
@@ -48,7 +61,7 @@ macro_rules! atomic {
                 o: Ordering,
                 failed: Ordering,
             ) -> Result<$value, $value> {
-                self.0.compare_exchange(was, new, order(o), failed)
+                self.0.compare_exchange(was, new, store(o), failed)
             }
 
             #[track_caller]
@@ -59,7 +72,7 @@ macro_rules! atomic {
                 o: Ordering,
                 failed: Ordering,
             ) -> Result<$value, $value> {
-                self.0.compare_exchange_weak(was, new, order(o), failed)
+                self.0.compare_exchange_weak(was, new, store(o), failed)
             }
         }
 
@@ -78,7 +91,7 @@ atomic!(AtomicPtr, loom::sync::atomic::AtomicPtr<T>, *mut T, T);
 
 impl AtomicU32 {
     pub(crate) fn fetch_and(&self, v: u32, o: Ordering) -> u32 {
-        self.0.fetch_and(v, order(o))
+        self.0.fetch_and(v, store(o))
     }
 }
 
