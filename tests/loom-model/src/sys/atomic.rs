@@ -11,7 +11,7 @@ use std::fmt;
 pub(crate) use loom::sync::atomic::{Ordering, fence};
 
 loom::thread_local! {
-    /// Whether this thread has made a SeqCst store since its last fence.
+    /// Whether this thread's last store was a SeqCst one, and no fence came since.
     static STORED: Cell<bool> = Cell::new(false);
 }
 
@@ -23,9 +23,8 @@ fn load(o: Ordering) -> Ordering {
 }
 
 fn store(o: Ordering) -> Ordering {
-    if o == Ordering::SeqCst {
-        STORED.with(|s| s.set(true));
-    }
+    // A fence before the next load would order a weaker store as well; better none than one too many.
+    STORED.with(|s| s.set(o == Ordering::SeqCst));
     o
 }
 
