@@ -182,7 +182,7 @@ fn spend(h: &Here) {
 fn give_way(h: &Here) {
     let local = h.local();
     local.io_streak.set(0);
-    if local.no_switch.get() == 0 && !std::thread::panicking() {
+    if local.no_switch.get() == 0 && !h.unwinding() {
         h.yield_now();
     }
 }
@@ -206,7 +206,7 @@ impl Drop for Linked<'_> {
 }
 
 fn wait_ready(h: &Here, id: RegistrationId, d: Direction, reason: WaitReason) -> io::Result<()> {
-    if std::thread::panicking() {
+    if h.unwinding() {
         return wait_unwinding(h, reason, d);
     }
     let waiter = IoWaiter::new(h.task());

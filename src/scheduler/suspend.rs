@@ -105,7 +105,7 @@ impl Here {
         self.cell.set_wait(reason);
         let local = self.local();
         local.io_streak.set(0);
-        if std::thread::panicking() {
+        if self.unwinding() {
             return self.park_unwinding();
         }
         self.suspend(Outcome::Parked);
@@ -125,6 +125,27 @@ impl Here {
         depth.set(depth.get() + 1);
         self.suspend(Outcome::Parked);
         depth.set(depth.get() - 1);
+        if depth.get() == 0 {
+            self.worker.deliver_deferred();
+        }
+    }
+
+    /// Whether *this task* unwinds. std's answer is per thread and also true while another task of the worker waits
+    /// in the middle of its unwinding.
+    #[inline(always)]
+    pub(crate) fn unwinding(&self) -> bool {
+        std::thread::panicking()
+            && (self.worker.suspended_unwinding.get() == 0 || self.local().waits_unwinding.get() > 0)
+    }
+
+    /// An interrupt that is due cannot be raised because some other task of this worker waits while it unwinds: a
+    /// second unwind that begins in a destructor would abort, and std cannot say whose the first one is. The task is
+    /// woken again as soon as no such wait is left.
+    #[cold]
+    fn defer_interrupt(&self) {
+        if !self.unwinding() && !self.local().interrupt_deferred.replace(true) {
+            self.worker.deferred.borrow_mut().push(self.task());
+        }
     }
 
     fn describe(&self) -> String {
@@ -155,6 +176,14 @@ impl Here {
         self.pending().is_some()
     }
 
+    /// Whether [`checkpoint_wait`](Here::checkpoint_wait) would unwind now: for waits that must first take back what
+    /// they offered.
+    pub(crate) fn would_unwind(&self) -> bool {
+        !std::thread::panicking()
+            && !cfg!(panic = "abort")
+            && self.pending().is_some_and(|(_, word)| self.local().write_guards.get() == 0 || word.cancel_now())
+    }
+
     /// Unwinds if an interrupt is due.
     #[inline(always)]
     pub(crate) fn checkpoint_wait(&self) {
@@ -175,7 +204,7 @@ impl Here {
     #[cold]
     #[inline(never)]
     fn io_interrupt(&self, interrupt: Interrupt, word: Snapshot) -> io::Result<()> {
-        if std::thread::panicking() {
+        if self.unwinding() {
             return Ok(());
         }
         let given = match interrupt {
@@ -196,8 +225,17 @@ impl Here {
     #[inline(never)]
     fn raise(&self, interrupt: Interrupt, word: Snapshot) {
         let local = self.local();
-        if std::thread::panicking() || (local.write_guards.get() > 0 && !word.cancel_now()) || cfg!(panic = "abort") {
+        if (local.write_guards.get() > 0 && !word.cancel_now()) || cfg!(panic = "abort") {
             return;
+        }
+        if std::thread::panicking() {
+            return self.defer_interrupt();
+        }
+        let raises = local.raises.get().saturating_add(1);
+        local.raises.set(raises);
+        if raises > SWALLOWS_REPORTED && local.no_switch.get() == 0 {
+            // Somebody may be catching this in a loop: such a loop must not keep the worker from everybody else.
+            self.suspend(Outcome::Yielded);
         }
         match interrupt {
             Interrupt::Cancel => {
@@ -309,7 +347,7 @@ pub fn yield_slice() {
     match here() {
         Some(h) => {
             h.checkpoint_wait();
-            if std::thread::panicking() {
+            if h.unwinding() {
                 return;
             }
             h.local().io_streak.set(0);
@@ -341,7 +379,7 @@ pub(crate) fn sleep_until(deadline: Instant) {
         std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
         return;
     };
-    if std::thread::panicking() {
+    if h.unwinding() {
         block_while_unwinding(&h, deadline.saturating_duration_since(Instant::now()));
         return;
     }
@@ -534,14 +572,24 @@ pub fn is_cancelled() -> bool {
     here().is_some_and(|h| h.cell.state.snapshot().cancel_requested())
 }
 
-/// Whether *this task* unwinds. std's answer is per thread and also true while another task of the worker waits in
-/// the middle of its unwinding.
+/// Whether the calling task or plain thread unwinds.
 pub(crate) fn unwinding() -> bool {
-    if !std::thread::panicking() {
-        return false;
-    }
-    match here() {
-        Some(h) if h.worker.suspended_unwinding.get() > 0 => h.local().waits_unwinding.get() > 0,
-        _ => true,
+    std::thread::panicking() && here().is_none_or(|h| h.unwinding())
+}
+
+impl Worker {
+    /// Wakes the tasks whose interrupts could not be raised, so that they look again.
+    #[cold]
+    fn deliver_deferred(&self) {
+        for task in std::mem::take(&mut *self.deferred.borrow_mut()) {
+            let cell = task.cell();
+            let local = cell.local.load(Ordering::Relaxed);
+            if cell.state.snapshot().id() == task.id() && !local.is_null() {
+                // SAFETY: a started task of this worker that is not running; its first frame lives until its end,
+                // which clears the pointer.
+                unsafe { (*local).interrupt_deferred.set(false) };
+                self.unpark_own(task);
+            }
+        }
     }
 }

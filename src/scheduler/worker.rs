@@ -19,7 +19,7 @@ use crate::context::sanitizer::Fiber;
 use crate::reactor::{Poller, Reactor};
 use crate::stack::{ClassId, StackPool};
 use crate::sys::{clock, current};
-use crate::task::{Magazine, TaskCell};
+use crate::task::{Magazine, TaskCell, TaskRef};
 use crate::timer::Wheel;
 
 /// Why a task gave the worker back.
@@ -75,6 +75,8 @@ pub(crate) struct Worker {
     pub(super) last_id: Cell<u64>,
     /// Tasks of this worker that wait while they unwind.
     pub(crate) suspended_unwinding: Cell<u32>,
+    /// Tasks whose interrupts wait for the end of such waits.
+    pub(super) deferred: RefCell<Vec<TaskRef>>,
 }
 
 /// The loop's periods, in ticks.
@@ -130,6 +132,7 @@ impl Worker {
             next_id: Cell::new(0),
             last_id: Cell::new(0),
             suspended_unwinding: Cell::new(0),
+            deferred: RefCell::default(),
         }
     }
 

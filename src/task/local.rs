@@ -41,6 +41,10 @@ pub(crate) struct TaskLocal {
     pub(crate) write_guards: Cell<u32>,
     /// One I/O call has returned the cancellation as an error.
     pub(crate) cancel_error_given: Cell<bool>,
+    /// How often any interrupt was raised as an unwind.
+    pub(crate) raises: Cell<u32>,
+    /// An interrupt waits until no other task of the worker waits in the middle of its unwinding.
+    pub(crate) interrupt_deferred: Cell<bool>,
     /// How often cancellation was raised as an unwind.
     pub(crate) cancels_raised: Cell<u32>,
     /// I/O calls that succeeded without a wait since the last wait.
@@ -64,6 +68,8 @@ impl TaskLocal {
             shields: Cell::new(0),
             write_guards: Cell::new(0),
             cancel_error_given: Cell::new(false),
+            raises: Cell::new(0),
+            interrupt_deferred: Cell::new(false),
             cancels_raised: Cell::new(0),
             io_streak: Cell::new(0),
             waits_unwinding: Cell::new(0),
