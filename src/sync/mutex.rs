@@ -336,7 +336,8 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
         }
         if let Some(h) = here() {
             let guards = &h.local().write_guards;
-            guards.set(guards.get() - 1);
+            // A guard of one task may have been passed to another one of the same worker, which never counted it.
+            guards.set(guards.get().saturating_sub(1));
             self.lock.raw.owner.store(0, Ordering::Relaxed);
         }
         self.lock.raw.unlock();
