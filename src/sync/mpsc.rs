@@ -13,6 +13,7 @@ pub use std::sync::mpsc::{RecvError, SendError, TryRecvError, TrySendError};
 
 use super::waiters::{Taken, WaitList, Waiter};
 use crate::observe::{WaitKind, WaitReason};
+use crate::scheduler::suspend::{self, here};
 
 #[derive(Debug)]
 struct Inner<T> {
@@ -114,9 +115,42 @@ impl<T> Channel<T> {
             unsafe { inner.handing_over.push_back(waiter) };
             drop(inner);
             let queued = Queued { channel: self, waiter, line: Line::HandingOver(turn), over: Cell::new(false) };
-            waiter.wait(self.reason(WaitKind::Send));
+            while !waiter.notified() {
+                let Some(h) = here() else {
+                    suspend::wait(self.reason(WaitKind::Send));
+                    continue;
+                };
+                if h.would_unwind() && !self.withdraw(turn, waiter) {
+                    // It was taken first: the send has happened, and the interrupt waits for the next wait.
+                    queued.over.set(true);
+                    return Ok(());
+                }
+                h.checkpoint_wait();
+                h.park(self.reason(WaitKind::Send));
+            }
             queued.over.set(true);
         }
+    }
+
+    /// Takes the message of a rendezvous back unless it was received; whether it did. The sender is in no line then.
+    fn withdraw(&self, turn: u64, waiter: &Waiter) -> bool {
+        let mut inner = self.lock();
+        if waiter.is_linked() {
+            inner.handing_over.remove(waiter);
+        }
+        if inner.taken >= turn {
+            return false;
+        }
+        // The queue of a rendezvous holds one message at most.
+        let taken_back = inner.queue.pop_front();
+        inner.taken = turn;
+        let next = inner.senders_waiting.take_first();
+        drop(inner);
+        if let Some(w) = next {
+            w.wake();
+        }
+        drop(taken_back);
+        true
     }
 
     fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
@@ -197,7 +231,10 @@ impl<T> Drop for Queued<'_, T> {
         if self.over.get() {
             return;
         }
-        let mut taken_back = None;
+        if let Line::HandingOver(turn) = self.line {
+            self.channel.withdraw(turn, self.waiter);
+            return;
+        }
         let passed_on = {
             let mut inner = self.channel.lock();
             let linked = self.waiter.is_linked();
@@ -212,23 +249,9 @@ impl<T> Drop for Queued<'_, T> {
                     None
                 }
                 Line::Receivers if !inner.queue.is_empty() => inner.receivers_waiting.take_first(),
-                Line::HandingOver(turn) => {
-                    if linked {
-                        inner.handing_over.remove(self.waiter);
-                    }
-                    if inner.taken < turn {
-                        // Not taken: the send did not happen. The queue of a rendezvous holds one message at most.
-                        taken_back = inner.queue.pop_front();
-                        inner.taken = turn;
-                        inner.senders_waiting.take_first()
-                    } else {
-                        None
-                    }
-                }
                 _ => None,
             }
         };
-        drop(taken_back);
         if let Some(w) = passed_on {
             w.wake();
         }
@@ -274,11 +297,13 @@ macro_rules! sender {
             fn drop(&mut self) {
                 let mut inner = self.channel.lock();
                 inner.senders -= 1;
-                let wake = if inner.senders == 0 { inner.receivers_waiting.take_first() } else { None };
-                drop(inner);
-                if let Some(w) = wake {
-                    w.wake();
+                // All of them: tasks of one worker may share the receiver through an `Rc`.
+                let mut wake = Vec::new();
+                if inner.senders == 0 {
+                    wake.extend(std::iter::from_fn(|| inner.receivers_waiting.take_first()));
                 }
+                drop(inner);
+                wake.into_iter().for_each(Taken::wake);
             }
         }
 
