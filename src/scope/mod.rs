@@ -199,15 +199,23 @@ where
     };
     let result = panic::catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let interrupted = matches!(&result, Err(p) if suspend::is_interrupt(&**p));
-    wait_for_children(&scope.shared, interrupted);
+    let interrupted = wait_for_children(&scope.shared, interrupted);
     match result {
         Err(payload) => panic::resume_unwind(payload),
         Ok(_) if scope.shared.panicked.load(Ordering::Relaxed) => panic!("a scoped task panicked"),
+        Ok(value) if interrupted => {
+            // The children were cancelled, so the value may be half made.
+            if let Some(h) = here() {
+                h.checkpoint_wait();
+            }
+            value
+        }
         Ok(value) => value,
     }
 }
 
-fn wait_for_children(shared: &Shared, mut forwarded: bool) {
+/// Whether an interrupt was forwarded to the children.
+fn wait_for_children(shared: &Shared, mut forwarded: bool) -> bool {
     let forward = || {
         for c in &*shared.children.lock().unwrap_or_else(PoisonError::into_inner) {
             c.cancel();
@@ -223,4 +231,5 @@ fn wait_for_children(shared: &Shared, mut forwarded: bool) {
         }
         suspend::wait_shielded(WaitReason::new(WaitKind::Scope, shared.running.load(Ordering::Relaxed) as u64));
     }
+    forwarded
 }
