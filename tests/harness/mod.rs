@@ -62,7 +62,8 @@ pub(crate) fn case() -> Option<String> {
 pub(crate) fn command(case: &str) -> Command {
     let mut c = Command::new(std::env::current_exe().expect("a test program has a path"));
     c.args(["--exact", "child_process", "--ignored", "--nocapture", "--test-threads=1"]);
-    c.env(CASE, case).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Two, whatever the machine has: some cases put a task on the other worker.
+    c.env(CASE, case).env("CORO_WORKERS", "2").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     c
 }
 
