@@ -42,27 +42,24 @@ impl<S: AsRawFd> Socket<S> {
         self.source.keep_ready(d);
     }
 
-    fn after_read(&self, n: usize, room: usize) -> usize {
-        if self.drained_by_short_read && n > 0 && n < room {
-            self.source.short_read();
-        }
-        n
+    fn run_read(&self, room: usize, op: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        let short = |n: &usize| self.drained_by_short_read && *n > 0 && *n < room;
+        self.source.run_draining(Direction::Read, WaitKind::Read, op, short)
     }
 
     pub(super) fn read(&self, buf: &mut [u8]) -> io::Result<usize>
     where
         for<'a> &'a S: Read,
     {
-        let n = self.source.run(Direction::Read, WaitKind::Read, || self.get().read(buf))?;
-        Ok(self.after_read(n, buf.len()))
+        self.run_read(buf.len(), || self.get().read(buf))
     }
 
     pub(super) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize>
     where
         for<'a> &'a S: Read,
     {
-        let n = self.source.run(Direction::Read, WaitKind::Read, || self.get().read_vectored(bufs))?;
-        Ok(self.after_read(n, bufs.iter().map(|b| b.len()).sum()))
+        let room = bufs.iter().map(|b| b.len()).sum();
+        self.run_read(room, || self.get().read_vectored(bufs))
     }
 
     pub(super) fn write(&self, buf: &[u8]) -> io::Result<usize>

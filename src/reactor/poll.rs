@@ -50,6 +50,9 @@ impl Poller {
 
     pub(crate) fn register(&self, fd: RawFd, token: usize) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
+        // Urgent data ends a read short though more may lie behind it: it counts as an end for the short-read rule.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let interest = interest | Interest::PRIORITY;
         self.poll.registry().register(&mut SourceFd(&fd), Token(token), interest)
     }
 

@@ -84,23 +84,27 @@ impl Source {
         }
     }
 
-    /// A read on a stream socket that is known to be TCP gave less than there was room for: nothing is left, unless
-    /// an end or error was ever seen.
-    #[inline]
-    pub(crate) fn short_read(&self) {
-        if let Some(h) = here()
-            && let Some(id) = self.registration(h.worker)
-        {
-            h.worker.reactor.borrow_mut().clear_after_short_read(id);
-        }
-    }
-
     /// Calls `op` until it does something else than "would block", waiting in between.
     ///
     /// # Errors
     /// What `op` returns, but for `WouldBlock` and `Interrupted`; the first interrupt of the task (see `suspend`).
     #[inline]
-    pub(crate) fn run<T>(&self, d: Direction, kind: WaitKind, mut op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    pub(crate) fn run<T>(&self, d: Direction, kind: WaitKind, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.run_draining(d, kind, op, |_| false)
+    }
+
+    /// As [`run`](Source::run); where `drained` says of a result that nothing is left, readiness is taken back, unless an
+    /// end or error was ever seen on the descriptor.
+    ///
+    /// That must happen before anything can switch: an edge that comes between the call and the clearing would be lost.
+    #[inline]
+    pub(crate) fn run_draining<T>(
+        &self,
+        d: Direction,
+        kind: WaitKind,
+        mut op: impl FnMut() -> io::Result<T>,
+        drained: impl Fn(&T) -> bool,
+    ) -> io::Result<T> {
         let Some(h) = here() else { return self.run_on_thread(d, op) };
         h.checkpoint_io()?;
         let mut id = self.registration(h.worker);
@@ -117,6 +121,9 @@ impl Source {
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                     result => {
                         if let Some(id) = id {
+                            if result.as_ref().is_ok_and(&drained) {
+                                h.worker.reactor.borrow_mut().clear_after_short_read(id);
+                            }
                             pass_on(&h, id, d);
                         }
                         if !waited {
