@@ -159,8 +159,21 @@ impl Reactor {
         }
     }
 
-    pub(crate) fn is_ready(&mut self, id: RegistrationId, d: Direction) -> bool {
-        self.get(id).is_some_and(|r| r.side(d).ready)
+    /// Whether the direction is ready and nobody waits for it.
+    #[inline]
+    pub(crate) fn is_free(&mut self, id: RegistrationId, d: Direction) -> bool {
+        self.get(id).is_some_and(|r| {
+            let s = r.side(d);
+            s.ready && s.first.is_null()
+        })
+    }
+
+    /// Whether the direction is ready and the waiter is the first in its queue.
+    pub(crate) fn is_turn(&mut self, id: RegistrationId, d: Direction, w: &IoWaiter) -> bool {
+        self.get(id).is_some_and(|r| {
+            let s = r.side(d);
+            s.ready && ptr::eq(s.first, w)
+        })
     }
 
     /// A call would have blocked.

@@ -107,40 +107,82 @@ impl Source {
     ) -> io::Result<T> {
         let Some(h) = here() else { return self.run_on_thread(d, op) };
         h.checkpoint_io()?;
-        let mut id = self.registration(h.worker);
-        let mut attempt = id.is_none_or(|id| h.worker.reactor.borrow_mut().is_ready(id, d));
-        let mut waited = false;
-        loop {
-            if attempt {
-                match op() {
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        if let Some(id) = id {
-                            h.worker.reactor.borrow_mut().clear(id, d);
-                        }
+        let id = self.registration(h.worker);
+        // Whoever comes while others wait queues behind them.
+        while id.is_none_or(|id| h.worker.reactor.borrow_mut().is_free(id, d)) {
+            match op() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(id) = id {
+                        h.worker.reactor.borrow_mut().clear(id, d);
                     }
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                    result => {
-                        if let Some(id) = id {
-                            if result.as_ref().is_ok_and(&drained) {
-                                h.worker.reactor.borrow_mut().clear_after_short_read(id);
-                            }
-                            pass_on(&h, id, d);
+                    break;
+                }
+                result => {
+                    if let Some(id) = id {
+                        if result.as_ref().is_ok_and(&drained) {
+                            h.worker.reactor.borrow_mut().clear_after_short_read(id);
                         }
-                        if !waited {
-                            spend(&h);
-                        }
-                        return result;
+                        pass_on(&h, id, d);
                     }
+                    spend(&h);
+                    return result;
                 }
             }
-            let registered = match id {
-                Some(id) => id,
-                None => self.register(h.worker)?,
-            };
-            id = Some(registered);
-            wait_ready(&h, registered, d, WaitReason::new(kind, self.fd as u64))?;
-            attempt = true;
-            waited = true;
+        }
+        self.run_waiting(&h, id, d, kind, op, drained)
+    }
+
+    /// The part of [`run_draining`](Source::run_draining) that waits.
+    fn run_waiting<T>(
+        &self,
+        h: &Here,
+        id: Option<RegistrationId>,
+        d: Direction,
+        kind: WaitKind,
+        mut op: impl FnMut() -> io::Result<T>,
+        drained: impl Fn(&T) -> bool,
+    ) -> io::Result<T> {
+        if h.unwinding() {
+            return self.run_unwinding(h, d, op);
+        }
+        let id = match id {
+            Some(id) => id,
+            None => self.register(h.worker)?,
+        };
+        let reason = WaitReason::new(kind, self.fd as u64);
+        let waiter = IoWaiter::new(h.task());
+        // SAFETY: `Linked` borrows the waiter and unlinks it when dropped.
+        unsafe { h.worker.reactor.borrow_mut().link(id, d, &waiter) };
+        // It stays linked while it tries: a call that finds nothing after all must not cost it its turn.
+        let _linked = Linked { here: h, id, direction: d, waiter: &waiter };
+        loop {
+            while !h.worker.reactor.borrow_mut().is_turn(id, d, &waiter) {
+                h.checkpoint_io()?;
+                h.park(reason);
+            }
+            match op() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => h.worker.reactor.borrow_mut().clear(id, d),
+                result => {
+                    if result.as_ref().is_ok_and(&drained) {
+                        h.worker.reactor.borrow_mut().clear_after_short_read(id);
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// In a destructor that runs because of a panic the thread is blocked instead, within the task's budget.
+    #[cold]
+    fn run_unwinding<T>(&self, h: &Here, d: Direction, mut op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            wait_unwinding(h, self.fd, d)?;
+            match op() {
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                result => return result,
+            }
         }
     }
 
@@ -194,47 +236,26 @@ fn give_way(h: &Here) {
     }
 }
 
+/// A place in the queue of one direction; whoever leaves it, for whatever reason, passes on what it leaves over.
 struct Linked<'a> {
     here: &'a Here,
     id: RegistrationId,
     direction: Direction,
     waiter: &'a IoWaiter,
-    /// The wait ended with readiness, which the caller will use.
-    served: bool,
 }
 
 impl Drop for Linked<'_> {
     fn drop(&mut self) {
         self.here.worker.reactor.borrow_mut().unlink(self.id, self.direction, self.waiter);
-        if !self.served {
-            pass_on(self.here, self.id, self.direction);
-        }
+        pass_on(self.here, self.id, self.direction);
     }
 }
 
-fn wait_ready(h: &Here, id: RegistrationId, d: Direction, reason: WaitReason) -> io::Result<()> {
-    if h.unwinding() {
-        return wait_unwinding(h, reason, d);
-    }
-    let waiter = IoWaiter::new(h.task());
-    // SAFETY: `Linked` borrows the waiter and unlinks it when dropped.
-    unsafe { h.worker.reactor.borrow_mut().link(id, d, &waiter) };
-    let mut linked = Linked { here: h, id, direction: d, waiter: &waiter, served: false };
-    while !h.worker.reactor.borrow_mut().is_ready(id, d) {
-        h.checkpoint_io()?;
-        h.park(reason);
-    }
-    linked.served = true;
-    Ok(())
-}
-
-/// In a destructor that runs because of a panic the thread is blocked instead, within the task's budget.
-#[cold]
-fn wait_unwinding(h: &Here, reason: WaitReason, d: Direction) -> io::Result<()> {
+fn wait_unwinding(h: &Here, fd: RawFd, d: Direction) -> io::Result<()> {
     let used = Duration::from_nanos(h.local().unwinding_blocked_ns.get());
     let left = UNWINDING_BUDGET.saturating_sub(used);
     let start = std::time::Instant::now();
-    let ready = !left.is_zero() && sys::poll_fd(reason.detail as RawFd, d == Direction::Write, Some(left))?;
+    let ready = !left.is_zero() && sys::poll_fd(fd, d == Direction::Write, Some(left))?;
     let spent = start.elapsed().as_nanos() as u64;
     h.local().unwinding_blocked_ns.set(h.local().unwinding_blocked_ns.get() + spent);
     if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
