@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::socket::Socket;
-use crate::observe::WaitKind;
+use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::Direction;
+use crate::scheduler::suspend::pause_io;
 use crate::sys;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -38,7 +39,7 @@ pub(super) fn accept<S: AsRawFd>(listener: &Socket<S>) -> io::Result<(OwnedFd, s
             Err(e) if no_descriptors(&e) => {
                 report(&e);
                 listener.keep_ready(Direction::Read);
-                crate::time::sleep(pause);
+                pause_io(pause, WaitReason::new(WaitKind::Accept, fd as u64))?;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             result => return result,

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net;
 use std::path::Path;
 
@@ -14,8 +14,9 @@ use socket2::{Domain, SockAddr, Type};
 
 use super::accept;
 use super::socket::{Socket, adopt, descriptor_traits, stream_traits};
-use crate::observe::WaitKind;
+use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::Direction;
+use crate::scheduler::suspend::pause_io;
 
 /// A unix stream; as [`std::os::unix::net::UnixStream`], parking the task.
 ///
@@ -45,7 +46,7 @@ impl UnixStream {
                 Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => break true,
                 // A full backlog: nothing announces room, so the attempt is repeated.
                 Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {
-                    crate::time::sleep(pause);
+                    pause_io(pause, WaitReason::new(WaitKind::Connect, s.as_raw_fd() as u64))?;
                     pause = (pause * 2).min(std::time::Duration::from_millis(50));
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -396,6 +396,29 @@ pub(crate) fn sleep_until(deadline: Instant) {
     }
 }
 
+/// A pause inside an I/O call that is tried again and again: as [`sleep_until`], but an interrupt is an error first.
+pub(crate) fn pause_io(pause: Duration, reason: WaitReason) -> io::Result<()> {
+    let Some(h) = here() else {
+        std::thread::sleep(pause);
+        return Ok(());
+    };
+    if std::thread::panicking() {
+        let within = block_while_unwinding(&h, pause);
+        return if within { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
+    }
+    h.checkpoint_io()?;
+    let ns = h.worker.timer_ns(Instant::now() + pause);
+    let node = TimerNode::unarmed();
+    let timer = ArmedTimer::new(&h, &node, ns);
+    while timer.pending() {
+        h.park(reason);
+        if timer.pending() {
+            h.checkpoint_io()?;
+        }
+    }
+    Ok(())
+}
+
 /// Blocks the thread within the task's budget for waits while unwinding; false when the budget is used up.
 pub(crate) fn block_while_unwinding(h: &Here, wanted: Duration) -> bool {
     let local = h.local();
