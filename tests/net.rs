@@ -1,5 +1,7 @@
 //! Sockets under the conditions that lose bytes and wake-ups elsewhere: data and end in one edge, cuts, resets,
 //! sharing, signals, full queues.
+//!
+//! Longer than 800 lines because each case is a small program of its own, and they share their helpers.
 
 mod util;
 

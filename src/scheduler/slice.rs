@@ -255,3 +255,44 @@ pub(crate) fn unpark(who: &Unparker) {
         Unparker::Thread(t) => t.unpark(),
     }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use super::super::runtime::Runtime;
+    use crate::task::state::{Inspect, Life};
+
+    #[track_caller]
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < deadline, "{what} did not happen");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_cell_read_while_its_task_runs_to_its_end_is_freed_after_the_reader() {
+        let runtime = Runtime::builder().workers(1).build().unwrap();
+        let (running, runs) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let handle = runtime.spawn(move || {
+            running.send(()).unwrap();
+            let _ = ended.recv();
+        });
+        runs.recv().unwrap();
+        let id = handle.id();
+        let cell = super::super::all_cells().find(|c| c.state.snapshot().id() == id).unwrap();
+        assert!(matches!(cell.state.inspect_begin(), Inspect::Entered(_)));
+        drop(handle);
+        drop(end);
+        until("the task's end", || runtime.inner().workers()[0].ended.load(Ordering::Acquire) == 1);
+        let word = cell.state.snapshot();
+        assert_eq!((word.id(), word.life()), (id, Life::Done), "freed under the reader");
+        cell.state.inspect_end(id);
+        until("freeing the cell", || cell.state.snapshot().id() != id);
+    }
+}
