@@ -188,12 +188,12 @@ struct Wire {
 impl Wire {
     /// Never waits: a client whose queue is full is dropped.
     fn post(&self, text: Text) {
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(text) {
-            if !self.dropped.swap(true, Relaxed) {
-                STATS.slow.fetch_add(1, Relaxed);
-                // Its reading task sees the end of the stream and takes the client out of the hall.
-                let _ = self.socket.shutdown(Shutdown::Read);
-            }
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(text)
+            && !self.dropped.swap(true, Relaxed)
+        {
+            STATS.slow.fetch_add(1, Relaxed);
+            // Its reading task sees the end of the stream and takes the client out of the hall.
+            let _ = self.socket.shutdown(Shutdown::Read);
         }
     }
 
@@ -471,7 +471,7 @@ fn hog(how_long: Duration) {
     let mut n = 27u64;
     while begun.elapsed() < how_long {
         for _ in 0..100_000 {
-            n = black_box(if n % 2 == 0 { n / 2 } else { 3 * n + 1 });
+            n = black_box(if n.is_multiple_of(2) { n / 2 } else { 3 * n + 1 });
         }
     }
 }

@@ -60,10 +60,10 @@ fn server() {
             .map(|_| {
                 let listener = listener.clone();
                 coro::spawn_named("acceptor", move || {
-                    loop {
-                        let (mut conn, _) = listener.accept().expect("no error reaches the loop");
+                    while let Ok((mut conn, _)) = listener.accept() {
                         coro::spawn(move || serve_one(&mut conn));
                     }
+                    panic!("no error reaches the loop");
                 })
             })
             .collect();

@@ -27,7 +27,7 @@ fn run_returns_borrows_and_unwinds_what_is_left() {
 }
 
 fn run_child() {
-    let words = vec![String::from("a"), String::from("b")];
+    let words = [String::from("a"), String::from("b")];
     let mut total = 0;
     let begun = Instant::now();
     let joined = coro::run(|| {
@@ -48,8 +48,7 @@ fn run_child() {
     assert!(begun.elapsed() < PATIENCE);
     // Again, and with a panic of its own.
     assert_eq!(coro::run(|| coro::spawn(|| 5).join().unwrap()), 5);
-    let p =
-        std::panic::catch_unwind(|| coro::run(|| std::panic::resume_unwind(Box::new(7u8)))).map(|()| ()).unwrap_err();
+    let p = std::panic::catch_unwind(|| coro::run(|| std::panic::resume_unwind(Box::new(7u8)))).unwrap_err();
     assert_eq!(p.downcast_ref::<u8>(), Some(&7));
     assert_eq!(coro::run(|| 6), 6, "a run that panicked leaves the way free");
     assert!(!coro::stopping());
@@ -446,7 +445,7 @@ fn spawn_at_the_end_child() {
     let end = Instant::now() + Duration::from_secs(4);
     let mut runs = 0;
     while Instant::now() < end {
-        coro::run(|| coro::yield_slice());
+        coro::run(coro::yield_slice);
         runs += 1;
     }
     stop.store(true, Ordering::Relaxed);
@@ -563,7 +562,7 @@ fn load_child() {
                     r.0 = true;
                     drop(r);
                     *lock.lock().unwrap() += 1;
-                    let t = coro::spawn(|| coro::yield_slice());
+                    let t = coro::spawn(coro::yield_slice);
                     let _ = t.join();
                 }
             }));

@@ -101,7 +101,7 @@ fn an_unstarted_task_is_seen_by_the_worker_or_the_worker_is_seen_asleep() {
         let (s2, s3) = (s.clone(), s.clone());
         let bringers = [thread::spawn(move || s2.spawn()), thread::spawn(move || s3.deliver())];
         s.work(2);
-        bringers.map(|b| b.join().unwrap());
+        bringers.into_iter().for_each(|b| b.join().unwrap());
     });
 }
 

@@ -168,7 +168,9 @@ fn beside(owner: impl FnOnce(&World), w: Arc<World>, inspectors: usize) {
         })
         .collect();
     owner(&w);
-    others.into_iter().for_each(|o| drop(o.join().unwrap()));
+    others.into_iter().for_each(|o| {
+        o.join().unwrap();
+    });
     assert!(!w.cell.state.snapshot().inspected(), "a window was left open");
 }
 

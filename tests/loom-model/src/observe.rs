@@ -2,5 +2,3 @@
 
 #[path = "../../../src/observe/wait.rs"]
 mod wait;
-
-pub(crate) use wait::{WaitKind, WaitReason};

@@ -89,7 +89,7 @@ fn two_unparks_queue_a_task_once() {
             thread::spawn(move || w.queue_if(w.state.unpark(ID)))
         });
         w.park();
-        unparkers.map(|u| u.join().unwrap());
+        unparkers.into_iter().for_each(|u| u.join().unwrap());
         w.end();
     });
 }
@@ -107,7 +107,7 @@ fn a_cancelled_task_notices_however_it_parks() {
         while !w.state.snapshot().cancel_requested() {
             w.park();
         }
-        others.map(|o| o.join().unwrap());
+        others.into_iter().for_each(|o| o.join().unwrap());
         w.end();
     });
 }
@@ -125,7 +125,7 @@ fn the_users_token_is_taken_once() {
         while !w.state.take_user_token() {
             w.park();
         }
-        others.map(|o| o.join().unwrap());
+        others.into_iter().for_each(|o| o.join().unwrap());
         assert!(!w.state.take_user_token());
         w.end();
     });
