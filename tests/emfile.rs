@@ -63,13 +63,12 @@ fn server() {
                     while let Ok((mut conn, _)) = listener.accept() {
                         coro::spawn(move || serve_one(&mut conn));
                     }
-                    panic!("no error reaches the loop");
+                    "an error reached the loop"
                 })
             })
             .collect();
-        for acceptor in acceptors {
-            acceptor.join().unwrap();
-        }
+        let ended: Vec<_> = acceptors.into_iter().map(|a| a.join().unwrap()).collect();
+        panic!("{ended:?}");
     });
 }
 
