@@ -1,4 +1,8 @@
 //! Cancellation and time limits: what each state of a task does with them, and what must survive them.
+//!
+//! Longer than 800 lines because the cases share their helpers and make one table of states, waits and guards.
+
+#![allow(dropping_copy_types, reason = "a result that says nothing is dropped aloud")]
 
 mod harness;
 
