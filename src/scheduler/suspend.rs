@@ -8,6 +8,7 @@
 //! or (as an unwind) while a write guard is held.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::io;
 use std::panic;
 use std::ptr;
@@ -20,7 +21,7 @@ use crate::observe::{WaitKind, WaitReason};
 use crate::sys::parker::ThreadParker;
 use crate::task::state::{Snapshot, Unpark};
 use crate::task::{Interrupt, TaskCell, TaskLocal, TaskRef, TimeoutScope, Unparker};
-use crate::timer::{TimerAction, TimerNode};
+use crate::timer::{TimerAction, TimerKey};
 
 /// The payload of an unwind that cancellation raised.
 #[derive(Debug)]
@@ -385,8 +386,7 @@ pub(crate) fn sleep_until(deadline: Instant) {
     }
     h.checkpoint_wait();
     let ns = h.worker.timer_ns(deadline);
-    let node = TimerNode::unarmed();
-    let timer = ArmedTimer::new(&h, &node, ns);
+    let timer = ArmedTimer::new(&h, ns);
     let reason = WaitReason::new(WaitKind::Sleep, ns);
     while timer.pending() {
         h.park(reason);
@@ -431,30 +431,28 @@ pub(crate) fn block_while_unwinding(h: &Here, wanted: Duration) -> bool {
     wanted <= left
 }
 
-/// A timer that wakes the running task, taken out when this goes away. Borrows the node and so pins it.
+/// A timer that wakes the running task, taken out when this goes away.
 pub(crate) struct ArmedTimer<'a> {
     here: &'a Here,
-    node: &'a TimerNode,
+    key: TimerKey,
 }
 
 impl<'a> ArmedTimer<'a> {
     /// `ns` is on the worker's timer clock.
-    pub(crate) fn new(here: &'a Here, node: &'a TimerNode, ns: u64) -> ArmedTimer<'a> {
-        node.set_action(TimerAction { task: ptr::from_ref(here.cell).cast(), id: here.id(), scope: ptr::null() });
-        // SAFETY: the node is borrowed by this guard, whose drop unlinks it.
-        unsafe { here.worker.wheel.borrow_mut().insert(node, ns) };
-        ArmedTimer { here, node }
+    pub(crate) fn new(here: &'a Here, ns: u64) -> ArmedTimer<'a> {
+        let action = TimerAction { task: ptr::from_ref(here.cell).cast(), id: here.id(), scope: ptr::null() };
+        ArmedTimer { here, key: here.worker.wheel.borrow_mut().insert(ns, action) }
     }
 
     /// Whether the timer has not fired.
     pub(crate) fn pending(&self) -> bool {
-        self.node.is_linked()
+        self.here.worker.wheel.borrow().is_pending(self.key)
     }
 }
 
 impl Drop for ArmedTimer<'_> {
     fn drop(&mut self) {
-        self.here.worker.wheel.borrow_mut().remove(self.node);
+        self.here.worker.wheel.borrow_mut().remove(self.key);
     }
 }
 
@@ -479,7 +477,7 @@ pub(crate) fn timeout_scope<T>(h: Here, limit: Duration, f: impl FnOnce() -> T) 
     let deadline = Instant::now().checked_add(limit);
     let action = |scope| TimerAction { task: ptr::from_ref(h.cell).cast(), id: h.id(), scope };
     let scope = TimeoutScope {
-        timer: TimerNode::unarmed(),
+        timer: Cell::new(TimerKey::NONE),
         outer: h.local().scopes.get().into(),
         expired: limit.is_zero().into(),
         error_given: false.into(),
@@ -516,10 +514,9 @@ impl<'a> EnteredScope<'a> {
         if scope.expired.get() {
             local.attention.set(true);
         } else if let Some(deadline) = deadline {
-            scope.timer.set_action(action(ptr::from_ref(scope).cast()));
-            let ns = here.worker.timer_ns(deadline);
-            // SAFETY: the scope is borrowed by this guard, whose drop removes the node.
-            unsafe { here.worker.wheel.borrow_mut().insert(&scope.timer, ns) };
+            // The action points to the scope, which this guard borrows; its drop removes the timer.
+            let (ns, action) = (here.worker.timer_ns(deadline), action(ptr::from_ref(scope).cast()));
+            scope.timer.set(here.worker.wheel.borrow_mut().insert(ns, action));
         }
         EnteredScope { here, scope }
     }
@@ -527,7 +524,7 @@ impl<'a> EnteredScope<'a> {
 
 impl Drop for EnteredScope<'_> {
     fn drop(&mut self) {
-        self.here.worker.wheel.borrow_mut().remove(&self.scope.timer);
+        self.here.worker.wheel.borrow_mut().remove(self.scope.timer.get());
         let local = self.here.local();
         local.scopes.set(self.scope.outer.get());
         let mut left = false;

@@ -8,12 +8,12 @@ use std::cell::Cell;
 use std::ptr;
 
 use super::state::Snapshot;
-use crate::timer::TimerNode;
+use crate::timer::TimerKey;
 
 /// One `timeout` that is in force, in the frame that called it.
 #[derive(Debug)]
 pub(crate) struct TimeoutScope {
-    pub(crate) timer: TimerNode,
+    pub(crate) timer: Cell<TimerKey>,
     pub(crate) outer: Cell<*const TimeoutScope>,
     pub(crate) expired: Cell<bool>,
     /// One I/O call has returned the error; from now on waits unwind.

@@ -1,19 +1,24 @@
 //! A hierarchical timing wheel (Varghese and Lauck 1987): 7 levels of 64 slots, insert and remove in constant time.
 //!
 //! One tick is 2^15 ns (32.8 µs). A timer never fires before its deadline: deadlines are rounded up to a tick, so it
-//! fires up to one tick late. A node more than one level up moves down when its slot is reached, at most six times.
+//! fires up to one tick late. A timer more than one level up moves down when its slot is reached, at most six times.
+//!
+//! The timers lie side by side in one table, linked by numbers, and whoever armed one holds a key to it. Rejected:
+//! nodes in the frames of those who wait. A timer is touched at every level that it moves through, and with 100,000
+//! sleeping tasks each touch was a cache and a TLB miss on another task's stack: half of all CPU time went there.
 
-use std::cell::Cell;
-use std::ptr;
+use std::mem;
 
 const TICK_SHIFT: u32 = 15;
 const LEVELS: usize = 7;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-const UNLINKED: u16 = u16::MAX;
-const DUE: u16 = u16::MAX - 1;
+const DUE: u16 = u16::MAX;
+const NONE: u32 = u32::MAX;
 /// The largest distance that the levels span; farther deadlines wait in the last slot and are placed again.
 const SPAN: u64 = 1 << (SLOT_BITS * LEVELS as u32);
+/// A table of more timers than this goes back to the allocator when the last one has gone.
+const KEPT: usize = 1024;
 
 /// How fine the wheel is, in nanoseconds.
 pub(crate) const RESOLUTION_NS: u64 = 1 << TICK_SHIFT;
@@ -28,39 +33,30 @@ pub(crate) struct TimerAction {
     pub(crate) scope: *const (),
 }
 
-/// One timer, in the frame of the task that waits.
-#[derive(Debug)]
-pub(crate) struct TimerNode {
-    tick: Cell<u64>,
-    next: Cell<*const TimerNode>,
-    prev: Cell<*const TimerNode>,
-    place: Cell<u16>,
-    action: Cell<TimerAction>,
+/// Names one timer of one wheel, also after it has fired or was removed: its place may then be another timer's, but
+/// stamps are never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimerKey {
+    index: u32,
+    stamp: u64,
 }
 
-impl TimerNode {
-    pub(crate) fn new(action: TimerAction) -> TimerNode {
-        TimerNode {
-            tick: Cell::new(0),
-            next: Cell::new(ptr::null()),
-            prev: Cell::new(ptr::null()),
-            place: Cell::new(UNLINKED),
-            action: Cell::new(action),
-        }
-    }
+impl TimerKey {
+    /// Names no timer.
+    pub(crate) const NONE: TimerKey = TimerKey { index: NONE, stamp: 0 };
+}
 
-    /// For a node whose action is set before it is linked.
-    pub(crate) fn unarmed() -> TimerNode {
-        TimerNode::new(TimerAction { task: ptr::null(), id: 0, scope: ptr::null() })
-    }
-
-    pub(crate) fn set_action(&self, action: TimerAction) {
-        self.action.set(action);
-    }
-
-    pub(crate) fn is_linked(&self) -> bool {
-        self.place.get() != UNLINKED
-    }
+/// One timer, or a free place.
+#[derive(Debug)]
+struct Entry {
+    tick: u64,
+    /// 0 while the place is free.
+    stamp: u64,
+    action: TimerAction,
+    /// The list of a slot, or of the free places (`next` alone).
+    next: u32,
+    prev: u32,
+    place: u16,
 }
 
 /// The timers of one worker.
@@ -69,8 +65,11 @@ pub(crate) struct Wheel {
     now: u64,
     len: usize,
     occupied: [u64; LEVELS],
-    slots: Box<[[*const TimerNode; SLOTS]; LEVELS]>,
-    due: *const TimerNode,
+    slots: Box<[[u32; SLOTS]; LEVELS]>,
+    due: u32,
+    entries: Vec<Entry>,
+    free: u32,
+    last_stamp: u64,
 }
 
 impl Wheel {
@@ -79,8 +78,11 @@ impl Wheel {
             now: 0,
             len: 0,
             occupied: [0; LEVELS],
-            slots: Box::new([[ptr::null(); SLOTS]; LEVELS]),
-            due: ptr::null(),
+            slots: Box::new([[NONE; SLOTS]; LEVELS]),
+            due: NONE,
+            entries: Vec::new(),
+            free: NONE,
+            last_stamp: 0,
         }
     }
 
@@ -88,7 +90,13 @@ impl Wheel {
         self.len == 0
     }
 
-    fn head(&mut self, place: u16) -> &mut *const TimerNode {
+    #[inline]
+    fn entry(&mut self, index: u32) -> &mut Entry {
+        &mut self.entries[index as usize]
+    }
+
+    #[inline]
+    fn head(&mut self, place: u16) -> &mut u32 {
         if place == DUE {
             &mut self.due
         } else {
@@ -96,22 +104,30 @@ impl Wheel {
         }
     }
 
-    /// Links `node` to fire at `deadline_ns`.
+    /// Arms a timer that fires at `deadline_ns`.
     ///
-    /// # Safety
-    /// The node is unlinked, stays where it is, and is removed (or has fired) before its memory ends.
-    pub(crate) unsafe fn insert(&mut self, node: &TimerNode, deadline_ns: u64) {
-        debug_assert!(!node.is_linked());
-        node.tick.set(deadline_ns.div_ceil(RESOLUTION_NS));
+    /// # Panics
+    /// With 2^32 timers pending, which is more than there can be tasks.
+    pub(crate) fn insert(&mut self, deadline_ns: u64, action: TimerAction) -> TimerKey {
         self.len += 1;
-        // SAFETY: forwarded.
-        unsafe { self.link(node) };
+        self.last_stamp += 1;
+        let (stamp, tick) = (self.last_stamp, deadline_ns.div_ceil(RESOLUTION_NS));
+        let entry = Entry { tick, stamp, action, next: NONE, prev: NONE, place: DUE };
+        let index = if self.free == NONE {
+            assert!(self.entries.len() < NONE as usize, "a worker has 2^32 timers");
+            self.entries.push(entry);
+            (self.entries.len() - 1) as u32
+        } else {
+            let index = self.free;
+            self.free = mem::replace(self.entry(index), entry).next;
+            index
+        };
+        self.link(index);
+        TimerKey { index, stamp }
     }
 
-    /// # Safety
-    /// As for `insert`.
-    unsafe fn link(&mut self, node: &TimerNode) {
-        let tick = node.tick.get().min(self.now.saturating_add(SPAN - 1));
+    fn link(&mut self, index: u32) {
+        let tick = self.entry(index).tick.min(self.now.saturating_add(SPAN - 1));
         let place = if tick <= self.now {
             DUE
         } else {
@@ -121,39 +137,48 @@ impl Wheel {
             self.occupied[level as usize] |= 1 << slot;
             (level as usize * SLOTS + slot) as u16
         };
-        let head = self.head(place);
-        let first = *head;
-        *head = node;
-        node.place.set(place);
-        node.prev.set(ptr::null());
-        node.next.set(first);
-        if !first.is_null() {
-            // SAFETY: linked nodes are alive by the promise made at `insert`.
-            unsafe { (*first).prev.set(node) };
+        let first = mem::replace(self.head(place), index);
+        let entry = self.entry(index);
+        (entry.place, entry.prev, entry.next) = (place, NONE, first);
+        if first != NONE {
+            self.entry(first).prev = index;
         }
     }
 
-    /// Unlinks `node` if it is linked.
-    pub(crate) fn remove(&mut self, node: &TimerNode) {
-        let place = node.place.get();
-        if place == UNLINKED {
-            return;
+    /// Whether the timer is still to fire.
+    #[inline]
+    pub(crate) fn is_pending(&self, key: TimerKey) -> bool {
+        self.entries.get(key.index as usize).is_some_and(|e| e.stamp == key.stamp)
+    }
+
+    /// Removes the timer if it is still to fire.
+    pub(crate) fn remove(&mut self, key: TimerKey) {
+        if self.is_pending(key) {
+            self.unlink(key.index);
         }
-        self.len -= 1;
-        node.place.set(UNLINKED);
-        let (prev, next) = (node.prev.get(), node.next.get());
-        if !next.is_null() {
-            // SAFETY: linked nodes are alive by the promise made at `insert`.
-            unsafe { (*next).prev.set(prev) };
+    }
+
+    /// Takes a linked entry out and frees its place.
+    fn unlink(&mut self, index: u32) {
+        let free = self.free;
+        let entry = self.entry(index);
+        let (place, prev, next) = (entry.place, entry.prev, entry.next);
+        (entry.stamp, entry.next) = (0, free);
+        self.free = index;
+        if next != NONE {
+            self.entry(next).prev = prev;
         }
-        if prev.is_null() {
+        if prev == NONE {
             *self.head(place) = next;
-            if next.is_null() && place != DUE {
+            if next == NONE && place != DUE {
                 self.occupied[usize::from(place) / SLOTS] &= !(1 << (usize::from(place) % SLOTS));
             }
         } else {
-            // SAFETY: as above.
-            unsafe { (*prev).next.set(next) };
+            self.entry(prev).next = next;
+        }
+        self.len -= 1;
+        if self.len == 0 && self.entries.len() > KEPT {
+            (self.entries, self.free) = (Vec::new(), NONE);
         }
     }
 
@@ -176,21 +201,20 @@ impl Wheel {
 
     /// Nanoseconds of the timer clock at which `pop_due` may next have something; `None` without timers.
     pub(crate) fn next_ns(&self) -> Option<u64> {
-        if !self.due.is_null() {
+        if self.due != NONE {
             return Some(0);
         }
         self.next_slot().map(|(tick, _, _)| tick.saturating_mul(RESOLUTION_NS))
     }
 
-    /// Unlinks one timer that is due at `now_ns` and says what to do; `None` when no more is due.
+    /// Takes one timer that is due at `now_ns` and says what to do; `None` when no more is due.
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<TimerAction> {
         let target = now_ns >> TICK_SHIFT;
         loop {
-            if !self.due.is_null() {
-                // SAFETY: linked nodes are alive by the promise made at `insert`.
-                let node = unsafe { &*self.due };
-                let action = node.action.get();
-                self.remove(node);
+            if self.due != NONE {
+                let index = self.due;
+                let action = self.entry(index).action;
+                self.unlink(index);
                 return Some(action);
             }
             match self.next_slot() {
@@ -206,34 +230,25 @@ impl Wheel {
         }
     }
 
-    /// Places every node of a reached slot again: lower, or due.
+    /// Places every timer of a reached slot again: lower, or due.
     fn empty_slot(&mut self, level: usize, slot: usize) {
-        let mut node = std::mem::replace(&mut self.slots[level][slot], ptr::null());
+        let mut index = mem::replace(&mut self.slots[level][slot], NONE);
         self.occupied[level] &= !(1 << slot);
-        while !node.is_null() {
-            // SAFETY: as in `pop_due`; the link is read before the node is linked elsewhere.
-            unsafe {
-                let next = (*node).next.get();
-                self.link(&*node);
-                node = next;
-            }
+        while index != NONE {
+            let next = self.entry(index).next;
+            self.link(index);
+            index = next;
         }
-    }
-}
-
-impl Drop for Wheel {
-    fn drop(&mut self) {
-        // A worker that left tasks behind leaves their nodes linked; nobody will look at them again.
-        self.due = ptr::null();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ptr;
 
-    fn node(id: u64) -> Box<TimerNode> {
-        Box::new(TimerNode::new(TimerAction { task: ptr::null(), id, scope: ptr::null() }))
+    fn action(id: u64) -> TimerAction {
+        TimerAction { task: ptr::null(), id, scope: ptr::null() }
     }
 
     #[test]
@@ -249,14 +264,10 @@ mod tests {
         let mut now = 123_456_789;
         wheel.pop_due(now);
         let deadlines: Vec<u64> = (0..2000).map(|i| now + (random() % (1 << (10 + i % 35)))).collect();
-        let nodes: Vec<_> = (0..deadlines.len()).map(|i| node(i as u64)).collect();
-        for (n, d) in nodes.iter().zip(&deadlines) {
-            // SAFETY: boxed, and the wheel is emptied below.
-            unsafe { wheel.insert(n, *d) };
-        }
-        let mut removed = vec![false; nodes.len()];
-        for i in (0..nodes.len()).step_by(3) {
-            wheel.remove(&nodes[i]);
+        let keys: Vec<_> = deadlines.iter().enumerate().map(|(i, d)| wheel.insert(*d, action(i as u64))).collect();
+        let mut removed = vec![false; keys.len()];
+        for i in (0..keys.len()).step_by(3) {
+            wheel.remove(keys[i]);
             removed[i] = true;
         }
         let mut fired = 0;
@@ -277,12 +288,39 @@ mod tests {
     #[test]
     fn a_deadline_beyond_the_span_waits() {
         let mut wheel = Wheel::new();
-        let n = node(1);
-        // SAFETY: removed below.
-        unsafe { wheel.insert(&n, u64::MAX) };
+        let key = wheel.insert(u64::MAX, action(1));
         assert_eq!(wheel.pop_due(SPAN * RESOLUTION_NS * 3), None);
-        assert!(n.is_linked());
-        wheel.remove(&n);
+        assert!(wheel.is_pending(key));
+        wheel.remove(key);
         assert!(wheel.is_empty() && wheel.next_ns().is_none());
+    }
+
+    #[test]
+    fn a_key_outlives_its_timer_and_never_names_another() {
+        let mut wheel = Wheel::new();
+        let fired = wheel.insert(1, action(1));
+        assert_eq!(wheel.pop_due(RESOLUTION_NS), Some(action(1)));
+        let removed = wheel.insert(RESOLUTION_NS * 9, action(2));
+        wheel.remove(removed);
+        let pending = wheel.insert(RESOLUTION_NS * 9, action(3));
+        assert_eq!((fired.index, removed.index), (pending.index, pending.index), "the place is used again");
+        for old in [fired, removed, TimerKey::NONE] {
+            assert!(!wheel.is_pending(old));
+            wheel.remove(old);
+        }
+        assert!(wheel.is_pending(pending));
+        assert_eq!(wheel.pop_due(RESOLUTION_NS * 9), Some(action(3)));
+    }
+
+    #[test]
+    fn the_table_of_a_burst_is_given_back() {
+        let mut wheel = Wheel::new();
+        let keys: Vec<_> = (0..2 * KEPT as u64).map(|i| wheel.insert(i * RESOLUTION_NS, action(i))).collect();
+        keys.iter().rev().for_each(|key| wheel.remove(*key));
+        assert_eq!((wheel.len, wheel.entries.capacity()), (0, 0));
+        assert_eq!(wheel.due, NONE);
+        assert!(wheel.occupied.iter().all(|bits| *bits == 0));
+        let again = wheel.insert(u64::MAX, action(7));
+        assert!(wheel.is_pending(again) && !wheel.is_pending(keys[0]));
     }
 }
