@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::worker::Worker;
 use crate::reactor::Reactor;
+use crate::sys;
 use crate::task::state::Unpark;
 use crate::task::{TaskCell, TaskRef, TimeoutScope};
 use crate::timer::TimerAction;
@@ -117,6 +118,7 @@ impl Worker {
     #[inline]
     pub(super) fn unpark_own(&self, task: TaskRef) {
         if task.cell().state.unpark(task.id()) == Unpark::Queue {
+            task.cell().prefetch_stack();
             self.queue.push(task.cell());
         }
     }
@@ -126,10 +128,25 @@ impl Worker {
             return;
         }
         let now = self.timer_now();
+        // In batches, so that the misses on the cells of tasks that slept for long overlap.
+        let mut batch = [None; 16];
         loop {
-            let due = self.wheel.borrow_mut().pop_due(now);
-            let Some(action) = due else { break };
-            self.fire(action);
+            let mut n = 0;
+            {
+                let mut wheel = self.wheel.borrow_mut();
+                while n < batch.len()
+                    && let Some(due) = wheel.pop_due(now)
+                {
+                    sys::prefetch(due.task.cast());
+                    batch[n] = Some(due);
+                    n += 1;
+                }
+            }
+            // No task runs in between, so what an action points to is still alive.
+            batch[..n].iter_mut().filter_map(Option::take).for_each(|action| self.fire(action));
+            if n < batch.len() {
+                return;
+            }
         }
     }
 
