@@ -342,7 +342,7 @@ impl Hall {
             let shown = &names[..names.len().min(NAMES_SHOWN)];
             let more = names.len() - shown.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            out += &format!("* {room}: {}{more}\r\n", if shown.is_empty() { "nobody".into() } else { shown.join(" ") });
+            out += &format!("* {room}: {}{more}\n", if shown.is_empty() { "nobody".into() } else { shown.join(" ") });
         }
         out
     }
@@ -566,6 +566,9 @@ fn bot_locker(key: &coro::sync::Mutex<u64>) {
         let mut turns = key.lock().unwrap_or_else(PoisonError::into_inner);
         *turns += 1;
         coro::sleep(Duration::from_millis(300));
+        drop(turns);
+        // While a task holds a lock it is not cancelled; here it can be.
+        coro::sleep(Duration::from_millis(50));
     }
 }
 
