@@ -501,6 +501,8 @@ fn client_writer(lines: &Receiver<Text>, mut socket: &TcpStream, dropped: &Atomi
         }
         match coro::timeout(WRITE_PATIENCE, || socket.write_all(&out)) {
             Ok(Ok(())) => {}
+            // The reading task says the last word.
+            Ok(Err(_)) if coro::is_cancelled() => return,
             Ok(Err(_)) => break,
             Err(_) => {
                 if !dropped.swap(true, Relaxed) {
