@@ -11,6 +11,21 @@ use crate::task::state::Unpark;
 use crate::task::{TaskCell, TaskRef, TimeoutScope};
 use crate::timer::TimerAction;
 
+/// So many unstarted tasks of a stuck worker go to another at one look.
+const RESCUE: usize = 4096;
+
+/// How long an idle worker leaves unstarted tasks to a worker that has fewer tasks.
+const HOLD_OFF: Duration = Duration::from_micros(500);
+
+/// What [`Worker::hold_off`] waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HoldOff {
+    victim: usize,
+    /// Its slices when the wait began.
+    slices: u64,
+    until: u64,
+}
+
 /// Stacks that stay warm in an idle worker.
 const WARM_STACKS: usize = 64;
 
@@ -48,7 +63,7 @@ impl Worker {
         self.drain_inbox();
         self.retry_limbo();
         self.fire_timers();
-        if self.queue.len() > 0 || self.shared.fresh.len() > 0 || self.steal() {
+        if self.queue.len() > 0 || self.shared.fresh.len() > 0 || self.steal(now) {
             return self.ticker.now();
         }
         if now >= self.trim_at.get() && self.trim() {
@@ -59,7 +74,8 @@ impl Worker {
         self.shared.idle.fall_asleep();
         if self.shared.inbox.is_empty()
             && !self.shared.has_retired.load(Ordering::SeqCst)
-            && self.runtime.workers().iter().all(|w| w.fresh.looks_empty())
+            && self.shared.fresh.looks_empty()
+            && (self.held.get().is_some() || self.runtime.workers().iter().all(|w| w.fresh.looks_empty()))
             && !self.must_end()
         {
             let timeout = self.rest_timeout(now);
@@ -81,6 +97,9 @@ impl Worker {
         let mut at_most = |d: Duration| timeout = Some(timeout.map_or(d, |t| t.min(d)));
         if !self.stackless.borrow().is_empty() || !self.limbo.borrow().is_empty() || self.runtime.cancelling() {
             at_most(Duration::from_millis(10));
+        }
+        if let Some(held) = self.held.get() {
+            at_most(crate::sys::clock::duration(held.until.saturating_sub(now)));
         }
         if self.trim_at.get() != u64::MAX {
             let left = crate::sys::clock::duration(self.trim_at.get().saturating_sub(now));
@@ -176,19 +195,58 @@ impl Worker {
     }
 
     /// Takes unstarted tasks from another worker of the runtime.
-    fn steal(&self) -> bool {
+    fn steal(&self, now: u64) -> bool {
         let workers = self.runtime.workers();
         let me = workers.iter().position(|w| ptr::eq(*w, self.shared)).unwrap_or(0);
+        let mut held = None;
         for k in 1..workers.len() {
-            let victim = workers[(me + k) % workers.len()];
+            let at = (me + k) % workers.len();
+            let victim = workers[at];
+            if victim.fresh.len() == 0 || self.hold_off(at, now, &mut held) {
+                continue;
+            }
             if victim.fresh.steal_into(&self.shared.fresh) > 0 {
                 if victim.fresh.len() > 0 {
                     self.runtime.wake_one_sleeper();
                 }
+                self.held.set(held);
                 return true;
             }
         }
+        self.held.set(held);
         false
+    }
+
+    /// Whether to leave a worker's unstarted tasks to it for a moment, because it has clearly fewer tasks than this one.
+    ///
+    /// A server's worker that accepts places new tasks where they are few; whoever is idle at that moment would take
+    /// them away at once, for their whole life, and so collect most of the connections. If they still lie there after
+    /// [`HOLD_OFF`], that worker is busy or stuck, and they are taken.
+    fn hold_off(&self, at: usize, now: u64, held: &mut Option<HoldOff>) -> bool {
+        let victim = self.runtime.workers()[at];
+        let theirs = victim.live.load(Ordering::Relaxed) + victim.fresh.len();
+        if !super::spawn::clearly_more(self.shared.live.load(Ordering::Relaxed), theirs) {
+            return false;
+        }
+        let slices = victim.slices.load(Ordering::Relaxed);
+        match self.held.get() {
+            Some(h) if h.victim == at && now >= h.until => {
+                // Stuck in one slice: no new pause before the next batch.
+                if h.slices == slices {
+                    *held = Some(h);
+                }
+                false
+            }
+            Some(h) if h.victim == at => {
+                *held = Some(h);
+                true
+            }
+            _ => {
+                let until = now + crate::sys::clock::in_ticks(HOLD_OFF);
+                *held = Some(HoldOff { victim: at, slices, until });
+                true
+            }
+        }
     }
 
     /// A worker that has not finished a slice since the last look and has unstarted tasks gets rid of them, even
@@ -203,8 +261,11 @@ impl Worker {
         for (w, then) in workers.iter().zip(seen.iter_mut()) {
             let slices = w.slices.load(Ordering::Relaxed);
             let stuck = std::mem::replace(then, slices) == slices;
-            if stuck && !ptr::eq(*w, self.shared) && w.fresh.len() > 0 {
-                w.fresh.steal_into(&self.shared.fresh);
+            if stuck && !ptr::eq(*w, self.shared) {
+                let mut taken = 0;
+                while taken < RESCUE && w.fresh.len() > 0 {
+                    taken += w.fresh.steal_into(&self.shared.fresh).max(1);
+                }
             }
         }
     }

@@ -252,6 +252,11 @@ where
     })
 }
 
+/// Whether one worker has so many more tasks than another that the other should get the next one.
+pub(super) fn clearly_more(mine: usize, theirs: usize) -> bool {
+    mine > theirs + LOCAL_SLACK + theirs / 32
+}
+
 /// Everything of a new task but the publication of its word.
 fn fill<F, T>(cell: &'static TaskCell, plan: Plan<'_>, class: ClassId, worker: u16, f: F)
 where
@@ -370,7 +375,7 @@ impl Worker {
         let count = |s: &super::shared::Shared| s.live.load(Ordering::Relaxed) + s.fresh.len();
         let (my_count, their_count) = (count(self.shared), count(other));
         let busier = mine > theirs + LOAD_MATTERS && their_count < 2 * my_count + LOCAL_SLACK;
-        let fuller = my_count > their_count + LOCAL_SLACK + their_count / 32 && theirs <= mine + LOAD_MATTERS;
+        let fuller = clearly_more(my_count, their_count) && theirs <= mine + LOAD_MATTERS;
         if busier || fuller { other } else { self.shared }
     }
 

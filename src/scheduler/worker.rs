@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::maintain::HoldOff;
 use super::run_queue::RunQueue;
 use super::runtime::Inner;
 use super::shared::Shared;
@@ -59,6 +60,8 @@ pub(crate) struct Worker {
     pub(super) trimming: Cell<bool>,
     /// Slices of other workers at the last look, for telling who is stuck.
     pub(super) others_slices: RefCell<Vec<u64>>,
+    /// Unstarted tasks of another worker that this one, idle, leaves there for now.
+    pub(super) held: Cell<Option<HoldOff>>,
     pub(super) ticker: clock::Ticker,
     pub(super) periods: Periods,
     pub(super) magazine: RefCell<Magazine>,
@@ -119,6 +122,7 @@ impl Worker {
             trim_at: Cell::new(u64::MAX),
             trimming: Cell::new(false),
             others_slices: RefCell::default(),
+            held: Cell::new(None),
             ticker: clock::Ticker::new(),
             periods: Periods::new(),
             magazine: RefCell::new(Magazine::new()),
