@@ -402,14 +402,13 @@ pub(crate) fn pause_io(pause: Duration, reason: WaitReason) -> io::Result<()> {
         std::thread::sleep(pause);
         return Ok(());
     };
-    if std::thread::panicking() {
+    if h.unwinding() {
         let within = block_while_unwinding(&h, pause);
         return if within { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
     }
     h.checkpoint_io()?;
     let ns = h.worker.timer_ns(Instant::now() + pause);
-    let node = TimerNode::unarmed();
-    let timer = ArmedTimer::new(&h, &node, ns);
+    let timer = ArmedTimer::new(&h, ns);
     while timer.pending() {
         h.park(reason);
         if timer.pending() {
