@@ -176,7 +176,10 @@ impl<T> Channel<T> {
         let handed = inner.handing_over.take_first();
         let room = inner.senders_waiting.take_first();
         drop(inner);
-        for w in [handed, room].into_iter().flatten() {
+        if let Some(w) = handed {
+            w.wake();
+        }
+        if let Some(w) = room {
             w.wake();
         }
         Some(value)
@@ -190,20 +193,20 @@ impl<T> Channel<T> {
 
     fn recv(&self) -> Result<T, RecvError> {
         loop {
-            match self.try_recv() {
-                Ok(value) => return Ok(value),
-                Err(TryRecvError::Disconnected) => return Err(RecvError),
-                Err(TryRecvError::Empty) => {}
+            let mut inner = self.lock();
+            if !inner.queue.is_empty() {
+                match self.take(inner) {
+                    Some(value) => return Ok(value),
+                    None => continue,
+                }
+            }
+            if inner.senders == 0 {
+                return Err(RecvError);
             }
             let waiter = Waiter::new();
-            {
-                let mut inner = self.lock();
-                if !inner.queue.is_empty() || inner.senders == 0 {
-                    continue;
-                }
-                // SAFETY: as in `send`.
-                unsafe { inner.receivers_waiting.push_back(&waiter) };
-            }
+            // SAFETY: as in `send`.
+            unsafe { inner.receivers_waiting.push_back(&waiter) };
+            drop(inner);
             let queued = Queued { channel: self, waiter: &waiter, line: Line::Receivers, over: Cell::new(false) };
             waiter.wait(self.reason(WaitKind::Recv));
             queued.over.set(true);
