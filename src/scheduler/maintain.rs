@@ -270,15 +270,23 @@ impl Worker {
         }
     }
 
-    /// Tries again to start tasks for which there was no stack.
+    /// Tries again to start tasks for which there was no stack, on the next worker where that is allowed: near a limit
+    /// the last free stacks lie in the pools of others.
     fn retry_stackless(&self) {
+        if self.stackless.borrow().is_empty() {
+            return;
+        }
+        let workers = self.runtime.workers();
+        let me = workers.iter().position(|w| ptr::eq(*w, self.shared)).unwrap_or(0);
+        let next = workers[(me + 1) % workers.len()];
         for cell in std::mem::take(&mut *self.stackless.borrow_mut()) {
             if cell.pinned.load(Ordering::Relaxed) == 0 {
-                self.shared.fresh.push(cell);
+                next.fresh.push(cell);
             } else {
                 self.queue.push(cell);
             }
         }
+        let _ = next.wake();
     }
 
     /// Gives one step's worth of idle memory back; whether there is more.

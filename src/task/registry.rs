@@ -5,6 +5,7 @@
 //! shared one, behind a mutex that is taken once per batch. A chunk whose cells have all come back gives its memory
 //! to the system and stays mapped: it then reads as zeros, that is, as free cells.
 
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -89,7 +90,7 @@ impl Registry {
     }
 
     /// Takes up to `BATCH` free cells as a list linked by `next`.
-    fn withdraw(&self, magazine: &mut Magazine) -> std::io::Result<()> {
+    fn withdraw(&self, magazine: &mut Magazine) -> io::Result<()> {
         let mut d = self.depot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         while magazine.len < BATCH {
             while d.first < d.stock.len() && d.stock[d.first].free == 0 && self.is_full(d.first) {
@@ -129,17 +130,24 @@ impl Registry {
         unsafe { (*chunk).used.load(Ordering::Relaxed) as usize == CELLS }
     }
 
-    fn grow(&self, d: &mut Depot) -> std::io::Result<()> {
+    fn grow(&self, d: &mut Depot) -> io::Result<()> {
         let index = d.stock.len();
         if index == self.chunks.len() {
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::OutOfMemory,
+            return Err(io::Error::new(
+                io::ErrorKind::OutOfMemory,
                 format!("{} tasks exist, which is the most that one runtime holds; let some end first", index * CELLS),
             ));
         }
         if d.mapping_left == 0 {
             let count = if cfg!(miri) { 1 } else { CHUNKS_PER_MAPPING };
-            d.mapping = mem::map_aligned(count * CHUNK_BYTES, CHUNK_BYTES)?;
+            let len = count * CHUNK_BYTES;
+            d.mapping = mem::map_aligned(len, CHUNK_BYTES).map_err(|e| {
+                let text = format!(
+                    "no address space for more tasks, {} KiB are needed ({e}): let tasks end or raise the limit (ulimit -v)",
+                    (len + CHUNK_BYTES) >> 10
+                );
+                io::Error::new(e.kind(), text)
+            })?;
             d.mapping_left = count;
         }
         let chunk = d.mapping.cast::<Chunk>();
@@ -226,7 +234,7 @@ impl Magazine {
 
     /// A free cell.
     #[inline]
-    pub(crate) fn take(&mut self, registry: &Registry) -> std::io::Result<&'static TaskCell> {
+    pub(crate) fn take(&mut self, registry: &Registry) -> io::Result<&'static TaskCell> {
         if self.head.is_null() {
             registry.withdraw(self)?;
         }
