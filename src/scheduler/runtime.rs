@@ -26,6 +26,8 @@ pub(crate) struct Inner {
     pub(super) stack_class: ClassId,
     /// Every task is to be cancelled, also those yet to start.
     cancelling: AtomicBool,
+    /// All tasks have ended and none may come any more.
+    closed: AtomicBool,
     /// Workers without tasks shall leave.
     ending: AtomicBool,
     pub(super) turn: AtomicUsize,
@@ -110,6 +112,22 @@ impl Inner {
         }
     }
 
+    /// Counts a task that is about to be spawned from outside; false if the runtime has ended. Undone by
+    /// [`withdraw`](Inner::withdraw).
+    pub(super) fn admit(&self) -> bool {
+        self.spawned_outside.fetch_add(1, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
+            self.withdraw();
+            return false;
+        }
+        true
+    }
+
+    /// The task that was admitted does not come.
+    pub(super) fn withdraw(&self) {
+        self.spawned_outside.fetch_sub(1, Ordering::SeqCst);
+    }
+
     fn live(&self) -> u64 {
         let ended: u64 = self.workers.iter().map(|w| w.ended.load(Ordering::Acquire)).sum();
         let spawned: u64 = self.workers.iter().map(|w| w.spawned.load(Ordering::Acquire)).sum();
@@ -141,7 +159,12 @@ impl Inner {
         let mut pause = Duration::from_micros(50);
         let clean = loop {
             if self.live() == 0 {
-                break true;
+                // A plain thread may be about to spawn: it counts itself first and looks at `closed` second, and this
+                // does the opposite, so at least one of the two sees the other.
+                self.closed.store(true, Ordering::SeqCst);
+                if self.live() == 0 {
+                    break true;
+                }
             }
             let now = Instant::now();
             if now >= deadline {
@@ -235,6 +258,7 @@ impl RuntimeBuilder {
             workers,
             stack_class,
             cancelling: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             spawned_outside: AtomicU64::new(0),
@@ -449,6 +473,21 @@ pub(super) fn process_wide() -> io::Result<Arc<Inner>> {
     let inner = runtime.inner.clone();
     let _ = PROCESS_WIDE.set(runtime);
     Ok(inner)
+}
+
+/// The runtime for a spawn from a plain thread, with the task already admitted to it.
+pub(super) fn admitting() -> io::Result<Arc<Inner>> {
+    let mut refused = 0;
+    loop {
+        let inner = process_wide()?;
+        if inner.admit() {
+            return Ok(inner);
+        }
+        // The `run` that it belonged to has just ended; the next look finds another one.
+        if std::mem::replace(&mut refused, inner.id) == inner.id {
+            return Err(super::spawn::ended());
+        }
+    }
 }
 
 /// Frees a cell from a plain thread.

@@ -125,8 +125,9 @@ impl Builder {
             None => spawn_anywhere(plan, f),
             Some(index) => {
                 let runtime = match Worker::current() {
-                    Some(w) => w.runtime.clone(),
-                    None => super::runtime::process_wide()?,
+                    Some(w) if w.runtime.admit() => w.runtime.clone(),
+                    Some(_) => return Err(ended()),
+                    None => super::runtime::admitting()?,
                 };
                 // SAFETY: the closure is `Send + 'static`.
                 unsafe { runtime.spawn_at(plan, index, f) }
@@ -220,6 +221,10 @@ fn or_panic<T>(r: io::Result<T>) -> T {
     }
 }
 
+pub(super) fn ended() -> io::Error {
+    io::Error::other("the runtime has ended; spawn on one that still runs")
+}
+
 #[inline]
 fn spawn_anywhere<F, T>(plan: Plan<'_>, f: F) -> io::Result<JoinHandle<T>>
 where
@@ -232,7 +237,7 @@ where
             Ok(worker.place(cell))
         }
         // SAFETY: the closure is `Send + 'static`.
-        None => unsafe { super::runtime::process_wide()?.spawn_outside(plan, f) },
+        None => unsafe { super::runtime::admitting()?.spawn_admitted(plan, f) },
     }
 }
 
@@ -248,7 +253,7 @@ where
     or_panic(match Worker::current() {
         Some(worker) => worker.make(plan, f).map(|made| worker.place(made)),
         // SAFETY: `Send`, and alive until the child has ended, by the scope's promise.
-        None => super::runtime::process_wide().and_then(|r| unsafe { r.spawn_outside(plan, f) }),
+        None => super::runtime::admitting().and_then(|r| unsafe { r.spawn_admitted(plan, f) }),
     })
 }
 
@@ -395,6 +400,18 @@ impl Inner {
     /// The closure and its result may be used on another thread, and everything that they borrow lives until the
     /// task has ended and its result was taken or dropped.
     pub(super) unsafe fn spawn_outside<F: FnOnce() -> T, T>(&self, plan: Plan<'_>, f: F) -> io::Result<JoinHandle<T>> {
+        if !self.admit() {
+            return Err(ended());
+        }
+        // SAFETY: forwarded.
+        unsafe { self.spawn_admitted(plan, f) }
+    }
+
+    /// As [`Inner::spawn_outside`], after [`Inner::admit`].
+    ///
+    /// # Safety
+    /// As [`Inner::spawn_outside`].
+    unsafe fn spawn_admitted<F: FnOnce() -> T, T>(&self, plan: Plan<'_>, f: F) -> io::Result<JoinHandle<T>> {
         let workers = self.workers();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let (a, b) = (workers[turn % workers.len()], workers[(turn + 1) % workers.len()]);
@@ -423,12 +440,13 @@ impl Inner {
         unsafe { self.spawn_outside(plan, f) }
     }
 
-    /// Spawns on one worker from anywhere.
+    /// Spawns on one worker from anywhere, after [`Inner::admit`].
     ///
     /// # Safety
     /// As [`Inner::spawn_outside`].
     unsafe fn spawn_at<F: FnOnce() -> T, T>(&self, plan: Plan<'_>, index: usize, f: F) -> io::Result<JoinHandle<T>> {
         let Some(target) = self.workers().get(index) else {
+            self.withdraw();
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("there is no worker {index}: this runtime has {} (0 is the first)", self.workers().len()),
@@ -443,6 +461,7 @@ impl Inner {
         Ok(handle)
     }
 
+    /// The task was admitted.
     fn make_outside<F: FnOnce() -> T, T>(
         &self,
         plan: Plan<'_>,
@@ -450,18 +469,18 @@ impl Inner {
         f: F,
     ) -> io::Result<(&'static TaskCell, u64)> {
         let class = plan.stack.unwrap_or(self.stack_class);
-        stack::try_reserve(class)?;
+        stack::try_reserve(class).inspect_err(|_| self.withdraw())?;
         let taken = self.outside().take(super::registry());
         let cell = match taken {
             Ok(cell) => cell,
             Err(e) => {
                 stack::release(class);
+                self.withdraw();
                 return Err(e);
             }
         };
         fill(cell, plan, class, index, f);
         cell.accounting.since.store(crate::sys::clock::ticks(), Ordering::Relaxed);
-        self.spawned_outside.fetch_add(1, Ordering::SeqCst);
         Ok((cell, NEXT_ID.fetch_add(1, Ordering::Relaxed)))
     }
 }
