@@ -174,6 +174,22 @@ impl Builder {
 /// assert_eq!(sum, 285);
 /// ```
 ///
+/// An unstarted task may be taken by another thread, so what is not `Send` cannot be moved in ([`spawn_local`] can):
+///
+/// ```compile_fail,E0277
+/// let rc = std::rc::Rc::new(1);
+/// coro::run(|| coro::spawn(move || *rc).join().unwrap());
+/// ```
+///
+/// Nor can what the caller may lose before the task ends ([`scope`](crate::scope) can):
+///
+/// ```compile_fail,E0373
+/// coro::run(|| {
+///     let text = String::from("borrowed");
+///     coro::spawn(|| println!("{text}")).join().unwrap();
+/// });
+/// ```
+///
 /// # Panics
 /// Where [`Builder::spawn`] would return an error, as `std::thread::spawn` does.
 #[track_caller]

@@ -173,6 +173,29 @@ impl<'scope> Scope<'scope, '_> {
 /// assert_eq!(parts, [10, 20, 30]);
 /// ```
 ///
+/// What lives only inside the scope's body may be gone before a child ends, and neither a handle nor the scope itself
+/// can be taken out:
+///
+/// ```compile_fail,E0373
+/// coro::scope(|s| {
+///     let inside = 1;
+///     s.spawn(|| println!("{inside}"));
+/// });
+/// ```
+///
+/// ```compile_fail,E0521
+/// let mut leaked = None;
+/// coro::scope(|s| leaked = Some(s.spawn(|| 1)));
+/// leaked.unwrap().join().unwrap();
+/// ```
+///
+/// ```compile_fail,E0277
+/// let rc = std::rc::Rc::new(1);
+/// coro::scope(|s| {
+///     s.spawn(|| println!("{rc}"));
+/// });
+/// ```
+///
 /// # Panics
 /// Inside [`no_switch`](crate::no_switch). With `f`'s own panic; with `a scoped task panicked` if a child panicked whose handle was not joined.
 ///

@@ -299,7 +299,13 @@ impl<T> From<T> for Mutex<T> {
     }
 }
 
-/// Access to the value of a locked [`Mutex`]; unlocks when dropped. Stays in its task.
+/// Access to the value of a locked [`Mutex`]; unlocks when dropped. Stays on its thread.
+///
+/// ```compile_fail,E0277
+/// static M: coro::sync::Mutex<u32> = coro::sync::Mutex::new(0);
+/// let guard = M.lock().unwrap();
+/// coro::spawn(move || drop(guard));
+/// ```
 #[must_use = "the lock is given up when the guard is dropped"]
 pub struct MutexGuard<'a, T: ?Sized> {
     lock: &'a Mutex<T>,
