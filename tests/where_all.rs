@@ -291,6 +291,12 @@ fn the_four_states_are_told_apart() {
     assert!(coro::where_is(id).is_none(), "an ended task is still shown");
 }
 
+#[inline(never)]
+fn waits_for_the_end() {
+    coro::event_loop();
+    std::hint::black_box(());
+}
+
 #[test]
 fn every_wait_says_what_it_waits_for() {
     let _turn = turn();
@@ -303,14 +309,16 @@ fn every_wait_says_what_it_waits_for() {
         let (full, full_rx) = sync_channel::<u8>(1);
         full.send(1).unwrap();
         let listener = coro::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let at = listener.local_addr().unwrap();
+        // Connections to this one wait in its backlog.
+        let quiet = coro::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = quiet.local_addr().unwrap();
         let m2 = m.clone();
         let waits = [
             ("lock".to_owned(), coro::spawn(move || drop(m2.lock()))),
-            ("recv".to_owned(), coro::spawn(move || drop(rx.recv()))),
-            ("send".to_owned(), coro::spawn(move || drop(full.send(2)))),
-            ("park".to_owned(), coro::spawn(coro::park)),
-            ("event_loop".to_owned(), coro::spawn(coro::event_loop)),
+            ("recv".to_owned(), coro::spawn(move || assert_eq!(rx.recv(), Ok(0)))),
+            ("send".to_owned(), coro::spawn(move || full.send(2).unwrap())),
+            ("park".to_owned(), coro::spawn(|| assert_eq!(step(&[], &End::Park), 1))),
+            ("event_loop".to_owned(), coro::spawn(waits_for_the_end)),
             ("scope".to_owned(), coro::spawn(|| coro::scope(|s| drop(s.spawn(|| coro::sleep(LONG)))))),
             ("accept fd ".to_owned(), coro::spawn(move || drop(listener.accept()))),
         ];
@@ -351,7 +359,7 @@ fn every_wait_says_what_it_waits_for() {
         // A sleep of ever.
         let forever = coro::spawn(|| coro::sleep(Duration::MAX));
         until_parked(forever.task(), "sleep");
-        drop((guard, tx, full_rx));
+        drop((guard, tx, full_rx, quiet));
     });
 }
 
@@ -507,9 +515,14 @@ fn a_hundred_thousand_parked_tasks() {
             && rt.worker_stats().iter().all(|w| w.unstarted == 0)
     });
     let _warm = coro::where_all();
-    let begun = Instant::now();
-    let all = coro::where_all();
-    let took = begun.elapsed();
+    // The best of three: others may use this machine.
+    let mut all = Vec::new();
+    let took = (0..3).map(|_| {
+        let begun = Instant::now();
+        all = coro::where_all();
+        begun.elapsed()
+    });
+    let took = took.min().unwrap();
     println!("where_all of {n} parked tasks: {took:?}");
     let parked = all.iter().filter(|t| t.state == TaskState::Parked && t.stack.contains("where_all.rs")).count();
     assert!(parked >= n - 2, "{parked} of {n}");
