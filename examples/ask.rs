@@ -12,8 +12,10 @@ const REFUSAL: &[u8] = b"coro: ";
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    let (Some(path), Ok(command)) = (words.next(), words.map(|word| word.into_string()).collect::<Result<Vec<_>, _>>())
-    else {
+    let Some(path) = words.next() else {
+        return usage("a path and a command are needed");
+    };
+    let Ok(command) = words.map(|word| word.into_string()).collect::<Result<Vec<_>, _>>() else {
         return usage("the command must be UTF-8 text");
     };
     let command = command.join(" ");

@@ -421,7 +421,8 @@ fn wrong_arguments_are_named() {
         ("demo", &["stray"], "stray"),
         ("echo", &["--workers", "0"], "--workers wants a number from 1"),
         ("million", &["0"], "N is a number from 1"),
-        ("ask", &["somewhere"], "a command"),
+        ("ask", &[], "a path and a command"),
+        ("ask", &["somewhere"], "a path and a command"),
     ] {
         let (output, _, err) = run(example(name).args(args));
         assert_eq!(output.status.code(), Some(2), "{name} {args:?}: {err}");
