@@ -105,7 +105,7 @@ fn serve(o: &Options) -> io::Result<()> {
     let hall = Arc::new(Hall::default());
     hall.open(LOBBY)?;
     for index in 0..coro::worker_stats().len() {
-        coro::Builder::new().name(format!("stall meter {index}")).worker(index).spawn(stall_meter)?;
+        coro::Builder::new().name(format!("stall meter {index}")).worker(index).spawn(move || stall_meter(index))?;
         // One each, so that a wedged worker does not keep new clients out. This task is its own worker's.
         if coro::current_worker() != Some(index) {
             let (hall, listener) = (hall.clone(), listener.clone());
@@ -623,20 +623,39 @@ static STATS: Stats = Stats {
     printed: AtomicBool::new(false),
 };
 
+/// When each worker's stall meter is to wake up next.
+static DUE: Mutex<BTreeMap<usize, Instant>> = Mutex::new(BTreeMap::new());
+
+fn set_due(worker: usize, next: Option<Instant>) {
+    let mut due = DUE.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = due.remove(&worker);
+    due.extend(next.map(|at| (worker, at)));
+    drop(due);
+    if let Some(last) = last {
+        overdue(last);
+    }
+}
+
+fn overdue(due: Instant) {
+    let late = Instant::now().saturating_duration_since(due);
+    STATS.longest_stall_us.fetch_max(late.as_micros() as u64, Relaxed);
+}
+
 /// One on each worker: notices how late it wakes up.
 #[inline(never)]
-fn stall_meter() {
-    /// Also told when the sleep is cut short by the end.
-    struct Due(Instant);
-    impl Drop for Due {
+fn stall_meter(worker: usize) {
+    /// Also when the sleep is cut short by the end.
+    struct Ended(usize);
+    impl Drop for Ended {
         fn drop(&mut self) {
-            let late = Instant::now().saturating_duration_since(self.0);
-            STATS.longest_stall_us.fetch_max(late.as_micros() as u64, Relaxed);
+            set_due(self.0, None);
         }
     }
+    let _ended = Ended(worker);
     loop {
-        let due = Due(Instant::now() + Duration::from_millis(100));
-        coro::sleep_until(due.0);
+        let due = Instant::now() + Duration::from_millis(100);
+        set_due(worker, Some(due));
+        coro::sleep_until(due);
     }
 }
 
@@ -644,6 +663,8 @@ fn summary() {
     if STATS.printed.swap(true, Relaxed) {
         return;
     }
+    // Workers that are still stuck.
+    DUE.lock().unwrap_or_else(PoisonError::into_inner).values().copied().for_each(overdue);
     let stall = Duration::from_micros(STATS.longest_stall_us.load(Relaxed));
     say(&format!(
         "\nclients served        {}\nlines said            {}\nslow readers dropped  {}\ntasks that panicked   {}\nlongest stall         {:.3} s",

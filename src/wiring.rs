@@ -1,6 +1,7 @@
 //! The one place where low layers are tied to high ones: what the scheduler calls when a task panics, when a shutdown
 //! leaves tasks behind, and when the first runtime starts; and what the backdoor answers with.
 
+use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use crate::scheduler::suspend::here;
 use crate::scheduler::{Upward, runtime};
 use crate::stack::overflow;
 use crate::sys::stderr;
+use crate::task::TaskCell;
 
 /// What the scheduler knows of the layers above it.
 pub(crate) static UPWARD: Upward = Upward { uncaught: crate::panic::uncaught, left_behind, init };
@@ -45,20 +47,20 @@ fn describe(out: &mut overflow::TaskDescription) {
 const NAMED: usize = 32;
 
 fn left_behind(inner: &runtime::Inner) {
-    let mut left = 0;
-    inner.for_each_task(|cell, id| {
-        left += 1;
-        if left > NAMED {
-            return;
-        }
-        if let Some(t) = inspect::where_is(id) {
+    // Those that run first: one of them is why the others did not end, and it must be among those written out.
+    let running: Vec<*const TaskCell> =
+        inner.workers().iter().map(|w| w.current.load(Ordering::Acquire).cast_const()).collect();
+    let mut left = Vec::new();
+    inner.for_each_task(|cell, id| left.push((!running.contains(&ptr::from_ref(cell)), id)));
+    left.sort_unstable();
+    for (_, id) in left.iter().take(NAMED) {
+        if let Some(t) = inspect::where_is(*id) {
             let site = t.spawned_at.map(|s| format!(" spawned at {}:{}", s.file(), s.line())).unwrap_or_default();
             stderr::write(&format!("coro: shutdown left a task behind: {t}{site}\n"));
         }
-        let _ = cell.owner.load(Ordering::Relaxed);
-    });
-    if left > NAMED {
-        stderr::write(&format!("coro: shutdown left {} more tasks behind\n", left - NAMED));
+    }
+    if left.len() > NAMED {
+        stderr::write(&format!("coro: shutdown left {} more tasks behind\n", left.len() - NAMED));
     }
 }
 

@@ -292,7 +292,11 @@ fn two_clients_chat_and_a_panic_is_nobody_elses() {
         assert!(rest.contains(line), "no {line:?} in {rest}");
     }
     assert!(!demo.backdoor.exists(), "the socket went with the process");
-    assert!(demo.errors().contains("client 3 asked for it"));
+    let errors = demo.errors();
+    let report = errors.lines().find(|line| line.contains("): panic \"client 3 asked for it\"")).unwrap_or_default();
+    let stack = report.split_once(" [").map(|(_, stack)| stack).unwrap_or_default();
+    assert!(stack.starts_with("examples/demo.rs blow_up|"), "the panic's place comes first: {errors}");
+    assert!(stack.contains("[examples/demo.rs client|") && !stack.contains("base"), "{errors}");
 }
 
 #[test]
@@ -333,7 +337,7 @@ fn where_all_answers_while_one_worker_is_blocked_and_while_all_are() {
 
 #[test]
 fn an_interrupt_ends_a_blocked_demo_with_its_summary() {
-    let mut demo = Server::start("wedged", "demo", 1, &["--bots", "0"]);
+    let mut demo = Server::start("wedged", "demo", 1, &["--bots", "100"]);
     let mut ann = demo.join();
     ann.say("/block 600");
     ann.expect("sleeping");
@@ -343,8 +347,11 @@ fn an_interrupt_ends_a_blocked_demo_with_its_summary() {
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert_eq!(status.code(), Some(128 + libc::SIGINT), "{rest}");
     assert!(rest.contains("clients served        1"), "{rest}");
+    let stall = rest.lines().find_map(|line| line.strip_prefix("longest stall")?.trim().strip_suffix(" s"));
+    assert!(stall.is_some_and(|s| s.parse::<f64>().is_ok_and(|s| s > 1.0)), "the stall still lasts: {rest}");
     let errors = demo.errors();
-    assert!(errors.contains("left a task behind") && errors.contains("client 127.0.0.1:"), "{errors}");
+    let first = errors.lines().find(|line| line.contains("left a task behind")).unwrap_or_default();
+    assert!(first.contains(" running on worker 0 ") && first.contains("client 127.0.0.1:"), "{errors}");
 }
 
 #[test]
