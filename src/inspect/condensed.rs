@@ -137,12 +137,20 @@ pub(crate) fn classify(frame: &Frame) -> Class {
         let is_glue = GLUE_PATHS.iter().any(|prefix| path.starts_with(prefix)) || GLUE_NAMES.contains(&last);
         return if is_glue { Class::Glue } else { Class::Std };
     }
+    if krate == "backtrace" {
+        // How the panic hook takes its stack.
+        return Class::Glue;
+    }
     if krate == "coro" {
         // This crate's own tests stand for its users.
         if rest.split("::").any(|part| part.ends_with("tests")) {
             return Class::User;
         }
         let module = rest.split("::").next().unwrap_or(rest);
+        if module == "panic" {
+            // The panic hook, on its way to the stack above.
+            return Class::Glue;
+        }
         return if MACHINERY.contains(&module) { Class::Machinery } else { Class::Api };
     }
     // `main` without a path is the C entry point; Rust's is `program::main`.

@@ -97,9 +97,14 @@ fn install_hook() {
         panic::set_hook(Box::new(move |info| {
             if let Some(h) = here() {
                 let mut addresses = Vec::new();
+                let base = crate::context::base_range();
                 backtrace::trace(|frame| {
-                    addresses.push(frame.ip() as usize);
-                    addresses.len() < 256
+                    let ip = frame.ip() as usize;
+                    let at_base = (base.0..=base.1).contains(&ip);
+                    if !at_base {
+                        addresses.push(ip);
+                    }
+                    !at_base && addresses.len() < 256
                 });
                 let location = info.location().map(ToString::to_string).unwrap_or_default();
                 let seen = Seen { task: h.id(), location, addresses };
