@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
 const MAY_NAME_WIRING: &[&str] = &["scheduler/mod.rs", "backdoor/mod.rs"];
 
 /// Layers whose whole business is unsafe code.
-const UNSAFE_LAYERS: &[&str] = &["sys", "stack", "context", "timer", "task", "reactor"];
+const UNSAFE_LAYERS: &[&str] = &["sys", "stack", "context", "task", "reactor"];
 
 /// Every other file that may hold unsafe code. Each must hold some, so that the list does not outlive its reasons.
 const UNSAFE_FILES: &[&str] = &[
