@@ -246,7 +246,7 @@ fn a_timer_is_taken_out_of_the_middle() {
 fn cancellation_unwinds_and_cannot_be_swallowed() {
     let drops = Arc::new(AtomicUsize::new(0));
     let d = drops.clone();
-    with_workers(2, move || {
+    with_workers(1, move || {
         let task = coro::spawn(move || {
             let _first = Counted(d.clone());
             let caught = catch_unwind(AssertUnwindSafe(|| {

@@ -168,7 +168,7 @@ impl Captured {
 ///
 /// # Safety
 /// As for `ptr::copy_nonoverlapping`.
-pub(super) unsafe fn copy_words(from: *const u8, to: *mut u8, len: usize) {
+unsafe fn copy_words(from: *const u8, to: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: by the caller's promise; the direction flag is clear by the ABI.
     unsafe {

@@ -13,7 +13,8 @@ mod modules;
 mod stacks;
 mod symbols;
 mod walk;
-#[cfg(all(test, target_os = "linux", target_arch = "x86_64", not(miri)))]
+// These tests switch stacks by hand, which neither an interpreter nor the address sanitizer can follow.
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64", not(any(miri, coro_asan))))]
 mod walk_tests;
 
 pub(crate) use frames::{install_overflow_frames, stack_text};

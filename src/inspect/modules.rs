@@ -198,6 +198,9 @@ mod platform {
         callback: unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int,
         data: *mut c_void,
     ) {
+        if cfg!(miri) {
+            return; // an interpreted program has no images
+        }
         // SAFETY: the callbacks below only read the image described by `info` and write through
         // `data`, which their callers keep alive and exclusively borrowed during this call.
         unsafe { libc::dl_iterate_phdr(Some(callback), data) };
@@ -431,7 +434,7 @@ mod tests {
         assert_eq!(image.bias + stated, own);
         assert!(std::path::Path::new(&image.path).exists(), "{}", image.path);
         assert!(matches!(image.tables.as_ref().unwrap().eh_frame, ImageBytes::Main(_)));
-        let (libc, _) = map.locate(libc::qsort as *const () as usize).expect("libc is known");
+        let (libc, _) = map.locate(libc::getpid as *const () as usize).expect("libc is known");
         let tables = libc.tables.as_ref().expect("libc has unwind tables");
         assert!(matches!(tables.eh_frame, ImageBytes::Copied(_)));
         assert!(tables.eh_frame.len() > 1000);

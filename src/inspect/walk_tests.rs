@@ -2,7 +2,6 @@
 //! copied, and the copy is walked. x86-64 Linux only. It must not use the real switch, so that a
 //! fault here is a fault of the walker. The tests that compare names need a symbol table.
 
-use super::capture::copy_words;
 use super::condensed::{Detail, First, StackTexts};
 use super::symbols::{DebugInfo, Symbols};
 use super::walk::{End, MAX_FRAMES, Registers, StackBytes, Walker};
@@ -132,13 +131,8 @@ impl<'a> Suspended<'a> {
     fn copy(&self) -> Vec<u8> {
         let end = self.stack.as_ptr_range().end as usize;
         let sp = self.pair.task.sp;
-        let mut bytes = Vec::with_capacity(end - sp);
-        // SAFETY: `[sp, end)` lies in `self.stack`, which does not run now; the buffer has the room.
-        unsafe {
-            copy_words(sp as *const u8, bytes.as_mut_ptr(), end - sp);
-            bytes.set_len(end - sp);
-        }
-        bytes
+        // SAFETY: `[sp, end)` lies in `self.stack`, which does not run now.
+        unsafe { std::slice::from_raw_parts(sp as *const u8, end - sp).to_vec() }
     }
 }
 
