@@ -115,8 +115,8 @@ fn a_mutex_is_held_by_one_across_waits() {
             })
             .collect();
         tasks.into_iter().for_each(|t| t.join().unwrap());
-        let total = *m.lock().unwrap();
-        total
+
+        *m.lock().unwrap()
     });
     assert_eq!(total, 12);
 }
@@ -286,7 +286,7 @@ fn a_panic_is_the_joiners_and_poisons_what_it_held() {
             *guard = 2;
             panic!("half done");
         });
-        let payload: Box<dyn std::any::Any + Send> = task.join().map(|()| ()).unwrap_err();
+        let payload: Box<dyn std::any::Any + Send> = task.join().unwrap_err();
         assert_eq!(*payload.downcast::<&str>().unwrap(), "half done");
         assert_eq!(*m.lock().unwrap_err().into_inner(), 2);
     });

@@ -140,7 +140,7 @@ fn paced_load() {
     };
     let mut all: Vec<_> = (0..CONNECTIONS).map(|_| connect(&mut rng)).collect();
     // One request on each connection every 100 ms.
-    let mut round = |all: &mut Vec<(std::net::TcpStream, u8)>, pace: Duration| {
+    let round = |all: &mut Vec<(std::net::TcpStream, u8)>, pace: Duration| {
         let start = Instant::now();
         let mut answers = 0;
         let step = pace / all.len() as u32;
@@ -336,7 +336,7 @@ fn a_blocked_worker_silences_no_connection_of_another() {
                 .unwrap()
         });
         let mut all: Vec<_> = (0..200).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
-        let mut ask = |s: &mut std::net::TcpStream| {
+        let ask = |s: &mut std::net::TcpStream| {
             s.set_nodelay(true).unwrap();
             s.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let start = Instant::now();
