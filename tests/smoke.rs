@@ -22,3 +22,34 @@ fn spawn_join_sleep_timeout_cancel() {
     });
     assert_eq!(n, 7);
 }
+
+/// A task that waits only while it holds a lock that is always free, and one whose channel is never empty, still end.
+#[test]
+fn cancellation_reaches_tasks_that_never_wait_without_a_guard() {
+    coro::Runtime::builder().workers(1).build().unwrap().block_on(|| {
+        let m = coro::sync::Mutex::new(0u64);
+        let locker = coro::spawn(move || {
+            loop {
+                let mut n = m.lock().unwrap();
+                coro::sleep(Duration::from_millis(1));
+                *n += 1;
+            }
+        });
+        let (tx, rx) = coro::sync::mpsc::channel();
+        let eater = coro::spawn(move || {
+            loop {
+                tx.send(1u8).unwrap();
+                tx.send(2u8).unwrap();
+                let _: u8 = rx.recv().unwrap();
+                std::thread::yield_now();
+            }
+        });
+        coro::sleep(Duration::from_millis(20));
+        locker.cancel();
+        eater.cancel();
+        let locker: Result<(), _> = locker.join();
+        let eater: Result<(), _> = eater.join();
+        assert!(coro::is_cancel(&*locker.unwrap_err()));
+        assert!(coro::is_cancel(&*eater.unwrap_err()));
+    });
+}

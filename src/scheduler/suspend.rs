@@ -226,9 +226,14 @@ impl Here {
     #[inline(never)]
     fn raise(&self, interrupt: Interrupt, word: Snapshot) {
         let local = self.local();
-        if (local.write_guards.get() > 0 && !word.cancel_now()) || cfg!(panic = "abort") {
+        if cfg!(panic = "abort") {
             return;
         }
+        if local.write_guards.get() > 0 && !word.cancel_now() {
+            local.held_back.set(true);
+            return;
+        }
+        local.held_back.set(false);
         if std::thread::panicking() {
             return self.defer_interrupt();
         }
@@ -335,6 +340,25 @@ pub(crate) fn wait_shielded(reason: WaitReason) {
     match here() {
         Some(h) => h.park(reason),
         None => ThreadParker::current().park(None),
+    }
+}
+
+/// Where a lock that need not wait becomes a cancellation point after all: a task that waits only while it holds a guard
+/// would otherwise never end.
+#[inline]
+pub(crate) fn deliver_held_back() {
+    if let Some(h) = here()
+        && h.local().held_back.get()
+    {
+        h.checkpoint_wait();
+    }
+}
+
+/// An interrupt that is due unwinds here, also where nothing has to be waited for.
+#[inline]
+pub(crate) fn checkpoint() {
+    if let Some(h) = here() {
+        h.checkpoint_wait();
     }
 }
 

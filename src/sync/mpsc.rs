@@ -72,6 +72,7 @@ impl<T> Channel<T> {
     }
 
     fn send(&self, value: T) -> Result<(), SendError<T>> {
+        suspend::checkpoint();
         let waiter = Waiter::new();
         loop {
             let mut inner = self.lock();
@@ -192,6 +193,8 @@ impl<T> Channel<T> {
     }
 
     fn recv(&self) -> Result<T, RecvError> {
+        // Also where a message is there: a steady stream of them must not keep a task from its end.
+        suspend::checkpoint();
         loop {
             let mut inner = self.lock();
             if !inner.queue.is_empty() {

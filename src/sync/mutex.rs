@@ -193,7 +193,8 @@ impl Drop for Queued<'_> {
 /// ```
 ///
 /// # Cancellation
-/// [`lock`](Mutex::lock) is a wait: it unwinds without the lock if the task is cancelled or a timeout expires.
+/// [`lock`](Mutex::lock) is a wait: it unwinds without the lock if the task is cancelled or a timeout expires. A lock
+/// that is free is taken without a look at either, unless an interrupt was held back by a guard before.
 pub struct Mutex<T: ?Sized> {
     raw: RawMutex,
     poisoned: AtomicBool,
@@ -231,6 +232,7 @@ impl<T: ?Sized> Mutex<T> {
     /// The guard inside the error if a holder panicked.
     #[inline]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        suspend::deliver_held_back();
         self.raw.lock();
         self.guard()
     }

@@ -39,6 +39,8 @@ pub(crate) struct TaskLocal {
     pub(crate) shields: Cell<u32>,
     /// Write guards held; while any is, interrupts are delivered as errors only.
     pub(crate) write_guards: Cell<u32>,
+    /// A wait would have unwound but for a write guard: the next lock does, even if it need not wait.
+    pub(crate) held_back: Cell<bool>,
     /// One I/O call has returned the cancellation as an error.
     pub(crate) cancel_error_given: Cell<bool>,
     /// How often any interrupt was raised as an unwind.
@@ -67,6 +69,7 @@ impl TaskLocal {
             scopes: Cell::new(ptr::null()),
             shields: Cell::new(0),
             write_guards: Cell::new(0),
+            held_back: Cell::new(false),
             cancel_error_given: Cell::new(false),
             raises: Cell::new(0),
             interrupt_deferred: Cell::new(false),
