@@ -50,7 +50,11 @@ fn trusted() -> bool {
 fn invariant() -> bool {
     use std::arch::x86_64::__cpuid;
     // Intel SDM 17.17.1, AMD APM 15.30: leaf 0x8000_0007, EDX bit 8.
-    __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0
+    // SAFETY: every x86-64 processor has the instruction.
+    #[allow(unused_unsafe, reason = "unsafe in Rust 1.88, safe in later ones")]
+    unsafe {
+        __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0
+    }
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
