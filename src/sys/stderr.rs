@@ -23,6 +23,12 @@ pub(crate) fn print(id: u64, text: &str) {
     write(&format!("{id}:\t{} {text}{end}", time_text(SystemTime::now())));
 }
 
+#[cfg(not(miri))]
+unsafe extern "C" {
+    // POSIX has it everywhere; the `libc` crate does not, on FreeBSD.
+    fn ctime_r(time: *const libc::time_t, buffer: *mut libc::c_char) -> *mut libc::c_char;
+}
+
 /// The local time as `ctime` writes it, without its newline: 24 characters.
 pub(crate) fn time_text(at: SystemTime) -> String {
     let secs = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()) as libc::time_t;
@@ -30,7 +36,7 @@ pub(crate) fn time_text(at: SystemTime) -> String {
     #[cfg(not(miri))]
     // SAFETY: `ctime_r` writes at most 26 bytes.
     unsafe {
-        libc::ctime_r(&secs, buffer.as_mut_ptr().cast());
+        ctime_r(&secs, buffer.as_mut_ptr().cast());
     }
     let _ = secs;
     let end = buffer.iter().position(|b| *b == b'\n' || *b == 0).unwrap_or(0);
