@@ -121,13 +121,16 @@ impl<T> Channel<T> {
                     suspend::wait(self.reason(WaitKind::Send));
                     continue;
                 };
-                if h.would_unwind() && !self.withdraw(turn, waiter) {
+                if !h.would_unwind() {
+                    // No checkpoint here: an interrupt that arrives now wakes the park, and the question is asked again.
+                    h.park(self.reason(WaitKind::Send));
+                } else if self.withdraw(turn, waiter) {
+                    h.checkpoint_wait();
+                } else {
                     // It was taken first: the send has happened, and the interrupt waits for the next wait.
                     queued.over.set(true);
                     return Ok(());
                 }
-                h.checkpoint_wait();
-                h.park(self.reason(WaitKind::Send));
             }
             queued.over.set(true);
         }
