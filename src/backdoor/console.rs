@@ -57,6 +57,7 @@ impl Console {
         path: String,
         commands: &'static Commands,
         limits: Limits,
+        spares: Vec<File>,
     ) -> Self {
         let mut console = Self {
             listener,
@@ -65,7 +66,7 @@ impl Console {
             limits,
             sessions: Vec::new(),
             first: 0,
-            spares: Vec::new(),
+            spares,
             accept_from: None,
             complained: None,
             path,
@@ -254,12 +255,7 @@ impl Console {
     }
 
     fn refill_spares(&mut self) {
-        while self.spares.len() < SPARES {
-            match File::open("/dev/null") {
-                Ok(spare) => self.spares.push(spare),
-                Err(_) => return,
-            }
-        }
+        fill(&mut self.spares);
     }
 }
 
@@ -267,6 +263,23 @@ impl Drop for Console {
     /// Ends connections that nobody has accepted, also if a forked child has a copy of the listener.
     fn drop(&mut self) {
         let _ = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Descriptors kept for when the process has none left. Taken before the console's thread begins: by the time it runs,
+/// a busy server may have used up all there were.
+pub(super) fn spares() -> Vec<File> {
+    let mut spares = Vec::with_capacity(SPARES);
+    fill(&mut spares);
+    spares
+}
+
+fn fill(spares: &mut Vec<File>) {
+    while spares.len() < SPARES {
+        match File::open("/dev/null") {
+            Ok(spare) => spares.push(spare),
+            Err(_) => return,
+        }
     }
 }
 

@@ -198,7 +198,8 @@ fn serve_with(path: PathBuf, commands: &'static Commands, limits: Limits) -> io:
     stop.set_nonblocking(true)?;
     let shown = path.display().to_string();
     // Made there, since answers need not be able to change threads.
-    let run = move || Console::new(listener, stop, shown, commands, limits).run();
+    let spares = console::spares();
+    let run = move || Console::new(listener, stop, shown, commands, limits, spares).run();
     let thread = std::thread::Builder::new().name("coro-console".into()).spawn(run)?;
     // From here on the file stays until `close` or exit, also when the server is dropped.
     let claim = std::mem::ManuallyDrop::new(claim);
