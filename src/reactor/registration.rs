@@ -252,4 +252,9 @@ impl Reactor {
             }
         }
     }
+    /// How many descriptors are registered.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
 }

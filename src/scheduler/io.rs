@@ -260,3 +260,66 @@ fn wait_unwinding(h: &Here, fd: RawFd, d: Direction) -> io::Result<()> {
     h.local().unwinding_blocked_ns.set(h.local().unwinding_blocked_ns.get() + spent);
     if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use crate::scheduler::{Builder, Runtime};
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    fn registrations(rt: &Runtime) -> Vec<usize> {
+        let on = |w| {
+            rt.block_on(move || {
+                let count = || Worker::current().expect("a task").reactor.borrow().len();
+                Builder::new().worker(w).spawn(count).unwrap().join().unwrap()
+            })
+        };
+        (0..rt.workers()).map(on).collect()
+    }
+
+    /// Waits on several workers at once; wherever the descriptor's owner goes away, every worker forgets it.
+    #[test]
+    fn registrations_go_from_every_worker_wherever_the_owner_is_dropped() {
+        let rt = Runtime::builder().workers(3).build().unwrap();
+        for dropped_on in [Some(0), Some(2), None] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let source = Arc::new((Source::new(ours.as_raw_fd()), ours));
+            let readers: Vec<_> = (0..2)
+                .map(|w| {
+                    let s = source.clone();
+                    let read = move || {
+                        s.0.run(Direction::Read, WaitKind::Read, || (&s.1).read(&mut [0])).unwrap();
+                    };
+                    rt.block_on(move || Builder::new().worker(w).spawn(read).unwrap())
+                })
+                .collect();
+            while registrations(&rt) != [1, 1, 0] {
+                std::thread::yield_now();
+            }
+            theirs.write_all(b"xy").unwrap();
+            readers.into_iter().for_each(|r| r.join().unwrap());
+            let (mut source, ours) = Arc::into_inner(source).unwrap();
+            let drops = move || {
+                source.deregister();
+                drop(ours);
+            };
+            match dropped_on {
+                Some(w) => rt.block_on(move || Builder::new().worker(w).spawn(drops).unwrap().join().unwrap()),
+                None => drops(),
+            }
+            // Others forget it at their next look around.
+            let deadline = std::time::Instant::now() + Duration::from_secs(20);
+            while registrations(&rt) != [0, 0, 0] {
+                assert!(
+                    std::time::Instant::now() < deadline,
+                    "{:?} after a drop on {dropped_on:?}",
+                    registrations(&rt)
+                );
+            }
+        }
+    }
+}
