@@ -375,7 +375,15 @@ fn converse(stream: Arc<dyn Stream>, id: u64, seed: u64, tally: &Tally) {
         }
     };
     drop(stream);
-    let sent = writer.join().expect("the writer ends");
+    if end.is_none() {
+        // Nobody reads any more: the echo may be stuck in a write, and then so is the writer.
+        writer.cancel();
+    }
+    let sent = match writer.join() {
+        Ok(sent) => sent,
+        Err(payload) if end.is_none() && coro::is_cancel(&*payload) => stop_at,
+        Err(_) => panic!("stream {id}: the writer failed"),
+    };
     tally.bytes.fetch_add(got, Ordering::Relaxed);
     match (ending, end) {
         // Nobody cut anything: everything comes back, and then the end.
