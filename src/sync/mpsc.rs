@@ -7,13 +7,14 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 pub use std::sync::mpsc::{RecvError, SendError, TryRecvError, TrySendError};
 
 use super::waiters::{Taken, WaitList, Waiter};
 use crate::observe::{WaitKind, WaitReason};
 use crate::scheduler::suspend::{self, here};
+use crate::sys::atomic::{Lock, LockGuard};
 
 #[derive(Debug)]
 struct Inner<T> {
@@ -33,14 +34,14 @@ struct Inner<T> {
 struct Channel<T> {
     /// `None`: unbounded.
     capacity: Option<usize>,
-    inner: Mutex<Inner<T>>,
+    inner: Lock<Inner<T>>,
 }
 
 impl<T> Channel<T> {
     fn new(capacity: Option<usize>) -> Arc<Channel<T>> {
         Arc::new(Channel {
             capacity,
-            inner: Mutex::new(Inner {
+            inner: Lock::new(Inner {
                 queue: VecDeque::new(),
                 senders: 1,
                 receiver: true,
@@ -53,7 +54,7 @@ impl<T> Channel<T> {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+    fn lock(&self) -> LockGuard<'_, Inner<T>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,7 +175,7 @@ impl<T> Channel<T> {
         Ok(())
     }
 
-    fn take(&self, mut inner: MutexGuard<'_, Inner<T>>) -> Option<T> {
+    fn take(&self, mut inner: LockGuard<'_, Inner<T>>) -> Option<T> {
         let value = inner.queue.pop_front()?;
         inner.taken += 1;
         let handed = inner.handing_over.take_first();

@@ -8,30 +8,45 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
 use super::waiters::{Taken, WaitList, Waiter};
 use crate::observe::{WaitKind, WaitReason};
 use crate::scheduler::suspend::{self, here};
+use crate::sys::atomic::{AtomicBool, AtomicU32, AtomicU64, Lock, LockGuard, Ordering};
 
 const LOCKED: u32 = 1;
 const WAITERS: u32 = 2;
+
+/// A constructor that is `const` but in a model, whose atomics need one at run time.
+macro_rules! const_unless_modelled {
+    ($(#[$doc:meta])* $v:vis fn $name:ident($($arg:ident: $t:ty)?) -> $r:ty $body:block) => {
+        $(#[$doc])*
+        #[cfg(not(loom))]
+        $v const fn $name($($arg: $t)?) -> $r $body
+
+        $(#[$doc])*
+        #[cfg(loom)]
+        $v fn $name($($arg: $t)?) -> $r $body
+    };
+}
 
 #[derive(Debug)]
 struct RawMutex {
     word: AtomicU32,
     /// The holder's task id while it is held by a task; for views.
     owner: AtomicU64,
-    line: std::sync::Mutex<WaitList>,
+    line: Lock<WaitList>,
 }
 
 impl RawMutex {
-    const fn new() -> RawMutex {
-        RawMutex { word: AtomicU32::new(0), owner: AtomicU64::new(0), line: std::sync::Mutex::new(WaitList::new()) }
+    const_unless_modelled! {
+        fn new() -> RawMutex {
+            RawMutex { word: AtomicU32::new(0), owner: AtomicU64::new(0), line: Lock::new(WaitList::new()) }
+        }
     }
 
-    fn line(&self) -> std::sync::MutexGuard<'_, WaitList> {
+    fn line(&self) -> LockGuard<'_, WaitList> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -209,9 +224,11 @@ impl<T: ?Sized> std::panic::UnwindSafe for Mutex<T> {}
 impl<T: ?Sized> std::panic::RefUnwindSafe for Mutex<T> {}
 
 impl<T> Mutex<T> {
-    /// An unlocked mutex.
-    pub const fn new(value: T) -> Mutex<T> {
-        Mutex { raw: RawMutex::new(), poisoned: AtomicBool::new(false), data: UnsafeCell::new(value) }
+    const_unless_modelled! {
+        /// An unlocked mutex.
+        pub fn new(value: T) -> Mutex<T> {
+            Mutex { raw: RawMutex::new(), poisoned: AtomicBool::new(false), data: UnsafeCell::new(value) }
+        }
     }
 
     /// The value, without locking.

@@ -7,10 +7,10 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::observe::WaitReason;
 use crate::scheduler::suspend;
+use crate::sys::atomic::{AtomicU32, Ordering};
 use crate::task::Unparker;
 
 const WAITING: u32 = 0;

@@ -1,9 +1,9 @@
 //! Atomics under one name, so that the protocols compile unchanged under the `loom` model checker.
 //!
-//! Invariant: files that are model-checked (`task/state.rs`, `scheduler/inbox.rs`, `scheduler/idle.rs`)
-//! take their atomics from here and from nowhere else. This module knows nothing of tasks.
+//! Invariant: files that are model-checked (`task/state.rs`, `scheduler/inbox.rs`, `scheduler/idle.rs`,
+//! `sync/*.rs`) take their atomics from here and from nowhere else. This module knows nothing of tasks.
 
-pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 /// Stores a pointer and orders it before every later load, as `store` followed by a full fence would.
 ///
@@ -12,3 +12,6 @@ pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fe
 pub(crate) fn publish<T>(slot: &AtomicPtr<T>, value: *mut T) {
     slot.swap(value, Ordering::SeqCst);
 }
+
+/// A short lock around a few instructions, and its guard; the model checker puts its own in their place.
+pub(crate) use std::sync::{Mutex as Lock, MutexGuard as LockGuard};

@@ -15,11 +15,15 @@
 
 mod model;
 mod observe;
+mod scheduler;
 mod shipped;
+mod sync;
 mod sys;
+mod task;
 
 mod idle_tests;
 mod inbox_tests;
 mod inspect_tests;
 mod join_tests;
 mod park_tests;
+mod sync_tests;

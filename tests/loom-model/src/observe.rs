@@ -2,3 +2,5 @@
 
 #[path = "../../../src/observe/wait.rs"]
 mod wait;
+
+pub(crate) use wait::{WaitKind, WaitReason};

@@ -5,8 +5,10 @@
 //! which the protocols rely on ("publish, then look"), and no more: a weaker store or a weaker load is not ordered by
 //! it, as it would not be by the language.
 
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::LockResult;
 
 pub(crate) use loom::sync::atomic::{Ordering, fence};
 
@@ -97,4 +99,62 @@ impl AtomicU32 {
 /// As the runtime's: an exchange that is also a full fence.
 pub(crate) fn publish<T>(slot: &AtomicPtr<T>, value: *mut T) {
     slot.swap(value, Ordering::SeqCst);
+}
+
+/// A lock that knows no poison: `std`'s notion of a panicking thread, which loom's own lock inherits, is wrong where all
+/// threads of a model share one and one of them unwinds. A token in a channel: who has it holds the lock.
+pub(crate) struct Lock<T> {
+    give: loom::sync::mpsc::Sender<()>,
+    take: loom::sync::mpsc::Receiver<()>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the token hands out one reference at a time; loom runs one thread at a time, which is all that the ends of its
+// channel need.
+unsafe impl<T: Send> Send for Lock<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Lock<T> {}
+
+impl<T> fmt::Debug for Lock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
+impl<T> Lock<T> {
+    pub(crate) fn new(value: T) -> Lock<T> {
+        let (give, take) = loom::sync::mpsc::channel();
+        give.send(()).unwrap();
+        Lock { give, take, value: UnsafeCell::new(value) }
+    }
+
+    pub(crate) fn lock(&self) -> LockResult<LockGuard<'_, T>> {
+        self.take.recv().unwrap();
+        Ok(LockGuard(self))
+    }
+}
+
+/// Gives the lock back.
+pub(crate) struct LockGuard<'a, T>(&'a Lock<T>);
+
+impl<T> Deref for LockGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the guard holds the lock.
+        unsafe { &*self.0.value.get() }
+    }
+}
+
+impl<T> DerefMut for LockGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard holds the lock and is borrowed exclusively.
+        unsafe { &mut *self.0.value.get() }
+    }
+}
+
+impl<T> Drop for LockGuard<'_, T> {
+    fn drop(&mut self) {
+        self.0.give.send(()).unwrap();
+    }
 }

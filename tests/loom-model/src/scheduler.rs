@@ -1,0 +1,92 @@
+//! What the shipped locks and channels see as `crate::scheduler`: park, wake, and a cancellation that unwinds.
+
+use crate::task::Unparker;
+
+/// `scheduler::unpark`.
+pub(crate) fn unpark(who: &Unparker) {
+    who.0.wake.notify();
+}
+
+pub(crate) mod suspend {
+    //! The same functions as the runtime's, on a model thread.
+
+    use std::cell::RefCell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use std::sync::Arc;
+
+    use crate::observe::WaitReason;
+    use crate::sys::atomic::Ordering;
+    use crate::task::{Local, Task, Unparker};
+
+    loom::thread_local! {
+        static CURRENT: RefCell<Option<Arc<Task>>> = RefCell::new(None);
+    }
+
+    /// The payload of a cancellation.
+    struct Cancelled;
+
+    pub(crate) struct Here(Arc<Task>);
+
+    pub(crate) fn here() -> Option<Here> {
+        Some(Here(task()))
+    }
+
+    fn task() -> Arc<Task> {
+        CURRENT.with(|c| c.borrow_mut().get_or_insert_with(Task::new).clone())
+    }
+
+    /// Runs `f` as `task`; `None` if it was cancelled.
+    pub(crate) fn run_as<T>(task: Arc<Task>, f: impl FnOnce() -> T) -> Option<T> {
+        CURRENT.with(|c| *c.borrow_mut() = Some(task));
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(value) => Some(value),
+            Err(payload) if payload.is::<Cancelled>() => None,
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+
+    /// `Task::cancel`.
+    pub(crate) fn cancel(task: &Task) {
+        task.cancelled.store(true, Ordering::SeqCst);
+        task.wake.notify();
+    }
+
+    impl Here {
+        pub(crate) fn id(&self) -> u64 {
+            1
+        }
+
+        pub(crate) fn local(&self) -> &Local {
+            &self.0.local
+        }
+
+        pub(crate) fn would_unwind(&self) -> bool {
+            self.0.cancelled.load(Ordering::SeqCst)
+        }
+
+        pub(crate) fn checkpoint_wait(&self) {
+            if self.would_unwind() {
+                resume_unwind(Box::new(Cancelled));
+            }
+        }
+
+        pub(crate) fn park(&self, _: WaitReason) {
+            self.0.wake.wait();
+        }
+    }
+
+    pub(crate) fn current_unparker() -> Unparker {
+        Unparker(task())
+    }
+
+    pub(crate) fn wait(reason: WaitReason) {
+        let h = Here(task());
+        h.checkpoint_wait();
+        h.park(reason);
+    }
+
+    /// Nothing in a model panics but a cancelled wait, and that holds no guard.
+    pub(crate) fn unwinding() -> bool {
+        false
+    }
+}

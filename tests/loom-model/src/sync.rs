@@ -1,0 +1,10 @@
+//! The shipped locks and channels.
+
+#[path = "../../../src/sync/mpsc.rs"]
+pub(crate) mod mpsc;
+#[path = "../../../src/sync/mutex.rs"]
+mod mutex;
+#[path = "../../../src/sync/waiters.rs"]
+mod waiters;
+
+pub(crate) use mutex::Mutex;
