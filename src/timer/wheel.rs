@@ -15,8 +15,8 @@ const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const DUE: u16 = u16::MAX;
 const NONE: u32 = u32::MAX;
-/// The largest distance that the levels span; farther deadlines wait in the last slot and are placed again.
-const SPAN: u64 = 1 << (SLOT_BITS * LEVELS as u32);
+/// Ticks per slot of the top level are 2 to this; deadlines beyond 63 of them wait in the farthest and are placed again.
+const TOP_SHIFT: u32 = SLOT_BITS * (LEVELS as u32 - 1);
 /// A table of more timers than this goes back to the allocator when the last one has gone.
 const KEPT: usize = 1024;
 
@@ -127,7 +127,10 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let tick = self.entry(index).tick.min(self.now.saturating_add(SPAN - 1));
+        // At most 63 slots of the top level ahead: one more would be the slot that the wheel stands in, which would be
+        // emptied and filled for ever.
+        let farthest = ((self.now >> TOP_SHIFT) + (SLOTS as u64 - 1)) << TOP_SHIFT;
+        let tick = self.entry(index).tick.min(farthest);
         let place = if tick <= self.now {
             DUE
         } else {
@@ -287,12 +290,21 @@ mod tests {
 
     #[test]
     fn a_deadline_beyond_the_span_waits() {
-        let mut wheel = Wheel::new();
-        let key = wheel.insert(u64::MAX, action(1));
-        assert_eq!(wheel.pop_due(SPAN * RESOLUTION_NS * 3), None);
-        assert!(wheel.is_pending(key));
-        wheel.remove(key);
-        assert!(wheel.is_empty() && wheel.next_ns().is_none());
+        const SPAN_NS: u64 = RESOLUTION_NS << (TOP_SHIFT + SLOT_BITS);
+        // Wherever the wheel stands: just begun, a while later, in the middle of a top slot, in later turns.
+        for start in [0, 1_000_000, SPAN_NS / 128, SPAN_NS / 64, SPAN_NS - 1, SPAN_NS + 12_345_678, 3 * SPAN_NS / 2] {
+            let mut wheel = Wheel::new();
+            wheel.insert(start, action(0));
+            assert!(wheel.pop_due(start + RESOLUTION_NS).is_some());
+            let key = wheel.insert(u64::MAX, action(1));
+            for now in [start + RESOLUTION_NS, start + SPAN_NS / 64, start + SPAN_NS, start + 3 * SPAN_NS] {
+                assert_eq!(wheel.pop_due(now), None);
+                assert!(wheel.next_ns().is_some_and(|next| next > now), "the next look lies ahead of {now}");
+            }
+            assert!(wheel.is_pending(key));
+            wheel.remove(key);
+            assert!(wheel.is_empty() && wheel.next_ns().is_none());
+        }
     }
 
     #[test]
