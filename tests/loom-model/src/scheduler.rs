@@ -79,6 +79,16 @@ pub(crate) mod suspend {
         Unparker(task())
     }
 
+    /// As in `scheduler/suspend.rs`.
+    pub(crate) fn checkpoint() {
+        if let Some(h) = here() {
+            h.checkpoint_wait();
+        }
+    }
+
+    /// Nothing is held back in the model: it has no waits under a guard.
+    pub(crate) fn deliver_held_back() {}
+
     pub(crate) fn wait(reason: WaitReason) {
         let h = Here(task());
         h.checkpoint_wait();
