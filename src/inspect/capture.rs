@@ -89,7 +89,8 @@ impl Captured {
     /// Inside the window.
     fn copy(&mut self, cell: &TaskCell, id: u64, life: Life) -> bool {
         let owner = cell.owner.load(Ordering::Relaxed);
-        let running = life != Life::Unstarted
+        // A task that was PARKED at entry has left its stack and cannot come back in the window, wherever its worker is.
+        let running = life == Life::Active
             && worker_at(owner).is_some_and(|w| std::ptr::eq(w.current.load(Ordering::SeqCst), cell));
         if !running && !cell.state.inspect_confirm(id) {
             return false;

@@ -29,10 +29,10 @@ pub(super) struct Cancelled;
 
 /// The payload of an unwind that an expired `timeout` raised; only the owner of the scope stops it.
 #[derive(Debug)]
-pub(super) struct Expired(*const TimeoutScope);
-
-// SAFETY: the pointer is compared, never followed, outside its task.
-unsafe impl Send for Expired {}
+pub(super) struct Expired {
+    task: u64,
+    scope: u64,
+}
 
 /// How long in total a task may block its thread in sleeps and I/O while it unwinds.
 pub(crate) const UNWINDING_BUDGET: Duration = Duration::from_millis(100);
@@ -256,7 +256,11 @@ impl Here {
                 }
                 panic::resume_unwind(Box::new(Cancelled))
             }
-            Interrupt::Timeout(scope) => panic::resume_unwind(Box::new(Expired(scope))),
+            Interrupt::Timeout(scope) => {
+                // SAFETY: a scope in force lives in a frame of this task.
+                let scope = unsafe { (*scope).serial };
+                panic::resume_unwind(Box::new(Expired { task: self.id(), scope }))
+            }
         }
     }
 }
@@ -498,10 +502,13 @@ pub(super) fn run_closure(cell: &'static TaskCell) {
 /// `timeout` for a task: see [`crate::timeout`].
 pub(crate) fn timeout_scope<T>(h: Here, limit: Duration, f: impl FnOnce() -> T) -> Result<T, Option<T>> {
     let deadline = Instant::now().checked_add(limit);
+    // Numbered, because a payload that somebody kept must not match a later scope in the same place on the stack.
+    h.local().scopes_begun.set(h.local().scopes_begun.get() + 1);
     let action = |scope| TimerAction { task: ptr::from_ref(h.cell).cast(), id: h.id(), scope };
     let scope = TimeoutScope {
         timer: Cell::new(TimerKey::NONE),
         outer: h.local().scopes.get().into(),
+        serial: h.local().scopes_begun.get(),
         expired: limit.is_zero().into(),
         error_given: false.into(),
     };
@@ -513,7 +520,7 @@ pub(crate) fn timeout_scope<T>(h: Here, limit: Duration, f: impl FnOnce() -> T) 
         Ok(value) if scope.expired.get() => Err(Some(value)),
         Ok(value) => Ok(value),
         Err(payload) => match payload.downcast::<Expired>() {
-            Ok(e) if ptr::eq(e.0, &scope) => Err(None),
+            Ok(e) if e.task == h.id() && e.scope == scope.serial => Err(None),
             Ok(other) => panic::resume_unwind(other),
             Err(payload) => panic::resume_unwind(payload),
         },

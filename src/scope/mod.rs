@@ -26,6 +26,8 @@ use crate::task::Unparker;
 struct Shared {
     running: AtomicUsize,
     panicked: AtomicBool,
+    /// An interrupt of the parent was forwarded: children that come later are cancelled as well.
+    cut_short: AtomicBool,
     parent: Unparker,
     children: Mutex<Vec<Task>>,
 }
@@ -154,6 +156,10 @@ impl<'scope> Scope<'scope, '_> {
             children.retain(|c| !c.is_finished());
         }
         children.push(handle.task());
+        drop(children);
+        if self.shared.cut_short.load(Ordering::SeqCst) {
+            handle.cancel();
+        }
         ScopedJoinHandle { handle, packet, scope: PhantomData }
     }
 }
@@ -214,6 +220,7 @@ where
         shared: Arc::new(Shared {
             running: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
+            cut_short: AtomicBool::new(false),
             parent: suspend::current_unparker(),
             children: Mutex::default(),
         }),
@@ -240,6 +247,8 @@ where
 /// Whether an interrupt was forwarded to the children.
 fn wait_for_children(shared: &Shared, mut forwarded: bool) -> bool {
     let forward = || {
+        // A child that is spawned now is either in the list already or sees the flag.
+        shared.cut_short.store(true, Ordering::SeqCst);
         for c in &*shared.children.lock().unwrap_or_else(PoisonError::into_inner) {
             c.cancel();
         }

@@ -15,6 +15,8 @@ use crate::timer::TimerKey;
 pub(crate) struct TimeoutScope {
     pub(crate) timer: Cell<TimerKey>,
     pub(crate) outer: Cell<*const TimeoutScope>,
+    /// Tells it from every other scope of the task.
+    pub(crate) serial: u64,
     pub(crate) expired: Cell<bool>,
     /// One I/O call has returned the error; from now on waits unwind.
     pub(crate) error_given: Cell<bool>,
@@ -35,6 +37,8 @@ pub(crate) struct TaskLocal {
     pub(crate) attention: Cell<bool>,
     /// Innermost `timeout` in force.
     pub(crate) scopes: Cell<*const TimeoutScope>,
+    /// How many were ever entered.
+    pub(crate) scopes_begun: Cell<u64>,
     /// Depth of `shield`.
     pub(crate) shields: Cell<u32>,
     /// Write guards held; while any is, interrupts are delivered as errors only.
@@ -67,6 +71,7 @@ impl TaskLocal {
         TaskLocal {
             attention: Cell::new(false),
             scopes: Cell::new(ptr::null()),
+            scopes_begun: Cell::new(0),
             shields: Cell::new(0),
             write_guards: Cell::new(0),
             held_back: Cell::new(false),
