@@ -26,30 +26,38 @@ fn spawn_join_sleep_timeout_cancel() {
 /// A task that waits only while it holds a lock that is always free, and one whose channel is never empty, still end.
 #[test]
 fn cancellation_reaches_tasks_that_never_wait_without_a_guard() {
-    coro::Runtime::builder().workers(1).build().unwrap().block_on(|| {
-        let m = coro::sync::Mutex::new(0u64);
-        let locker = coro::spawn(move || {
-            loop {
-                let mut n = m.lock().unwrap();
-                coro::sleep(Duration::from_millis(1));
-                *n += 1;
-            }
-        });
-        let (tx, rx) = coro::sync::mpsc::channel();
-        let eater = coro::spawn(move || {
-            loop {
-                tx.send(1u8).unwrap();
-                tx.send(2u8).unwrap();
-                let _: u8 = rx.recv().unwrap();
-                std::thread::yield_now();
-            }
-        });
-        coro::sleep(Duration::from_millis(20));
-        locker.cancel();
-        eater.cancel();
-        let locker: Result<(), _> = locker.join();
-        let eater: Result<(), _> = eater.join();
-        assert!(coro::is_cancel(&*locker.unwrap_err()));
-        assert!(coro::is_cancel(&*eater.unwrap_err()));
+    let rt = coro::Runtime::builder().workers(2).build().unwrap();
+    let m = coro::sync::Mutex::new(0u64);
+    let begun = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = |n: &std::sync::Arc<std::sync::atomic::AtomicU32>| {
+        let n = n.clone();
+        move || drop(n.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
+    };
+    let (one, two) = (count(&begun), count(&begun));
+    let locker = rt.spawn(move || {
+        one();
+        loop {
+            let mut n = m.lock().unwrap();
+            coro::sleep(Duration::from_millis(1));
+            *n += 1;
+        }
     });
+    let (tx, rx) = coro::sync::mpsc::channel();
+    // It never gives its worker away: only the checkpoint in `recv` can end it.
+    let eater = rt.spawn(move || {
+        two();
+        loop {
+            tx.send(1u8).unwrap();
+            let _: u8 = rx.recv().unwrap();
+        }
+    });
+    while begun.load(std::sync::atomic::Ordering::SeqCst) < 2 {
+        std::thread::yield_now();
+    }
+    eater.cancel();
+    locker.cancel();
+    let eater: Result<(), _> = eater.join();
+    let locker: Result<(), _> = locker.join();
+    assert!(coro::is_cancel(&*eater.unwrap_err()));
+    assert!(coro::is_cancel(&*locker.unwrap_err()));
 }
