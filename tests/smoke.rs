@@ -31,7 +31,9 @@ fn cancellation_reaches_tasks_that_never_wait_without_a_guard() {
     let begun = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
     let count = |n: &std::sync::Arc<std::sync::atomic::AtomicU32>| {
         let n = n.clone();
-        move || drop(n.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
+        move || {
+            n.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
     };
     let (one, two) = (count(&begun), count(&begun));
     let locker = rt.spawn(move || {
