@@ -160,8 +160,12 @@ fn wait_text(c: &Captured, cell: &TaskCell, out: &mut String) {
             let now = runtime_clock(cell);
             match now {
                 Some(now) => {
-                    let left = detail.div_ceil(RESOLUTION_NS).saturating_mul(RESOLUTION_NS).saturating_sub(now);
-                    write!(out, " {} left", Age(Duration::from_nanos(left)))
+                    let ends = detail.div_ceil(RESOLUTION_NS).saturating_mul(RESOLUTION_NS);
+                    // Its worker looks at timers between slices only.
+                    match now.checked_sub(ends).filter(|late| *late > 10_000_000) {
+                        Some(late) => write!(out, " overdue {}", Age(Duration::from_nanos(late))),
+                        None => write!(out, " {} left", Age(Duration::from_nanos(ends.saturating_sub(now)))),
+                    }
                 }
                 None => Ok(()),
             }
