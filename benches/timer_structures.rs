@@ -1,4 +1,4 @@
-//! Which structure holds a worker's timers: the wheel that is used, against two heaps.
+//! Which structure holds a worker's timers: the 4-ary heap that is used, against a wheel and std's heap.
 //!
 //! `cargo bench --bench timer_structures` prints nanoseconds per timer, medians of five interleaved rounds:
 //!
@@ -7,7 +7,7 @@
 //! * *insert + cancel*: so many time limits of 10 to 30 s, of which a random one is taken back and set anew.
 //!
 //! The binary heap is std's; it cancels lazily (an entry is skipped when it comes up, and all dead ones are swept out
-//! when they are the majority). The 4-ary heap knows where each timer lies and removes it at once.
+//! when they are the majority). The wheel is what the library had before. The 4-ary heap knows where each timer lies and removes it at once.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,8 +15,11 @@ use std::hint::black_box;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-#[allow(dead_code, unreachable_pub, reason = "the wheel as the library has it; not all of it is measured")]
-#[path = "../src/timer/wheel.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the heap as the library has it; not all of it is measured")]
+#[path = "../src/timer/heap.rs"]
+mod heap;
+#[allow(dead_code, unreachable_pub, reason = "a candidate as it was in the library; not all of it is measured")]
+#[path = "candidates/wheel.rs"]
 mod wheel;
 
 use wheel::{RESOLUTION_NS, TimerAction, TimerKey, Wheel};
@@ -37,7 +40,7 @@ struct InWheel {
 }
 
 impl Timers for InWheel {
-    const NAME: &'static str = "timing wheel (used)";
+    const NAME: &'static str = "timing wheel";
 
     fn with_capacity(n: usize) -> InWheel {
         InWheel { wheel: Wheel::new(), keys: vec![TimerKey::NONE; n] }
@@ -101,75 +104,29 @@ impl Timers for InBinaryHeap {
     }
 }
 
-struct InFourAryHeap {
-    heap: Vec<(u64, u32)>,
-    place: Vec<u32>,
+struct InHeap {
+    heap: heap::Timers,
+    keys: Vec<heap::TimerKey>,
 }
 
-impl InFourAryHeap {
-    fn set(&mut self, at: usize, entry: (u64, u32)) {
-        self.heap[at] = entry;
-        self.place[entry.1 as usize] = at as u32;
-    }
+impl Timers for InHeap {
+    const NAME: &'static str = "4-ary heap with positions (used)";
 
-    fn rise(&mut self, mut at: usize, entry: (u64, u32)) {
-        while at > 0 && self.heap[(at - 1) / 4].0 > entry.0 {
-            self.set(at, self.heap[(at - 1) / 4]);
-            at = (at - 1) / 4;
-        }
-        self.set(at, entry);
-    }
-
-    fn sink(&mut self, mut at: usize, entry: (u64, u32)) {
-        loop {
-            let first = 4 * at + 1;
-            let children = first..(first + 4).min(self.heap.len());
-            match children.min_by_key(|&child| self.heap[child].0) {
-                Some(least) if self.heap[least].0 < entry.0 => {
-                    self.set(at, self.heap[least]);
-                    at = least;
-                }
-                _ => break,
-            }
-        }
-        self.set(at, entry);
-    }
-
-    fn remove(&mut self, at: usize) {
-        let Some(last) = self.heap.pop() else { return };
-        if at == self.heap.len() {
-            return;
-        }
-        if at > 0 && self.heap[(at - 1) / 4].0 > last.0 {
-            self.rise(at, last);
-        } else {
-            self.sink(at, last);
-        }
-    }
-}
-
-impl Timers for InFourAryHeap {
-    const NAME: &'static str = "4-ary heap with positions";
-
-    fn with_capacity(n: usize) -> InFourAryHeap {
-        InFourAryHeap { heap: Vec::with_capacity(n), place: vec![0; n] }
+    fn with_capacity(n: usize) -> InHeap {
+        InHeap { heap: heap::Timers::new(), keys: vec![heap::TimerKey::NONE; n] }
     }
 
     fn insert(&mut self, id: u32, deadline: u64) {
-        self.heap.push((deadline, id));
-        self.rise(self.heap.len() - 1, (deadline, id));
+        let action = heap::TimerAction { task: ptr::null(), id: id.into(), scope: ptr::null() };
+        self.keys[id as usize] = self.heap.insert(deadline, action);
     }
 
     fn cancel(&mut self, id: u32) {
-        self.remove(self.place[id as usize] as usize);
+        self.heap.remove(self.keys[id as usize]);
     }
 
     fn expire(&mut self, now: u64) -> Option<u32> {
-        let &(deadline, id) = self.heap.first()?;
-        (deadline <= now).then(|| {
-            self.remove(0);
-            id
-        })
+        self.heap.pop_due(now).map(|action| action.id as u32)
     }
 }
 
@@ -243,7 +200,7 @@ fn main() {
     let structures: [(&str, [Measurement; 2]); 3] = [
         (InWheel::NAME, [insert_expire::<InWheel>, insert_cancel::<InWheel>]),
         (InBinaryHeap::NAME, [insert_expire::<InBinaryHeap>, insert_cancel::<InBinaryHeap>]),
-        (InFourAryHeap::NAME, [insert_expire::<InFourAryHeap>, insert_cancel::<InFourAryHeap>]),
+        (InHeap::NAME, [insert_expire::<InHeap>, insert_cancel::<InHeap>]),
     ];
     let mut results = vec![vec![Vec::new(); 4]; structures.len()];
     let begin = Instant::now();

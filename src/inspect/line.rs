@@ -15,7 +15,6 @@ use crate::observe::WaitKind;
 use crate::scheduler::{self, shared};
 use crate::sys::{clock, peername};
 use crate::task::TaskCell;
-use crate::timer::RESOLUTION_NS;
 
 /// What a task was doing when it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,11 +159,10 @@ fn wait_text(c: &Captured, cell: &TaskCell, out: &mut String) {
             let now = runtime_clock(cell);
             match now {
                 Some(now) => {
-                    let ends = detail.div_ceil(RESOLUTION_NS).saturating_mul(RESOLUTION_NS);
                     // Its worker looks at timers between slices only.
-                    match now.checked_sub(ends).filter(|late| *late > 10_000_000) {
+                    match now.checked_sub(detail).filter(|late| *late > 10_000_000) {
                         Some(late) => write!(out, " overdue {}", Age(Duration::from_nanos(late))),
-                        None => write!(out, " {} left", Age(Duration::from_nanos(ends.saturating_sub(now)))),
+                        None => write!(out, " {} left", Age(Duration::from_nanos(detail.saturating_sub(now)))),
                     }
                 }
                 None => Ok(()),

@@ -92,7 +92,7 @@ impl Worker {
 
     /// Until the next timer; shorter while there is memory to give back, a start to retry or a cell to free.
     fn rest_timeout(&self, now: u64) -> Option<Duration> {
-        let next = self.wheel.borrow().next_ns();
+        let next = self.timers.borrow().next_ns();
         let mut timeout = next.map(|at| Duration::from_nanos(at.saturating_sub(self.timer_now())));
         let mut at_most = |d: Duration| timeout = Some(timeout.map_or(d, |t| t.min(d)));
         if !self.stackless.borrow().is_empty() || !self.limbo.borrow().is_empty() || self.runtime.cancelling() {
@@ -143,7 +143,7 @@ impl Worker {
     }
 
     fn fire_timers(&self) {
-        if self.wheel.borrow().is_empty() {
+        if self.timers.borrow().is_empty() {
             return;
         }
         let now = self.timer_now();
@@ -152,9 +152,9 @@ impl Worker {
         loop {
             let mut n = 0;
             {
-                let mut wheel = self.wheel.borrow_mut();
+                let mut timers = self.timers.borrow_mut();
                 while n < batch.len()
-                    && let Some(due) = wheel.pop_due(now)
+                    && let Some(due) = timers.pop_due(now)
                 {
                     sys::prefetch(due.task.cast());
                     batch[n] = Some(due);

@@ -468,18 +468,18 @@ impl<'a> ArmedTimer<'a> {
     /// `ns` is on the worker's timer clock.
     pub(crate) fn new(here: &'a Here, ns: u64) -> ArmedTimer<'a> {
         let action = TimerAction { task: ptr::from_ref(here.cell).cast(), id: here.id(), scope: ptr::null() };
-        ArmedTimer { here, key: here.worker.wheel.borrow_mut().insert(ns, action) }
+        ArmedTimer { here, key: here.worker.timers.borrow_mut().insert(ns, action) }
     }
 
     /// Whether the timer has not fired.
     pub(crate) fn pending(&self) -> bool {
-        self.here.worker.wheel.borrow().is_pending(self.key)
+        self.here.worker.timers.borrow().is_pending(self.key)
     }
 }
 
 impl Drop for ArmedTimer<'_> {
     fn drop(&mut self) {
-        self.here.worker.wheel.borrow_mut().remove(self.key);
+        self.here.worker.timers.borrow_mut().remove(self.key);
     }
 }
 
@@ -546,7 +546,7 @@ impl<'a> EnteredScope<'a> {
         } else if let Some(deadline) = deadline {
             // The action points to the scope, which this guard borrows; its drop removes the timer.
             let (ns, action) = (here.worker.timer_ns(deadline), action(ptr::from_ref(scope).cast()));
-            scope.timer.set(here.worker.wheel.borrow_mut().insert(ns, action));
+            scope.timer.set(here.worker.timers.borrow_mut().insert(ns, action));
         }
         EnteredScope { here, scope }
     }
@@ -554,7 +554,7 @@ impl<'a> EnteredScope<'a> {
 
 impl Drop for EnteredScope<'_> {
     fn drop(&mut self) {
-        self.here.worker.wheel.borrow_mut().remove(self.scope.timer.get());
+        self.here.worker.timers.borrow_mut().remove(self.scope.timer.get());
         let local = self.here.local();
         local.scopes.set(self.scope.outer.get());
         let mut left = false;

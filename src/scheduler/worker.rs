@@ -21,7 +21,7 @@ use crate::reactor::{Poller, Reactor};
 use crate::stack::{ClassId, StackPool};
 use crate::sys::{clock, current};
 use crate::task::{Magazine, TaskCell, TaskRef};
-use crate::timer::Wheel;
+use crate::timer::Timers;
 
 /// Why a task gave the worker back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(crate) struct Worker {
     pub(super) credits: Cell<usize>,
     pub(super) default_class: ClassId,
     pub(super) stacks: RefCell<StackPool>,
-    pub(super) wheel: RefCell<Wheel>,
+    pub(super) timers: RefCell<Timers>,
     pub(super) reactor: RefCell<Reactor>,
     /// Tasks whose first run waits for a stack.
     pub(super) stackless: RefCell<Vec<&'static TaskCell>>,
@@ -129,7 +129,7 @@ impl Worker {
             credits: Cell::new(0),
             default_class,
             stacks: RefCell::new(StackPool::new()),
-            wheel: RefCell::new(Wheel::new()),
+            timers: RefCell::new(Timers::new()),
             reactor: RefCell::new(Reactor::new(poller)),
             stackless: RefCell::default(),
             limbo: RefCell::default(),

@@ -11,7 +11,7 @@ use crate::scheduler::suspend::{self, here};
 
 /// Suspends the task for at least `duration` (a plain thread is blocked).
 ///
-/// The resolution is 33 µs: a sleep ends up to that much late, never early.
+/// It never ends early. How late depends on what else the worker does; on an idle one, tens of microseconds.
 ///
 /// # Cancellation
 /// Unwinds if the task is cancelled or an enclosing [`timeout`] expires.
