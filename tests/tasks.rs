@@ -665,6 +665,35 @@ fn a_signal_storm_at_the_smallest_stack_on_the_tasks_stack() {
     child("storm-plain").passed();
 }
 
+/// The destructor runs after that of everything that `coro` keeps in the thread, because it was registered first.
+#[test]
+fn the_destructor_of_a_thread_local_may_wait() {
+    struct Joins(Option<coro::JoinHandle<u32>>, coro::sync::mpsc::Sender<()>, std::sync::mpsc::Sender<u32>);
+    impl Drop for Joins {
+        fn drop(&mut self) {
+            self.1.send(()).unwrap();
+            let scoped = coro::scope(|s| s.spawn(|| 1).join().unwrap());
+            self.2.send(scoped + self.0.take().unwrap().join().unwrap()).unwrap();
+        }
+    }
+    thread_local!(static LAST: RefCell<Option<Joins>> = const { RefCell::new(None) });
+    let (tell, told) = std::sync::mpsc::channel();
+    let rt = Arc::new(runtime(1));
+    let rt2 = rt.clone();
+    std::thread::spawn(move || {
+        let (dies, died) = coro::sync::mpsc::channel();
+        let task = rt2.spawn(move || {
+            died.recv().unwrap();
+            // So that the join really waits; without the wait nothing is tested, but nothing fails either.
+            coro::sleep(Duration::from_millis(20));
+            10
+        });
+        LAST.with(|l| l.replace(Some(Joins(Some(task), dies, tell))));
+        rt2.spawn(|| coro::sleep(Duration::from_millis(5))).join().unwrap();
+    });
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(11), "the destructor waits for ever");
+}
+
 #[test]
 #[ignore = "runs only as a child of the other tests"]
 fn child_process() {

@@ -1,5 +1,6 @@
 //! Blocks a plain thread until another one wakes it.
 
+use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,12 +13,21 @@ pub(crate) struct ThreadParker {
 
 thread_local! {
     static OWN: Arc<ThreadParker> = Arc::default();
+    /// The parker of a thread whose `OWN` is gone. It needs no destructor, so it can be reached until the very end.
+    static LATE: Cell<Option<&'static Arc<ThreadParker>>> = const { Cell::new(None) };
 }
 
 impl ThreadParker {
-    /// The running thread's own parker (a fresh one while the thread ends).
+    /// The running thread's own parker, the same one from call to call: whoever is told of it must find the thread there.
+    ///
+    /// A destructor of a thread-local may wait after the parker's own destructor has run; such a thread gets one more,
+    /// which is never freed.
     pub(crate) fn current() -> Arc<ThreadParker> {
-        OWN.try_with(Arc::clone).unwrap_or_default()
+        OWN.try_with(Arc::clone).unwrap_or_else(|_| {
+            let late = LATE.get().unwrap_or_else(|| Box::leak(Box::default()));
+            LATE.set(Some(late));
+            late.clone()
+        })
     }
 
     /// Waits for the token, at most until `deadline`.
