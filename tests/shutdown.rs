@@ -583,6 +583,41 @@ fn load_child() {
     println!("{rounds} rounds");
 }
 
+/// Places and descriptors of workers that never ran are there for the next, smaller runtime.
+#[test]
+fn a_runtime_that_cannot_start_leaves_nothing_behind() {
+    child("too-many").passed();
+}
+
+fn too_many_child() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure lives across the calls.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
+        limit.rlim_cur = 64;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+    }
+    let before = descriptors();
+    // 100 times: more places than the process has are asked for in all.
+    for _ in 0..100 {
+        let e = coro::Runtime::builder().workers(64).build().unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(libc::EMFILE), "{e}");
+        assert_eq!(descriptors(), before);
+    }
+    assert_eq!(runtime(2).spawn(|| 1).join().unwrap(), 1);
+    let e = coro::Runtime::builder().name("with\0nul").build().unwrap_err();
+    assert_eq!(e.kind(), std::io::ErrorKind::InvalidInput, "{e}");
+}
+
+#[test]
+fn shutting_down_with_endless_patience() {
+    let rt = runtime(1);
+    let task = rt.spawn(|| coro::sleep(Duration::MAX));
+    until_parked(task.task(), "sleep");
+    assert!(rt.shut_down(Duration::MAX));
+    assert!(coro::is_cancel(&*task.join().unwrap_err()));
+}
+
 #[test]
 #[ignore = "runs only as a child of the other tests"]
 fn child_process() {
@@ -602,6 +637,7 @@ fn child_process() {
             assert_eq!(coro::spawn(|| std::thread::sleep(Duration::from_millis(60))).join().map_err(|_| ()), Ok(()));
         }
         Some("load") => load_child(),
+        Some("too-many") => too_many_child(),
         other => panic!("no such case: {other:?}"),
     }
 }

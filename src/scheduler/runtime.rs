@@ -153,7 +153,8 @@ impl Inner {
 
     /// Cancels everything and waits until it has ended, at most `patience`. Whether it has.
     pub(super) fn shut_down(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+        // None: for ever, like every wait that ends beyond what an `Instant` can hold.
+        let deadline = Instant::now().checked_add(patience);
         self.cancel_all();
         let mut again = Instant::now() + Duration::from_millis(50);
         let mut pause = Duration::from_micros(50);
@@ -167,7 +168,7 @@ impl Inner {
                 }
             }
             let now = Instant::now();
-            if now >= deadline {
+            if deadline.is_some_and(|d| now >= d) {
                 break false;
             }
             if now >= again {
@@ -236,6 +237,10 @@ impl RuntimeBuilder {
             let text = format!("{n} workers were asked for; a runtime has from 1 to {MAX_WORKERS}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        if self.name.as_ref().is_some_and(|n| n.contains('\0')) {
+            let text = "the name of a runtime becomes its threads' name and may not contain a NUL character";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let stack_class = match self.stack_size {
             Some(bytes) => stack::class_for(bytes)?,
             None => stack::default_class()?,
@@ -243,15 +248,16 @@ impl RuntimeBuilder {
         stack::overflow::install()?;
         super::hooks();
         let id = NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed);
-        let mut workers = Vec::with_capacity(n);
+        let mut places = Places(Vec::with_capacity(n));
         let mut pollers = Vec::with_capacity(n);
         for ordinal in 0..n {
             let (poller, kicker, registry) = Poller::new()?;
             let shared = Shared::claim(id, ordinal as u16)?;
+            places.0.push(shared);
             shared.set_poll(Some((kicker, registry)));
-            workers.push(shared);
             pollers.push(poller);
         }
+        let workers = std::mem::take(&mut places.0);
         let inner = Arc::new(Inner {
             id,
             epoch: Instant::now(),
@@ -286,6 +292,15 @@ impl RuntimeBuilder {
             }
         }
         Ok(Runtime { inner })
+    }
+}
+
+/// Places of workers that do not start after all.
+struct Places(Vec<&'static Shared>);
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|w| w.give_back());
     }
 }
 

@@ -134,8 +134,10 @@ impl Shared {
         usize::from(self.ordinal.load(Ordering::Relaxed))
     }
 
-    /// Gives the place back after a clean end (no task was left behind).
+    /// Gives the place back after a clean end (no task was left behind), or if its worker never started.
     pub(crate) fn give_back(&self) {
+        // Of a worker that never started; its descriptors must not wait for the place's next user.
+        self.set_poll(None);
         FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.index);
     }
 
