@@ -86,8 +86,22 @@ fn notifiers_child() {
         parked.join().unwrap_err();
         id
     });
+    // A panic that was caught is not the place of an unwind that no hook saw; rethrown it is.
+    rt.block_on(|| {
+        let other = || {
+            drop(std::panic::catch_unwind(|| panic!("caught before")));
+            std::panic::resume_unwind(Box::new("of its own"))
+        };
+        coro::spawn(other).join().unwrap_err();
+        let again = || std::panic::resume_unwind(std::panic::catch_unwind(|| panic!("again {}", 1)).unwrap_err());
+        coro::spawn(again).join().unwrap_err();
+    });
     {
-        let seen = seen.lock().unwrap();
+        let mut seen = seen.lock().unwrap();
+        let (_, _, message, stack, at) = seen.pop().unwrap();
+        assert!(message == "again 1" && stack.contains("tasks.rs") && at.is_some(), "{message} {stack} {at:?}");
+        let (_, _, message, stack, at) = seen.pop().unwrap();
+        assert_eq!((message.as_str(), stack.as_str(), at), ("of its own", "", None));
         assert_eq!(seen.len(), 1, "{seen:?}");
         let (id, name, message, stack, at) = &seen[0];
         assert_eq!((*id, name.as_deref(), message.as_str()), (task, Some("first task"), "first"));

@@ -1,6 +1,6 @@
 //! What happens when a task panics and nobody catches it: the notifier is told, the worker goes on.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -82,8 +82,26 @@ pub fn set_panic_notifier(notifier: Option<PanicNotifier>) -> Option<PanicNotifi
 /// What the hook saw of the last panic of a task on this thread.
 struct Seen {
     task: u64,
+    payload: Likeness,
     location: String,
     addresses: Vec<usize>,
+}
+
+/// What a payload looked like: the hook sees it before it has its final address. A panic that was caught must not lend
+/// its place to another unwind of the same task, which no hook saw (`resume_unwind`).
+#[derive(Debug, PartialEq, Eq)]
+struct Likeness {
+    /// The text, or where there is none the type.
+    text: Option<String>,
+    kind: Option<TypeId>,
+}
+
+impl Likeness {
+    fn of(payload: &(dyn Any + Send)) -> Likeness {
+        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| payload.downcast_ref().cloned());
+        let kind = text.is_none().then(|| payload.type_id());
+        Likeness { text, kind }
+    }
 }
 
 thread_local! {
@@ -107,7 +125,7 @@ fn install_hook() {
                     !at_base && addresses.len() < 256
                 });
                 let location = info.location().map(ToString::to_string).unwrap_or_default();
-                let seen = Seen { task: h.id(), location, addresses };
+                let seen = Seen { task: h.id(), payload: Likeness::of(info.payload()), location, addresses };
                 let _ = SEEN.try_with(|s| s.replace(Some(seen)));
             }
             before(info);
@@ -118,7 +136,8 @@ fn install_hook() {
 /// Called on the task's own stack when its closure has unwound.
 pub(crate) fn uncaught(cell: &'static TaskCell, payload: &(dyn Any + Send)) {
     let id = cell.state.snapshot().id();
-    let seen = SEEN.try_with(|s| s.take()).ok().flatten().filter(|s| s.task == id);
+    let seen =
+        SEEN.try_with(|s| s.take()).ok().flatten().filter(|s| s.task == id && s.payload == Likeness::of(payload));
     let stack = seen.as_ref().map(|s| inspect::stack_text(&s.addresses)).unwrap_or_default();
     // SAFETY: called by the task itself, whose worker owns the cell.
     let name = unsafe { cell.name() };
