@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use slab::Slab;
@@ -125,18 +126,20 @@ impl Registration {
 pub(crate) struct Reactor {
     poller: Poller,
     slab: Slab<Registration>,
-    generation: u32,
 }
+
+/// Counted over all workers of the process: a worker that has ended and the one that took its place never give the same
+/// id, so a descriptor that is closed between the two takes nobody else's registration out.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 impl Reactor {
     pub(crate) fn new(poller: Poller) -> Reactor {
-        Reactor { poller, slab: Slab::new(), generation: 0 }
+        Reactor { poller, slab: Slab::new() }
     }
 
     /// Registers a descriptor for both directions.
     pub(crate) fn register(&mut self, fd: RawFd) -> io::Result<RegistrationId> {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
         let entry = self.slab.vacant_entry();
         let id = RegistrationId { key: entry.key() as u32, generation };
         self.poller.register(fd, id.token())?;
@@ -256,5 +259,19 @@ impl Reactor {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn no_two_workers_give_the_same_id() {
+        let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+        let ids = [a.as_raw_fd(), b.as_raw_fd()].map(|fd| Reactor::new(Poller::new().unwrap().0).register(fd).unwrap());
+        assert_eq!(ids[0].key, ids[1].key);
+        assert_ne!(ids[0], ids[1]);
     }
 }
