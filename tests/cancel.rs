@@ -994,6 +994,82 @@ fn unpark_join_and_cancel_race() {
 }
 
 #[test]
+fn a_child_spawned_after_its_scope_was_cancelled_is_cancelled_too() {
+    let rt = runtime(1);
+    let (begun, begins) = std::sync::mpsc::channel();
+    let task = rt.spawn(move || {
+        coro::scope(|s| {
+            s.spawn(move || {
+                begun.send(()).unwrap();
+                let swallowed = catch_unwind(|| coro::sleep(LONG));
+                assert!(coro::is_cancel(&*swallowed.unwrap_err()));
+                s.spawn(|| coro::sleep(LONG));
+            });
+        });
+    });
+    begins.recv().unwrap();
+    task.cancel();
+    let end = Instant::now() + PATIENCE;
+    while !task.is_finished() {
+        assert!(Instant::now() < end, "the scope waits for a child that nobody cancelled");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    cancelled(task.join());
+}
+
+/// Waits for a message in its destructor.
+struct WaitsInDrop(coro::sync::mpsc::Receiver<()>);
+
+impl Drop for WaitsInDrop {
+    fn drop(&mut self) {
+        self.0.recv().unwrap();
+    }
+}
+
+#[test]
+fn a_task_that_once_waited_while_it_unwound_is_sound_again_after_the_catch() {
+    let rt = runtime(1);
+    rt.block_on(|| {
+        let ((end_a, ends_a), (end_b, ends_b), (go, goes)) = (channel(), channel(), channel());
+        let past = Arc::new(AtomicBool::new(false));
+        let caught = past.clone();
+        let a = coro::spawn(move || {
+            let panics = || {
+                let _w = WaitsInDrop(ends_a);
+                panic!("caught");
+            };
+            catch_unwind(AssertUnwindSafe(panics)).unwrap_err();
+            caught.store(true, Ordering::SeqCst);
+            goes.recv().unwrap();
+            // Another task of this worker waits while it unwinds; this one does not unwind and may wait for long.
+            let (mut x, mut y) = coro::net::unix::UnixStream::pair().unwrap();
+            let writes = coro::spawn(move || {
+                coro::sleep(Duration::from_millis(300));
+                y.write_all(b"x").unwrap();
+            });
+            let read = x.read(&mut [0]);
+            writes.join().unwrap();
+            read
+        });
+        until_parked(a.task(), "recv");
+        end_a.send(()).unwrap();
+        while !past.load(Ordering::SeqCst) {
+            coro::yield_slice();
+        }
+        until_parked(a.task(), "recv");
+        let b = coro::spawn(move || {
+            let _w = WaitsInDrop(ends_b);
+            panic!("B");
+        });
+        until_parked(b.task(), "recv");
+        go.send(()).unwrap();
+        assert_eq!(a.join().unwrap().unwrap(), 1);
+        end_b.send(()).unwrap();
+        b.join().unwrap_err();
+    });
+}
+
+#[test]
 #[ignore = "runs only as a child of the other tests"]
 fn child_process() {
     match harness::case().as_deref() {

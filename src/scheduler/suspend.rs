@@ -124,6 +124,7 @@ impl Here {
             crate::sys::stderr::print(self.id(), &text);
         }
         depth.set(depth.get() + 1);
+        local.mid_unwind.set(true);
         self.suspend(Outcome::Parked);
         depth.set(depth.get() - 1);
         if depth.get() == 0 {
@@ -135,8 +136,12 @@ impl Here {
     /// in the middle of its unwinding.
     #[inline(always)]
     pub(crate) fn unwinding(&self) -> bool {
-        std::thread::panicking()
-            && (self.worker.suspended_unwinding.get() == 0 || self.local().waits_unwinding.get() > 0)
+        if !std::thread::panicking() {
+            // What it once waited in the middle of has been caught.
+            self.local().mid_unwind.set(false);
+            return false;
+        }
+        self.worker.suspended_unwinding.get() == 0 || self.local().mid_unwind.get()
     }
 
     /// An interrupt that is due cannot be raised because some other task of this worker waits while it unwinds: a

@@ -57,6 +57,9 @@ pub(crate) struct TaskLocal {
     pub(crate) io_streak: Cell<u32>,
     /// The task waits while it unwinds (a `Drop` that blocks).
     pub(crate) waits_unwinding: Cell<u32>,
+    /// The task waited in the middle of an unwinding that, as far as is known, lasts: set by such a wait, cleared when
+    /// the task is seen to run while nobody on its thread panics.
+    pub(crate) mid_unwind: Cell<bool>,
     /// Nanoseconds that the task has blocked its thread while unwinding.
     pub(crate) unwinding_blocked_ns: Cell<u64>,
     /// Depth of `no_switch`.
@@ -81,6 +84,7 @@ impl TaskLocal {
             cancels_raised: Cell::new(0),
             io_streak: Cell::new(0),
             waits_unwinding: Cell::new(0),
+            mid_unwind: Cell::new(false),
             unwinding_blocked_ns: Cell::new(0),
             no_switch: Cell::new(0),
             #[cfg(coro_asan)]
