@@ -709,6 +709,46 @@ fn the_destructor_of_a_thread_local_may_wait() {
 }
 
 #[test]
+fn a_sleep_without_end_keeps_nobody_else_from_running() {
+    let rt = runtime(1);
+    // The timers have been looked at before.
+    rt.spawn(|| coro::sleep(Duration::from_millis(2))).join().unwrap();
+    let forever = rt.spawn(|| coro::sleep(Duration::MAX));
+    until_parked(forever.task(), "sleep");
+    let years = rt.spawn(|| coro::timeout(Duration::from_secs(20 * 365 * 86_400), coro::park).is_err());
+    until_parked(years.task(), "park");
+    let other = rt.spawn(|| coro::sleep(Duration::from_millis(2)));
+    until("another task of the worker runs", || other.is_finished());
+    for task in [forever.task(), years.task()] {
+        task.cancel();
+        until("it is cancelled", || task.is_finished());
+    }
+}
+
+/// A result whose destructor panics with something whose destructor panics, and so on.
+#[test]
+fn a_result_that_panics_again_and_again_when_dropped_harms_nobody() {
+    struct Bomb(u32);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                std::panic::panic_any(Bomb(self.0 - 1));
+            }
+        }
+    }
+    let rt = runtime(1);
+    for n in 0..5 {
+        let ended = rt.spawn(move || Bomb(n));
+        until("the task ends", || ended.is_finished());
+        drop(ended);
+        // Dropped in the task itself.
+        let task = rt.block_on(move || coro::spawn(move || Bomb(n)).task());
+        until("the detached task ends", || task.is_finished());
+    }
+    assert_eq!(rt.spawn(|| 1).join().unwrap(), 1);
+}
+
+#[test]
 #[ignore = "runs only as a child of the other tests"]
 fn child_process() {
     match harness::case().as_deref() {

@@ -93,8 +93,13 @@ unsafe fn drop_payload<F: FnOnce() -> T, T>(cell: &TaskCell) {
         RESULT => drop(unsafe { get::<JoinResult<T>>(cell) }),
         _ => {}
     }));
-    // A panic in a destructor of a value that nobody wanted has nowhere to go; the hook has reported it.
-    drop(dropped);
+    // A panic in a destructor of a value that nobody wanted has nowhere to go; the hook has reported it. What it panicked
+    // with may do the same again when it is dropped: that one is leaked, because the caller must not unwind here.
+    if let Err(payload) = dropped
+        && let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)))
+    {
+        std::mem::forget(again);
+    }
 }
 
 /// The table of a pair of types.
