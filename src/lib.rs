@@ -27,7 +27,9 @@
 //! ```
 //!
 //! * [`run`], [`spawn`], [`JoinHandle`], [`yield_slice`], [`scope`]: tasks. A task that has started never changes its
-//!   thread, so `Rc`, `RefCell` and thread-locals may be held across waits.
+//!   thread, so `Rc`, `RefCell` and thread-locals may be held across waits. Several tasks share a thread, though: a
+//!   crate that keeps a *borrowed pointer* in a thread-local for the length of a call (`scoped-tls` does) relies on
+//!   calls of one thread being nested, and two tasks that wait inside such calls are not; wrap them in [`no_switch`].
 //! * [`net`], [`sync`], [`time`]: std's names; they park the task instead of blocking the worker, and on a plain thread
 //!   block that thread.
 //! * [`timeout`], [`shield`], [`Task::cancel`]: limits around any code (`docs/cancellation.md`).

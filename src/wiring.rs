@@ -55,7 +55,9 @@ fn left_behind(inner: &runtime::Inner) {
     left.sort_unstable();
     for (_, id) in left.iter().take(NAMED) {
         if let Some(t) = inspect::where_is(*id) {
-            let site = t.spawned_at.map(|s| format!(" spawned at {}:{}", s.file(), s.line())).unwrap_or_default();
+            // Without a stack the line says by itself where the task was spawned.
+            let site = t.spawned_at.filter(|_| !t.stack.is_empty());
+            let site = site.map(|s| format!(" spawned at {}:{}", s.file(), s.line())).unwrap_or_default();
             stderr::write(&format!("coro: shutdown left a task behind: {t}{site}\n"));
         }
     }

@@ -179,18 +179,20 @@ impl Inner {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(5));
         };
-        self.ending.store(true, Ordering::SeqCst);
-        for w in &self.workers {
-            let _ = w.wake();
-        }
+        // After an unclean end the workers stay, with the tasks that they could not end: what those still spawn must find
+        // somebody who cancels it.
         if clean {
+            self.ending.store(true, Ordering::SeqCst);
+            for w in &self.workers {
+                let _ = w.wake();
+            }
             for t in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
                 let _ = t.join();
             }
             self.outside().flush(super::registry());
             self.workers.iter().for_each(|w| w.give_back());
+            runtimes().retain(|r| r.id != self.id);
         }
-        runtimes().retain(|r| r.id != self.id);
         clean
     }
 }
