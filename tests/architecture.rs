@@ -51,6 +51,7 @@ const UNSAFE_FILES: &[&str] = &[
     "scheduler/worker.rs",
     "sync/mpsc.rs",
     "sync/mutex.rs",
+    "sync/raw_mutex.rs",
     "sync/waiters.rs",
     "wiring.rs",
 ];

@@ -304,7 +304,7 @@ fn every_wait_says_what_it_waits_for() {
     let rt = runtime(2);
     rt.block_on(|| {
         let me = coro::current().unwrap().id();
-        let m = Arc::new(Mutex::new(()));
+        let (made, m) = (line!(), Arc::new(Mutex::new(()).named("db pool")));
         let guard = m.lock().unwrap();
         let (tx, rx) = channel::<u8>();
         let (full, full_rx) = sync_channel::<u8>(1);
@@ -329,7 +329,7 @@ fn every_wait_says_what_it_waits_for() {
             let seen = see(t.id());
             assert!(seen.stack.contains("where_all.rs"), "{seen}");
             if wait == "lock" {
-                assert_eq!(seen.wait, format!("lock held by #{me}"));
+                assert_eq!(seen.wait, format!("lock \"db pool\" {}:{made} held by #{me}", file!()));
             }
         }
         // Read, write, connect: the descriptor and the peer.

@@ -3,10 +3,10 @@
 //! The window is a few loads and one copy of the used stack. Strings behind pointers (the name) and the owner of a lock
 //! are read inside it, because only then are they known to live.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::walk::Registers;
-use crate::observe::{WaitKind, WaitReason};
+use crate::observe::{Object, WaitKind, WaitReason};
 use crate::scheduler::shared::worker_at;
 use crate::task::TaskCell;
 use crate::task::state::{Inspect, Life};
@@ -25,6 +25,15 @@ pub(super) enum Doing {
     Parked,
 }
 
+/// What was copied of an [`Object`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// 0: nobody, a plain thread, or not known.
+    pub(super) owner: u64,
+    pub(super) name: Option<&'static str>,
+    pub(super) site: &'static std::panic::Location<'static>,
+}
+
 /// The copy. `bytes` is reused from task to task.
 #[derive(Debug)]
 pub(super) struct Captured {
@@ -35,8 +44,8 @@ pub(super) struct Captured {
     pub(super) name: Option<String>,
     pub(super) class: Option<String>,
     pub(super) wait: WaitReason,
-    /// For a lock: the holder's id, 0 if unknown.
-    pub(super) lock_owner: u64,
+    /// What is waited for, where that is an object of `sync`.
+    pub(super) object: Option<Seen>,
     pub(super) site: Option<&'static std::panic::Location<'static>>,
     pub(super) parent: u64,
     pub(super) registers: Option<Registers>,
@@ -54,7 +63,7 @@ impl Captured {
             name: None,
             class: None,
             wait: WaitReason::of(WaitKind::None),
-            lock_owner: 0,
+            object: None,
             site: None,
             parent: 0,
             registers: None,
@@ -107,7 +116,7 @@ impl Captured {
             self.site = *cell.site.get();
         }
         self.wait = cell.wait();
-        self.lock_owner = 0;
+        self.object = None;
         self.registers = None;
         self.bytes.clear();
         if running {
@@ -118,10 +127,10 @@ impl Captured {
             Life::Unstarted => self.doing = Doing::Unstarted,
             Life::Parked => {
                 self.doing = Doing::Parked;
-                if self.wait.kind == WaitKind::Lock {
-                    // SAFETY: the task is parked in `lock`, which borrows the mutex; it cannot leave in the window.
-                    let owner = unsafe { &*std::ptr::with_exposed_provenance::<AtomicU64>(self.wait.detail as usize) };
-                    self.lock_owner = owner.load(Ordering::Relaxed);
+                if self.wait.kind.has_object() {
+                    // SAFETY: the task is parked in a wait that borrows the object; it cannot leave in the window.
+                    let o = unsafe { &*std::ptr::with_exposed_provenance::<Object>(self.wait.detail as usize) };
+                    self.object = Some(Seen { owner: o.owner(), name: o.name(), site: o.site() });
                 }
             }
             _ => self.doing = Doing::Runnable,

@@ -153,7 +153,14 @@ fn wait_text(c: &Captured, cell: &TaskCell, out: &mut String) {
             }
         }
         WaitKind::Accept => write!(out, " fd {detail}"),
-        WaitKind::Lock if c.lock_owner != 0 => write!(out, " held by #{}", c.lock_owner),
+        k if k.has_object() => {
+            let Some(o) = c.object else { return };
+            if let Some(name) = o.name {
+                let _ = write!(out, " \"{}\"", Escaped(name));
+            }
+            let _ = write!(out, " {}:{}", o.site.file(), o.site.line());
+            if o.owner == 0 { Ok(()) } else { write!(out, " held by #{}", o.owner) }
+        }
         WaitKind::Join => write!(out, " #{detail}"),
         WaitKind::Sleep => {
             let now = runtime_clock(cell);

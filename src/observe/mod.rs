@@ -5,7 +5,9 @@
 //! function pointer that the upper layer registered.
 
 mod hooks;
+mod object;
 mod wait;
 
 pub(crate) use hooks::SLICE_OVERRUN;
+pub(crate) use object::Object;
 pub(crate) use wait::{WaitKind, WaitReason};

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use super::Object;
+
 /// What a parked task waits for. The meaning of the detail word stands with each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -20,12 +22,12 @@ pub(crate) enum WaitKind {
     Accept,
     /// A connection to be established; detail: the descriptor.
     Connect,
-    /// A mutex; detail: the address of the mutex's `AtomicU64` that holds the owner's task id (0: none, or a plain
-    /// thread). Valid while the task is parked, because the waiter borrows the mutex.
+    /// A mutex; detail: the address of its [`Object`](super::Object), as for every kind of `sync`. Valid while the task
+    /// is parked, because the waiter borrows what it waits for.
     Lock,
-    /// Room in a channel; detail: the channel's address, for telling channels apart.
+    /// Room in a channel; detail: its `Object`.
     Send,
-    /// A message; detail: the channel's address.
+    /// A message; detail: the channel's `Object`.
     Recv,
     /// The end of a task; detail: its id.
     Join,
@@ -35,12 +37,36 @@ pub(crate) enum WaitKind {
     EventLoop,
     /// A stack: memory was refused and the start is retried; detail: the OS error.
     Stack,
+    /// Shared access to a read-write lock; detail: its `Object`.
+    ReadLock,
+    /// Exclusive access to a read-write lock; detail: its `Object`.
+    WriteLock,
+    /// A notification of a condition variable; detail: its `Object`.
+    Condvar,
+    /// Permits of a semaphore; detail: its `Object`.
+    Semaphore,
+    /// The others at a barrier; detail: its `Object`.
+    Barrier,
+    /// An initialisation that somebody else runs; detail: its `Object`.
+    Once,
+    /// An event; detail: its `Object`.
+    Event,
+    /// The members of a wait group; detail: its `Object`.
+    WaitGroup,
+    /// One of several at once.
+    Select,
+    /// A job on the blocking pool; no detail.
+    Blocking,
+    /// A name lookup on the blocking pool; no detail.
+    Resolve,
+    /// A signal; detail: its number.
+    Signal,
 }
 
 impl WaitKind {
     /// From the byte that a cell holds; unknown bytes read as `None`.
     pub(crate) fn from_byte(b: u8) -> WaitKind {
-        const ALL: [WaitKind; 14] = [
+        const ALL: [WaitKind; 26] = [
             WaitKind::None,
             WaitKind::Park,
             WaitKind::Sleep,
@@ -55,8 +81,29 @@ impl WaitKind {
             WaitKind::Scope,
             WaitKind::EventLoop,
             WaitKind::Stack,
+            WaitKind::ReadLock,
+            WaitKind::WriteLock,
+            WaitKind::Condvar,
+            WaitKind::Semaphore,
+            WaitKind::Barrier,
+            WaitKind::Once,
+            WaitKind::Event,
+            WaitKind::WaitGroup,
+            WaitKind::Select,
+            WaitKind::Blocking,
+            WaitKind::Resolve,
+            WaitKind::Signal,
         ];
         ALL.get(usize::from(b)).copied().unwrap_or(WaitKind::None)
+    }
+
+    /// Whether the detail is the address of an [`Object`].
+    pub(crate) fn has_object(self) -> bool {
+        use WaitKind::*;
+        matches!(
+            self,
+            Lock | Send | Recv | ReadLock | WriteLock | Condvar | Semaphore | Barrier | Once | Event | WaitGroup
+        )
     }
 
     /// The word that views print.
@@ -76,6 +123,18 @@ impl WaitKind {
             WaitKind::Scope => "scope",
             WaitKind::EventLoop => "event_loop",
             WaitKind::Stack => "waiting for a stack",
+            WaitKind::ReadLock => "read lock",
+            WaitKind::WriteLock => "write lock",
+            WaitKind::Condvar => "condvar",
+            WaitKind::Semaphore => "semaphore",
+            WaitKind::Barrier => "barrier",
+            WaitKind::Once => "once",
+            WaitKind::Event => "event",
+            WaitKind::WaitGroup => "wait group",
+            WaitKind::Select => "select",
+            WaitKind::Blocking => "blocking job",
+            WaitKind::Resolve => "name lookup",
+            WaitKind::Signal => "signal",
         }
     }
 }
@@ -90,6 +149,11 @@ pub(crate) struct WaitReason {
 impl WaitReason {
     pub(crate) const fn new(kind: WaitKind, detail: u64) -> WaitReason {
         WaitReason { kind, detail }
+    }
+
+    /// For a kind whose detail is the object waited for.
+    pub(crate) fn object(kind: WaitKind, object: &Object) -> WaitReason {
+        WaitReason { kind, detail: std::ptr::from_ref(object) as u64 }
     }
 
     /// For a kind without detail.

@@ -344,6 +344,38 @@ pub(crate) fn wait(reason: WaitReason) {
     }
 }
 
+/// Waits until `done` says that it is over, as a task or as a thread; false if `deadline` came first.
+///
+/// # Cancellation
+/// As [`wait`].
+#[allow(dead_code, reason = "the timed waits of sync use it next")]
+pub(crate) fn wait_for(reason: WaitReason, deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> bool {
+    let Some(h) = here() else {
+        let parker = ThreadParker::current();
+        while !done() {
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                return done();
+            }
+            parker.park(deadline);
+        }
+        return true;
+    };
+    if done() {
+        return true;
+    }
+    let timer = deadline.map(|d| ArmedTimer::new(&h, h.worker.timer_ns(d)));
+    loop {
+        h.checkpoint_wait();
+        h.park(reason);
+        if done() {
+            return true;
+        }
+        if timer.as_ref().is_some_and(|t| !t.pending()) {
+            return false;
+        }
+    }
+}
+
 /// As [`wait`], without looking at interrupts: for waits that must not be left (children of a scope).
 pub(crate) fn wait_shielded(reason: WaitReason) {
     match here() {

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 pub use std::sync::mpsc::{RecvError, SendError, TryRecvError, TrySendError};
 
 use super::waiters::{Taken, WaitList, Waiter};
-use crate::observe::{WaitKind, WaitReason};
+use crate::observe::{Object, WaitKind, WaitReason};
 use crate::scheduler::suspend::{self, here};
 use crate::sys::atomic::{Lock, LockGuard};
 
@@ -32,14 +32,17 @@ struct Inner<T> {
 
 #[derive(Debug)]
 struct Channel<T> {
+    object: Object,
     /// `None`: unbounded.
     capacity: Option<usize>,
     inner: Lock<Inner<T>>,
 }
 
 impl<T> Channel<T> {
+    #[track_caller]
     fn new(capacity: Option<usize>) -> Arc<Channel<T>> {
         Arc::new(Channel {
+            object: Object::new(),
             capacity,
             inner: Lock::new(Inner {
                 queue: VecDeque::new(),
@@ -59,7 +62,7 @@ impl<T> Channel<T> {
     }
 
     fn reason(&self, kind: WaitKind) -> WaitReason {
-        WaitReason::new(kind, std::ptr::from_ref(self) as u64)
+        WaitReason::object(kind, &self.object)
     }
 
     fn has_room(&self, inner: &Inner<T>) -> bool {
@@ -283,12 +286,14 @@ impl<T> Drop for Queued<'_, T> {
 /// });
 /// assert_eq!(sum, 6);
 /// ```
+#[track_caller]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let c = Channel::new(None);
     (Sender { channel: c.clone() }, Receiver { channel: c, not_sync: PhantomData })
 }
 
 /// A channel that holds at most `bound` messages; with 0 every send waits until its message was received.
+#[track_caller]
 pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     let c = Channel::new(Some(bound));
     (SyncSender { channel: c.clone() }, Receiver { channel: c, not_sync: PhantomData })

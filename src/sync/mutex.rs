@@ -1,8 +1,6 @@
 //! A mutex for tasks and threads, with std's surface and poisoning.
 //!
-//! One word: LOCKED and WAITERS. Locking and unlocking without waiters is one compare-and-swap each; everything else
-//! happens under the line's own short lock. A woken waiter competes with newcomers once; after that the lock is handed
-//! to it, so that nobody waits without bound.
+//! The lock itself is `raw_mutex.rs`; here are the value, the guard and the poison, judged by the task's own unwinding.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -10,176 +8,10 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
-use super::waiters::{Taken, WaitList, Waiter};
-use crate::observe::{WaitKind, WaitReason};
+use super::const_new::const_unless_modelled;
+use super::raw_mutex::RawMutex;
 use crate::scheduler::suspend::{self, here};
-use crate::sys::atomic::{AtomicBool, AtomicU32, AtomicU64, Lock, LockGuard, Ordering};
-
-const LOCKED: u32 = 1;
-const WAITERS: u32 = 2;
-
-/// A constructor that is `const` but in a model, whose atomics need one at run time.
-macro_rules! const_unless_modelled {
-    ($(#[$doc:meta])* $v:vis fn $name:ident($($arg:ident: $t:ty)?) -> $r:ty $body:block) => {
-        $(#[$doc])*
-        #[cfg(not(loom))]
-        $v const fn $name($($arg: $t)?) -> $r $body
-
-        $(#[$doc])*
-        #[cfg(loom)]
-        $v fn $name($($arg: $t)?) -> $r $body
-    };
-}
-
-#[derive(Debug)]
-struct RawMutex {
-    word: AtomicU32,
-    /// The holder's task id while it is held by a task; for views.
-    owner: AtomicU64,
-    line: Lock<WaitList>,
-}
-
-impl RawMutex {
-    const_unless_modelled! {
-        fn new() -> RawMutex {
-            RawMutex { word: AtomicU32::new(0), owner: AtomicU64::new(0), line: Lock::new(WaitList::new()) }
-        }
-    }
-
-    fn line(&self) -> LockGuard<'_, WaitList> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[inline]
-    fn try_lock(&self) -> bool {
-        let mut w = self.word.load(Ordering::Relaxed);
-        while w & LOCKED == 0 {
-            match self.word.compare_exchange_weak(w, w | LOCKED, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(now) => w = now,
-            }
-        }
-        false
-    }
-
-    #[inline]
-    fn lock(&self) {
-        if self.word.compare_exchange(0, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.lock_slow();
-        }
-    }
-
-    /// Links the waiter, unless the lock could be had after all.
-    fn enqueue(&self, w: &Waiter, front: bool) -> bool {
-        let mut line = self.line();
-        let mut word = self.word.load(Ordering::Relaxed);
-        loop {
-            let (new, order) = if word & LOCKED == 0 {
-                (word | LOCKED, Ordering::Acquire)
-            } else {
-                (word | WAITERS, Ordering::Relaxed)
-            };
-            match self.word.compare_exchange_weak(word, new, order, Ordering::Relaxed) {
-                Ok(_) if word & LOCKED == 0 => return false,
-                Ok(_) => break,
-                Err(now) => word = now,
-            }
-        }
-        w.rearm();
-        // SAFETY: `Queued` borrows the waiter and takes it out when dropped.
-        unsafe { if front { line.push_front(w) } else { line.push_back(w) } };
-        true
-    }
-
-    #[cold]
-    fn lock_slow(&self) {
-        let reason = WaitReason::new(WaitKind::Lock, std::ptr::from_ref(&self.owner) as u64);
-        let waiter = Waiter::new();
-        let mut queued = Queued { lock: self, waiter: &waiter, armed: false };
-        let mut front = false;
-        loop {
-            if !self.enqueue(&waiter, front) {
-                return;
-            }
-            queued.armed = true;
-            waiter.wait(reason);
-            queued.armed = false;
-            if waiter.granted() || self.try_lock() {
-                return;
-            }
-            // A newcomer was faster: next time the lock is handed over.
-            waiter.owed.set(true);
-            front = true;
-        }
-    }
-
-    #[inline]
-    fn unlock(&self) {
-        if self.word.compare_exchange(LOCKED, 0, Ordering::Release, Ordering::Relaxed).is_err() {
-            self.unlock_slow();
-        }
-    }
-
-    #[cold]
-    fn unlock_slow(&self) {
-        let taken = {
-            let mut line = self.line();
-            self.release(&mut line)
-        };
-        if let Some(t) = taken {
-            t.wake();
-        }
-    }
-
-    /// Gives the lock up, or to the first waiter if that one is owed it. Under the line's lock.
-    fn release(&self, line: &mut WaitList) -> Option<Taken> {
-        let hand_over = line.first_is_owed();
-        let taken = if hand_over { line.grant_first() } else { line.take_first() };
-        let waiters = if line.is_empty() { 0 } else { WAITERS };
-        self.word.store(waiters | if hand_over { LOCKED } else { 0 }, Ordering::Release);
-        taken
-    }
-}
-
-/// Takes a waiter out when its wait is left early, and passes on what it was given.
-struct Queued<'a> {
-    lock: &'a RawMutex,
-    waiter: &'a Waiter,
-    armed: bool,
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        let raw = self.lock;
-        let taken = {
-            let mut line = raw.line();
-            if self.waiter.is_linked() {
-                line.remove(self.waiter);
-                if line.is_empty() {
-                    raw.word.fetch_and(!WAITERS, Ordering::Relaxed);
-                }
-                None
-            } else if self.waiter.granted() {
-                raw.release(&mut line)
-            } else if raw.word.load(Ordering::Relaxed) & LOCKED == 0 {
-                // We were told to try and will not: somebody else shall.
-                let taken = line.take_first();
-                if line.is_empty() {
-                    raw.word.fetch_and(!WAITERS, Ordering::Relaxed);
-                }
-                taken
-            } else {
-                None
-            }
-        };
-        if let Some(t) = taken {
-            t.wake();
-        }
-    }
-}
+use crate::sys::atomic::{AtomicBool, Ordering};
 
 /// A mutual exclusion lock with [`std::sync::Mutex`]'s surface whose waiters are tasks (or threads).
 ///
@@ -226,9 +58,22 @@ impl<T: ?Sized> std::panic::RefUnwindSafe for Mutex<T> {}
 impl<T> Mutex<T> {
     const_unless_modelled! {
         /// An unlocked mutex.
+        #[track_caller]
         pub fn new(value: T) -> Mutex<T> {
             Mutex { raw: RawMutex::new(), poisoned: AtomicBool::new(false), data: UnsafeCell::new(value) }
         }
+    }
+
+    /// Gives it a name for the views.
+    ///
+    /// # Examples
+    /// ```
+    /// static POOL: coro::sync::Mutex<Vec<u32>> = coro::sync::Mutex::new(Vec::new()).named("db pool");
+    /// ```
+    #[must_use = "the named mutex is the result"]
+    pub const fn named(mut self, name: &'static str) -> Mutex<T> {
+        self.raw.object.set_name(name);
+        self
     }
 
     /// The value, without locking.
@@ -265,7 +110,7 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     fn guard(&self) -> LockResult<MutexGuard<'_, T>> {
         if let Some(h) = here() {
-            self.raw.owner.store(h.id(), Ordering::Relaxed);
+            self.raw.object.set_owner(h.id());
             let guards = &h.local().write_guards;
             guards.set(guards.get() + 1);
         }
@@ -363,7 +208,7 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
             let guards = &h.local().write_guards;
             // A guard of one task may have been passed to another one of the same worker, which never counted it.
             guards.set(guards.get().saturating_sub(1));
-            self.lock.raw.owner.store(0, Ordering::Relaxed);
+            self.lock.raw.object.set_owner(0);
         }
         self.lock.raw.unlock();
     }

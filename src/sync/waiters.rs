@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::ptr;
+use std::time::Instant;
 
 use crate::observe::WaitReason;
 use crate::scheduler::suspend;
@@ -64,6 +65,12 @@ impl Waiter {
         while !self.notified() {
             suspend::wait(reason);
         }
+    }
+
+    /// As [`wait`](Waiter::wait), until `deadline` at the latest; whether it was woken by then.
+    #[allow(dead_code, reason = "the timed waits of sync use it next")]
+    pub(super) fn wait_until(&self, reason: WaitReason, deadline: Option<Instant>) -> bool {
+        suspend::wait_for(reason, deadline, || self.notified())
     }
 
     /// Under the lock.

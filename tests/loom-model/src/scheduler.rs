@@ -13,6 +13,7 @@ pub(crate) mod suspend {
     use std::cell::RefCell;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
     use std::sync::Arc;
+    use std::time::Instant;
 
     use crate::observe::WaitReason;
     use crate::sys::atomic::Ordering;
@@ -93,6 +94,25 @@ pub(crate) mod suspend {
         let h = Here(task());
         h.checkpoint_wait();
         h.park(reason);
+    }
+
+    /// A wait with a deadline ends by it as soon as [`expire`] was called for the task.
+    pub(crate) fn wait_for(reason: WaitReason, deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> bool {
+        let h = Here(task());
+        while !done() {
+            if deadline.is_some() && h.0.expired.load(Ordering::SeqCst) {
+                return false;
+            }
+            h.checkpoint_wait();
+            h.park(reason);
+        }
+        true
+    }
+
+    /// The deadline of the task's timed wait has come.
+    pub(crate) fn expire(task: &Task) {
+        task.expired.store(true, Ordering::SeqCst);
+        task.wake.notify();
     }
 
     /// Nothing in a model panics but a cancelled wait, and that holds no guard.

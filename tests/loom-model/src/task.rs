@@ -11,6 +11,8 @@ use crate::sys::atomic::AtomicBool;
 pub(crate) struct Task {
     pub(crate) wake: Notify,
     pub(crate) cancelled: AtomicBool,
+    /// The deadline of its timed wait has come.
+    pub(crate) expired: AtomicBool,
     pub(crate) local: Local,
 }
 
@@ -26,7 +28,12 @@ unsafe impl Sync for Task {}
 
 impl Task {
     pub(crate) fn new() -> Arc<Task> {
-        Arc::new(Task { wake: Notify::new(), cancelled: AtomicBool::new(false), local: Local::default() })
+        Arc::new(Task {
+            wake: Notify::new(),
+            cancelled: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+            local: Local::default(),
+        })
     }
 }
 
