@@ -32,7 +32,14 @@ struct Peer {
 
 impl Peer {
     fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("a child");
+        let mut child = loop {
+            match command.spawn() {
+                // A program that was just copied: a child of another test, between its fork and its exec, still holds the
+                // descriptor through which it was written.
+                Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                child => break child.expect("a child"),
+            }
+        };
         let mut stderr = BufReader::new(child.stderr.take().expect("its standard error"));
         let mut said = String::new();
         while !said.ends_with("ready\n") {
