@@ -34,6 +34,7 @@ const UNSAFE_FILES: &[&str] = &[
     "inspect/frames.rs",
     "inspect/modules.rs",
     "inspect/walk_tests.rs",
+    "net/raw.rs",
     "observe/hooks.rs",
     "panic/mod.rs",
     "scheduler/enter.rs",

@@ -29,13 +29,13 @@ fn tcp_pair() -> (TcpStream, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (ours, _) = listener.accept().unwrap();
-    (ours.try_into().unwrap(), theirs)
+    (ours.into(), theirs)
 }
 
 /// The same with unix sockets.
 fn unix_pair() -> (UnixStream, std::os::unix::net::UnixStream) {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    (ours.try_into().unwrap(), theirs)
+    (ours.into(), theirs)
 }
 
 fn reset_on_close(s: &impl AsRawFd) {
@@ -713,7 +713,7 @@ fn streams_shared_between_workers_leave_nothing_behind() {
                             let id = (lane as u64) << 32 | round;
                             let at = |k: usize| coro::Builder::new().worker((lane + k) % 4);
                             let (ours, theirs) = tcp_pair();
-                            let theirs = TcpStream::try_from(theirs).unwrap();
+                            let theirs = TcpStream::from(theirs);
                             let ours = Arc::new(ours);
                             let (r, w, last) = (ours.clone(), ours.clone(), ours.clone());
                             let clone = ours.try_clone().unwrap();
@@ -1092,7 +1092,7 @@ fn large_writes_through_tiny_buffers_arrive_whole() {
             } else {
                 let (a, b) = tcp_pair();
                 socket2::SockRef::from(&a).set_send_buffer_size(1).unwrap();
-                (Arc::new(a), Arc::new(TcpStream::try_from(b).unwrap()))
+                (Arc::new(a), Arc::new(TcpStream::from(b)))
             };
             let total = 500_000u64;
             let writer = coro::spawn(move || {
@@ -1124,7 +1124,7 @@ fn large_writes_through_tiny_buffers_arrive_whole() {
 fn vectored_calls_fill_and_empty_every_part() {
     on(1, || {
         let (ours, theirs) = tcp_pair();
-        let theirs = TcpStream::try_from(theirs).unwrap();
+        let theirs = TcpStream::from(theirs);
         // A read that fits exactly is no short read, one that does not fill the last part is.
         for (parts, sent) in [([3, 5, 8], 16), ([3, 5, 8], 9), ([1, 0, 4000], 300)] {
             let bytes: Vec<u8> = (0..sent).map(|i| byte_at(4, i)).collect();

@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use socket2::SockAddr;
 
 use super::socket::Socket;
 use crate::observe::{WaitKind, WaitReason};
@@ -30,13 +32,13 @@ fn aborted(e: &io::Error) -> bool {
 }
 
 /// The next connection, non-blocking and close-on-exec, and its peer's address.
-pub(super) fn accept<S: AsRawFd>(listener: &Socket<S>) -> io::Result<(OwnedFd, socket2::SockAddr)> {
+pub(super) fn accept<S: AsRawFd + AsFd>(listener: &Socket<S>) -> io::Result<(OwnedFd, SockAddr)> {
     let fd = listener.get().as_raw_fd();
     let mut pause = FIRST_PAUSE;
     loop {
-        match listener.run(Direction::Read, WaitKind::Accept, || sys::accept(fd)) {
+        match listener.run(Direction::Read, WaitKind::Accept, || sys::socket::accept(fd)) {
             Err(e) if aborted(&e) => {}
-            Err(e) if no_descriptors(&e) => {
+            Err(e) if no_descriptors(&e) && !listener.nonblocking() => {
                 report(&e);
                 listener.keep_ready(Direction::Read);
                 pause_io(pause, WaitReason::new(WaitKind::Accept, fd as u64))?;
@@ -45,6 +47,33 @@ pub(super) fn accept<S: AsRawFd>(listener: &Socket<S>) -> io::Result<(OwnedFd, s
             result => return result,
         }
     }
+}
+
+/// Waits for a connection, then takes what else has come, up to `max`. Whatever goes wrong after the first is left to
+/// the next call, which meets it again.
+pub(super) fn accept_many<S: AsRawFd + AsFd>(
+    listener: &Socket<S>,
+    max: usize,
+    mut each: impl FnMut(OwnedFd, SockAddr),
+) -> io::Result<()> {
+    if max == 0 {
+        return Ok(());
+    }
+    let (first, peer) = accept(listener)?;
+    each(first, peer);
+    let fd = listener.get().as_raw_fd();
+    let mut taken = 1;
+    while taken < max {
+        match listener.try_now(|| sys::socket::accept(fd)) {
+            Ok((fd, peer)) => {
+                each(fd, peer);
+                taken += 1;
+            }
+            Err(e) if aborted(&e) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(())
 }
 
 fn report(e: &io::Error) {

@@ -3,12 +3,13 @@
 //! Sockets are non-blocking underneath and registered with a worker's poll at the first wait there. On a plain thread
 //! they block that thread. First cut: streams and listeners; name resolution still blocks the worker that asks.
 
-#![forbid(unsafe_code)]
-
 mod accept;
+mod exact;
+mod raw;
 mod socket;
 mod tcp;
 pub mod unix;
 
+pub use exact::RecvExactError;
 pub use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
-pub use tcp::{Incoming, TcpListener, TcpStream};
+pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};

@@ -1,41 +1,102 @@
-//! What all stream sockets share: a std socket in non-blocking mode and its readiness.
+//! What all sockets share: a std socket in non-blocking mode, its readiness, and what the user has set on it.
 //!
 //! **The short-read rule.** After a read that gave less than there was room for, readiness is taken back without asking
 //! the kernel again, but only on TCP and only if no end or error was ever seen on the descriptor. Everything else reads
 //! until "would block": on unix sockets a short read can end at a message with descriptors, and data and end of stream
 //! that arrive together give one edge only.
+//!
+//! **Non-blocking underneath.** `O_NONBLOCK` belongs to the open file description, so all clones have it, and what the
+//! user asks for (a time limit, non-blocking mode) is kept beside it, shared by the clones as well. A descriptor that
+//! leaves for std's type is put into blocking mode, unless the user wants it otherwise; while clones stay behind, the
+//! last of them does that.
 
 #![forbid(unsafe_code)]
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::scheduler::io::Source;
+use crate::sys;
 
 /// A std socket `S` and its readiness.
 #[derive(Debug)]
-pub(super) struct Socket<S: AsRawFd> {
+pub(super) struct Socket<S: AsRawFd + AsFd> {
     /// `None` only while it is being dropped.
     inner: Option<S>,
     source: Source,
     drained_by_short_read: bool,
 }
 
-impl<S: AsRawFd> Socket<S> {
-    /// `inner` must be non-blocking already.
+impl<S: AsRawFd + AsFd> Socket<S> {
+    /// For a socket of our own making: `inner` must be non-blocking already, with nothing set on it.
     pub(super) fn new(inner: S, drained_by_short_read: bool) -> Socket<S> {
         let source = Source::new(inner.as_raw_fd());
         Socket { inner: Some(inner), source, drained_by_short_read }
     }
 
+    /// Takes over a socket that somebody else made, in whatever mode it is, with the time limits that it has.
+    pub(super) fn adopt(inner: S, drained_by_short_read: bool) -> Socket<S> {
+        let socket = Socket::new(inner, drained_by_short_read);
+        // What cannot be asked or set (the descriptor may be anything) is left as it is: the first call tells.
+        if sys::socket::is_nonblocking(socket.as_fd()).unwrap_or(false) {
+            socket.source.options().set_nonblocking(true);
+        } else {
+            let _ = SockRef::from(&socket).set_nonblocking(true);
+        }
+        let sock = SockRef::from(&socket);
+        for (direction, limit) in [(Direction::Read, sock.read_timeout()), (Direction::Write, sock.write_timeout())] {
+            if let Ok(Some(limit)) = limit {
+                socket.source.options().set_limit(direction, Some(limit));
+            }
+        }
+        socket
+    }
+
+    /// The std socket, also after [`close`](Socket::close).
     pub(super) fn get(&self) -> &S {
         self.inner.as_ref().expect("a socket holds its descriptor until it is dropped")
     }
 
+    /// The std socket, for calls that never wait.
+    ///
+    /// # Errors
+    /// After [`close`](Socket::close).
+    pub(super) fn open(&self) -> io::Result<&S> {
+        self.source.check_open()?;
+        Ok(self.get())
+    }
+
+    /// Another handle of the same open file description. `clone` is std's `try_clone`.
+    pub(super) fn try_clone(&self, clone: impl FnOnce(&S) -> io::Result<S>) -> io::Result<Socket<S>> {
+        let inner = clone(self.open()?)?;
+        let source = Source::sharing(inner.as_raw_fd(), self.source.options().clone());
+        Ok(Socket { inner: Some(inner), source, drained_by_short_read: self.drained_by_short_read })
+    }
+
     pub(super) fn run<T>(&self, d: Direction, kind: WaitKind, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         self.source.run(d, kind, op)
+    }
+
+    /// As [`run`](Socket::run), with a deadline instead of the user's time limit; `WouldBlock` when it has passed.
+    pub(super) fn run_until<T>(
+        &self,
+        d: Direction,
+        kind: WaitKind,
+        deadline: Instant,
+        op: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.source.run_until(d, kind, deadline, op)
+    }
+
+    /// Calls `op` once: what there is without waiting.
+    pub(super) fn try_now<T>(&self, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.source.try_now(op)
     }
 
     pub(super) fn keep_ready(&self, d: Direction) {
@@ -76,18 +137,84 @@ impl<S: AsRawFd> Socket<S> {
         self.source.run(Direction::Write, WaitKind::Write, || self.get().write_vectored(bufs))
     }
 
-    /// The std socket, still non-blocking, no longer known to any poll.
+    /// As std's `set_read_timeout` and `set_write_timeout`. The kernel is told too, for whoever takes the descriptor.
+    pub(super) fn set_limit(&self, d: Direction, limit: Option<Duration>) -> io::Result<()> {
+        if limit.is_some_and(|l| l.is_zero()) {
+            return Err(zero_limit());
+        }
+        self.open()?;
+        // The kernel counts microseconds, and none of them is no limit.
+        let told = limit.map(|l| l.max(Duration::from_micros(1)));
+        match d {
+            Direction::Read => SockRef::from(self).set_read_timeout(told)?,
+            Direction::Write => SockRef::from(self).set_write_timeout(told)?,
+        }
+        self.source.options().set_limit(d, limit);
+        Ok(())
+    }
+
+    pub(super) fn limit(&self, d: Direction) -> io::Result<Option<Duration>> {
+        self.open()?;
+        Ok(self.source.options_if_any().and_then(|o| o.limit(d)))
+    }
+
+    /// As std's `set_nonblocking`; the descriptor itself is non-blocking always.
+    pub(super) fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.open()?;
+        if on || self.source.options_if_any().is_some() {
+            self.source.options().set_nonblocking(on);
+        }
+        Ok(())
+    }
+
+    /// Whether the user has set non-blocking mode.
+    pub(super) fn nonblocking(&self) -> bool {
+        self.source.options_if_any().is_some_and(|o| o.nonblocking())
+    }
+
+    pub(super) fn set_deny_simultaneous(&self, on: bool) {
+        if on || self.source.options_if_any().is_some() {
+            self.source.options().set_deny_simultaneous(on);
+        }
+    }
+
+    /// Closes the socket under its waiters, who get an error, as does every later call. The descriptor's number stays
+    /// taken until the socket is dropped, with something dead behind it.
+    pub(super) fn close(&self) -> io::Result<()> {
+        self.source.close(|| {
+            // For threads that wait in `poll`, and for clones; a socket that is not connected has nothing to shut down.
+            let _ = SockRef::from(self).shutdown(Shutdown::Both);
+            sys::socket::bury(self.as_fd())
+        })
+    }
+
+    /// The std socket, no longer known to any poll, in blocking mode unless the user or a clone needs it otherwise.
     pub(super) fn into_inner(mut self) -> S {
         self.source.deregister();
-        self.inner.take().expect("a socket holds its descriptor until it is dropped")
+        let inner = self.inner.take().expect("a socket holds its descriptor until it is dropped");
+        let shared = self.source.options_if_any().is_some();
+        let blocking = match self.source.last_options(true) {
+            Some(options) => !options.nonblocking(),
+            None => !shared,
+        };
+        // What stands for a closed socket stands for others too.
+        if blocking && self.source.check_open().is_ok() {
+            let _ = SockRef::from(&inner).set_nonblocking(false);
+        }
+        inner
     }
 }
 
-impl<S: AsRawFd> Drop for Socket<S> {
+impl<S: AsRawFd + AsFd> Drop for Socket<S> {
     fn drop(&mut self) {
+        let Some(inner) = &self.inner else { return };
         // First out of every poll, then closed: a number that the kernel reuses must not meet an old registration.
-        if self.inner.is_some() {
-            self.source.deregister();
+        self.source.deregister();
+        if let Some(options) = self.source.last_options(false)
+            && options.given_away()
+            && !options.nonblocking()
+        {
+            let _ = SockRef::from(inner).set_nonblocking(false);
         }
     }
 }
@@ -98,9 +225,15 @@ impl<S: AsRawFd + AsFd> AsFd for Socket<S> {
     }
 }
 
+/// As std says it.
+#[cold]
+pub(super) fn zero_limit() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout")
+}
+
 /// Implements what std's stream types implement, by way of `self.socket`.
 macro_rules! stream_traits {
-    ($stream:ty, $std:ty) => {
+    ($stream:ty) => {
         impl std::io::Read for &$stream {
             fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
                 self.socket.read(buf)
@@ -139,26 +272,82 @@ macro_rules! stream_traits {
                 Ok(())
             }
         }
-        impl From<$stream> for std::os::fd::OwnedFd {
-            /// The descriptor stays non-blocking.
-            fn from(s: $stream) -> std::os::fd::OwnedFd {
-                s.socket.into_inner().into()
-            }
-        }
     };
 }
 
-/// Implements access to the descriptor, by way of `self.socket`.
+/// Implements what std's types have in common, by way of `self.socket`: access to the descriptor, conversions from and
+/// to it and std's type, `Debug` with the words of std's type; and what ours have beyond that. `$drained` says whether
+/// the short-read rule applies. `FromRawFd` stands in `raw.rs`, because it is unsafe.
 macro_rules! descriptor_traits {
-    ($socket:ty) => {
+    ($socket:ident, $std:ty, $drained:literal) => {
+        impl $socket {
+            /// Closes the socket while other tasks and threads, of any worker, may be waiting on it: each of them gets
+            /// an error of kind `NotConnected` that says so, and so does every later call. Closing twice is allowed.
+            ///
+            /// The connection or port is gone at once, for clones as well (their tasks see its end); only the
+            /// descriptor's *number* stays taken until the value is dropped.
+            ///
+            /// # Errors
+            /// If the system refuses the one descriptor that all closed sockets of the process share. The connection
+            /// is shut down and waiters are woken nevertheless; the rest is freed when the value is dropped.
+            pub fn close(&self) -> std::io::Result<()> {
+                self.socket.close()
+            }
+
+            /// Refuses a second waiter: while a task or thread waits in one direction of this socket, on whatever
+            /// worker, another that would have to wait in the same direction gets an error of kind `ResourceBusy` with
+            /// a [`SimultaneousError`](crate::SimultaneousError), which names both. Clones have this in common.
+            ///
+            /// Off at the start: several waiters queue, first in, first out. Holds for waits that begin from now on.
+            pub fn set_deny_simultaneous(&self, deny: bool) {
+                self.socket.set_deny_simultaneous(deny);
+            }
+        }
+        impl std::fmt::Debug for $socket {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.socket.get().fmt(f)
+            }
+        }
         impl std::os::fd::AsRawFd for $socket {
             fn as_raw_fd(&self) -> std::os::fd::RawFd {
-                self.socket.get().as_raw_fd()
+                std::os::fd::AsRawFd::as_raw_fd(self.socket.get())
             }
         }
         impl std::os::fd::AsFd for $socket {
             fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-                self.socket.get().as_fd()
+                std::os::fd::AsFd::as_fd(self.socket.get())
+            }
+        }
+        impl From<$std> for $socket {
+            /// Takes over std's socket: calls park the task, or return `WouldBlock` if it was in non-blocking mode.
+            /// Time limits set on it stay in force.
+            fn from(s: $std) -> $socket {
+                $socket { socket: $crate::net::socket::Socket::adopt(s, $drained) }
+            }
+        }
+        impl From<$socket> for $std {
+            /// Gives the socket to std's type, in blocking mode unless non-blocking mode was set. While clones of it are
+            /// left in `coro`, calls on it may give `WouldBlock`; that ends with the last of them.
+            fn from(s: $socket) -> $std {
+                s.socket.into_inner()
+            }
+        }
+        impl From<std::os::fd::OwnedFd> for $socket {
+            /// As from std's type.
+            fn from(fd: std::os::fd::OwnedFd) -> $socket {
+                <$std>::from(fd).into()
+            }
+        }
+        impl From<$socket> for std::os::fd::OwnedFd {
+            /// As to std's type.
+            fn from(s: $socket) -> std::os::fd::OwnedFd {
+                s.socket.into_inner().into()
+            }
+        }
+        impl std::os::fd::IntoRawFd for $socket {
+            /// As to std's type.
+            fn into_raw_fd(self) -> std::os::fd::RawFd {
+                std::os::fd::IntoRawFd::into_raw_fd(self.socket.into_inner())
             }
         }
     };
@@ -166,7 +355,7 @@ macro_rules! descriptor_traits {
 
 pub(super) use {descriptor_traits, stream_traits};
 
-/// A std socket made from a descriptor that is already non-blocking.
-pub(super) fn adopt<S: From<OwnedFd> + AsRawFd>(fd: OwnedFd, drained_by_short_read: bool) -> Socket<S> {
+/// A std socket made from a descriptor that is already non-blocking, with nothing set on it.
+pub(super) fn fresh<S: From<OwnedFd> + AsRawFd + AsFd>(fd: OwnedFd, drained_by_short_read: bool) -> Socket<S> {
     Socket::new(S::from(fd), drained_by_short_read)
 }

@@ -13,7 +13,7 @@ pub use std::os::unix::net::SocketAddr;
 use socket2::{Domain, SockAddr, Type};
 
 use super::accept;
-use super::socket::{Socket, adopt, descriptor_traits, stream_traits};
+use super::socket::{Socket, descriptor_traits, fresh, stream_traits};
 use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::Direction;
 use crate::scheduler::suspend::pause_io;
@@ -22,13 +22,12 @@ use crate::scheduler::suspend::pause_io;
 ///
 /// # Cancellation
 /// As [`TcpStream`](super::TcpStream).
-#[derive(Debug)]
 pub struct UnixStream {
     socket: Socket<net::UnixStream>,
 }
 
-stream_traits!(UnixStream, net::UnixStream);
-descriptor_traits!(UnixStream);
+stream_traits!(UnixStream);
+descriptor_traits!(UnixStream, net::UnixStream, false);
 
 impl UnixStream {
     /// Connects to the socket at `path`.
@@ -73,7 +72,7 @@ impl UnixStream {
     /// If there are no descriptors left.
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
         let (a, b) = net::UnixStream::pair()?;
-        Ok((a.try_into()?, b.try_into()?))
+        Ok((a.into(), b.into()))
     }
 
     /// The peer's address.
@@ -105,27 +104,16 @@ impl UnixStream {
     /// # Errors
     /// If there is no descriptor left.
     pub fn try_clone(&self) -> io::Result<UnixStream> {
-        Ok(UnixStream { socket: Socket::new(self.socket.get().try_clone()?, false) })
-    }
-}
-
-impl TryFrom<net::UnixStream> for UnixStream {
-    type Error = io::Error;
-
-    /// Takes over a std stream and makes it non-blocking.
-    fn try_from(s: net::UnixStream) -> io::Result<UnixStream> {
-        s.set_nonblocking(true)?;
-        Ok(UnixStream { socket: Socket::new(s, false) })
+        Ok(UnixStream { socket: self.socket.try_clone(net::UnixStream::try_clone)? })
     }
 }
 
 /// A listening unix socket; as [`std::os::unix::net::UnixListener`], parking the task.
-#[derive(Debug)]
 pub struct UnixListener {
     socket: Socket<net::UnixListener>,
 }
 
-descriptor_traits!(UnixListener);
+descriptor_traits!(UnixListener, net::UnixListener, false);
 
 impl UnixListener {
     /// Listens at `path`, which must not exist.
@@ -157,7 +145,7 @@ impl UnixListener {
     /// Of the system.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (fd, _) = accept::accept(&self.socket)?;
-        let stream = UnixStream { socket: adopt(fd, false) };
+        let stream = UnixStream { socket: fresh(fd, false) };
         let peer = stream.peer_addr()?;
         Ok((stream, peer))
     }

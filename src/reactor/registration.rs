@@ -151,14 +151,23 @@ impl Reactor {
         self.slab.get_mut(id.key as usize).filter(|r| r.generation == id.generation)
     }
 
-    /// Forgets a registration; with `deregister` also in the poll (false: somebody did already).
-    pub(crate) fn remove(&mut self, id: RegistrationId, deregister: bool) {
-        if let Some(fd) = self.get(id).map(|r| r.fd) {
-            if deregister {
-                // The descriptor is open (its owner is just closing it), so this fails only if the poll is gone.
-                let _ = self.poller.deregister(fd);
+    /// Forgets a registration; with `deregister` also in the poll (false: somebody did already). Calls `wake` for every
+    /// waiter, if the descriptor was closed under some: to them the registration is just not there any more.
+    pub(crate) fn remove(&mut self, id: RegistrationId, deregister: bool, mut wake: impl FnMut(TaskRef)) {
+        let Some(fd) = self.get(id).map(|r| r.fd) else { return };
+        if deregister {
+            // The descriptor is open (its owner is just closing it), so this fails only if the poll is gone.
+            let _ = self.poller.deregister(fd);
+        }
+        let registration = self.slab.remove(id.key as usize);
+        for side in [&registration.read, &registration.write] {
+            let mut at = side.first;
+            while !at.is_null() {
+                // SAFETY: as in `first_task`; waiters unlink themselves on this thread, which is here.
+                let waiter = unsafe { &*at };
+                wake(waiter.task);
+                at = waiter.next.get();
             }
-            self.slab.remove(id.key as usize);
         }
     }
 
@@ -177,6 +186,11 @@ impl Reactor {
             let s = r.side(d);
             s.ready && ptr::eq(s.first, w)
         })
+    }
+
+    /// Whether the waiter is the first in its queue, ready or not.
+    pub(crate) fn is_first(&mut self, id: RegistrationId, d: Direction, w: &IoWaiter) -> bool {
+        self.get(id).is_some_and(|r| ptr::eq(r.side(d).first, w))
     }
 
     /// A call would have blocked.

@@ -2,22 +2,64 @@
 //!
 //! Invariants: the descriptor is non-blocking. A registration is made and looked at by its own worker only; whoever
 //! closes the descriptor takes all of them out first. Several waiters of one direction queue first in, first out.
+//!
+//! **Closing under waiters.** `close` sets `closed` and takes the registrations under the lock under which they are
+//! made, so none is made afterwards. Each worker wakes its own waiters when it forgets the registration; whoever wakes,
+//! or meets an error, looks at `closed` before anything else.
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::options::Options;
 use super::shared::worker_at;
-use super::suspend::{Here, UNWINDING_BUDGET, here, unpark_task};
+use super::suspend::{ArmedTimer, Here, UNWINDING_BUDGET, here, unpark_task};
 use super::worker::Worker;
 use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::{Direction, IoWaiter, RegistrationId};
 use crate::sys;
 
-/// After so many I/O calls in a row that did not wait, the task gives way once.
-const IO_BUDGET: u32 = 32;
+/// After so many I/O calls in a row that did not wait, a task gives way once, unless it has a number of its own.
+static SELFISHNESS: AtomicU32 = AtomicU32::new(32);
+
+#[track_caller]
+fn check_selfishness(n: u32) {
+    assert!((1..=32768).contains(&n), "a selfishness of {n} is out of range; choose 1 to 32768 I/O calls");
+}
+
+/// Sets after how many I/O calls in a row that found their socket ready a task gives way to others; returns the number
+/// before. For every task of the process that has no number of its own. 32 at the start.
+///
+/// A small number is fair to other tasks of the worker, a large one favours throughput of busy connections.
+///
+/// # Panics
+/// If `calls` is not in 1 to 32768.
+///
+/// # Examples
+/// ```
+/// let before = coro::set_selfishness(100);
+/// assert_eq!(before, 32);
+/// assert_eq!(coro::set_selfishness(before), 100);
+/// ```
+#[track_caller]
+pub fn set_selfishness(calls: u32) -> u32 {
+    check_selfishness(calls);
+    SELFISHNESS.swap(calls, Ordering::Relaxed)
+}
+
+/// As [`set_selfishness`], for the running task alone; `None` goes back to the number of the process. Returns what the
+/// task had before. On a plain thread, which gives way to nobody, it does nothing and returns `None`.
+///
+/// # Panics
+/// If the number is not in 1 to 32768.
+#[track_caller]
+pub fn set_own_selfishness(calls: Option<u32>) -> Option<u32> {
+    calls.into_iter().for_each(check_selfishness);
+    let before = here()?.local().selfishness.replace(calls.unwrap_or(0));
+    (before > 0).then_some(before)
+}
 
 /// Readiness of one descriptor, in every worker that ever waited on it.
 #[derive(Debug)]
@@ -26,8 +68,24 @@ pub(crate) struct Source {
     /// The first worker that registered it, and the registration there. 0: none.
     home: AtomicU64,
     home_id: AtomicU64,
-    /// Further workers.
+    /// Closed under its waiters; the descriptor's number is still held.
+    closed: AtomicBool,
+    /// Further workers. Registrations are made and taken back under this lock, the first one too.
     more: Mutex<Vec<(u64, RegistrationId)>>,
+    /// What the user has set, if anything.
+    options: OnceLock<Arc<Options>>,
+}
+
+/// What every call gives after `close`.
+#[cold]
+fn closed_error() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket was closed by another task")
+}
+
+/// What std's blocking sockets give when their time limit has passed.
+#[cold]
+fn time_is_up() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAGAIN)
 }
 
 fn pack(id: RegistrationId) -> u64 {
@@ -40,7 +98,53 @@ fn unpack(v: u64) -> RegistrationId {
 
 impl Source {
     pub(crate) fn new(fd: RawFd) -> Source {
-        Source { fd, home: AtomicU64::new(0), home_id: AtomicU64::new(0), more: Mutex::default() }
+        Source::with_options(fd, OnceLock::new())
+    }
+
+    /// For a further handle of a descriptor whose options are shared.
+    pub(crate) fn sharing(fd: RawFd, options: Arc<Options>) -> Source {
+        Source::with_options(fd, OnceLock::from(options))
+    }
+
+    fn with_options(fd: RawFd, options: OnceLock<Arc<Options>>) -> Source {
+        let (home, home_id, closed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Source { fd, home, home_id, closed, more: Mutex::default(), options }
+    }
+
+    /// What the user has set; made at the first use.
+    pub(crate) fn options(&self) -> &Arc<Options> {
+        self.options.get_or_init(Arc::default)
+    }
+
+    /// What the user has set, if anything ever was.
+    pub(crate) fn options_if_any(&self) -> Option<&Arc<Options>> {
+        self.options.get()
+    }
+
+    /// For a handle that goes away: the options, if this was their last handle. `given_away` says that the descriptor
+    /// lives on in std's hands.
+    pub(crate) fn last_options(&mut self, given_away: bool) -> Option<Options> {
+        let options = self.options.take()?;
+        if given_away {
+            options.set_given_away();
+        }
+        Arc::into_inner(options)
+    }
+
+    fn nonblocking(&self) -> bool {
+        self.options.get().is_some_and(|o| o.nonblocking())
+    }
+
+    /// An error after [`close`](Source::close).
+    #[inline]
+    pub(crate) fn check_open(&self) -> io::Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(closed_error()) } else { Ok(()) }
+    }
+
+    /// Whatever a call met on a descriptor that was taken from under it is told as what it is.
+    #[cold]
+    fn explain(&self, e: io::Error) -> io::Error {
+        self.check_open().err().unwrap_or(e)
     }
 
     /// The registration in this worker, if there is one.
@@ -60,26 +164,51 @@ impl Source {
     }
 
     fn register(&self, w: &Worker) -> io::Result<RegistrationId> {
+        let mut more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_open()?;
         let id = w.reactor.borrow_mut().register(self.fd)?;
         let me = w.shared.identity();
-        if self.home.compare_exchange(0, me, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            self.home_id.store(pack(id), Ordering::Release);
+        if self.home.load(Ordering::Relaxed) == 0 {
+            self.home_id.store(pack(id), Ordering::Relaxed);
+            self.home.store(me, Ordering::Release);
         } else {
-            self.more.lock().unwrap_or_else(PoisonError::into_inner).push((me, id));
+            more.push((me, id));
         }
         Ok(id)
     }
 
     /// Takes the descriptor out of every poll. To be called right before it is closed or given away.
     pub(crate) fn deregister(&mut self) {
-        let home = std::mem::take(self.home.get_mut());
-        let more = std::mem::take(self.more.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let first = (home != 0).then(|| (home, unpack(*self.home_id.get_mut())));
+        self.forget(false);
+    }
+
+    /// Takes the descriptor out of every poll, for good; everybody who waits on it is woken and every call from now on
+    /// gives an error. `end` is then run, once, whatever else happens at the same time: it must end the connection so
+    /// that threads in `poll` are woken, and may put something else in the descriptor's place.
+    pub(crate) fn close(&self, end: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        {
+            let _more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.closed.swap(true, Ordering::SeqCst) {
+                return Ok(());
+            }
+        }
+        self.forget(true);
+        end()
+    }
+
+    fn forget(&self, waiters: bool) {
+        let (home, more) = {
+            let mut more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
+            (self.home.swap(0, Ordering::AcqRel), std::mem::take(&mut *more))
+        };
+        let first = (home != 0).then(|| (home, unpack(self.home_id.load(Ordering::Relaxed))));
         for (worker, id) in first.into_iter().chain(more) {
             let Some(shared) = worker_at(worker as u16).filter(|s| s.identity() == worker) else { continue };
             match Worker::current() {
-                Some(w) if w.shared.index == shared.index => w.reactor.borrow_mut().remove(id, true),
-                _ => shared.retire(self.fd, id),
+                Some(w) if w.shared.index == shared.index => {
+                    w.reactor.borrow_mut().remove(id, true, |task| w.unpark_own(task));
+                }
+                _ => shared.retire(self.fd, id, waiters),
             }
         }
     }
@@ -87,10 +216,22 @@ impl Source {
     /// Calls `op` until it does something else than "would block", waiting in between.
     ///
     /// # Errors
-    /// What `op` returns, but for `WouldBlock` and `Interrupted`; the first interrupt of the task (see `suspend`).
+    /// What `op` returns, but for `WouldBlock` and `Interrupted`; the first interrupt of the task (see `suspend`);
+    /// `WouldBlock` if the user's time limit has passed or in non-blocking mode.
     #[inline]
     pub(crate) fn run<T>(&self, d: Direction, kind: WaitKind, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        self.run_draining(d, kind, op, |_| false)
+        self.run_with(d, kind, None, op, |_| false)
+    }
+
+    /// As [`run`](Source::run) with a time limit of this call's own instead of the user's.
+    pub(crate) fn run_until<T>(
+        &self,
+        d: Direction,
+        kind: WaitKind,
+        deadline: Instant,
+        op: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.run_with(d, kind, Some(deadline), op, |_| false)
     }
 
     /// As [`run`](Source::run); where `drained` says of a result that nothing is left, readiness is taken back, unless an
@@ -102,11 +243,24 @@ impl Source {
         &self,
         d: Direction,
         kind: WaitKind,
+        op: impl FnMut() -> io::Result<T>,
+        drained: impl Fn(&T) -> bool,
+    ) -> io::Result<T> {
+        self.run_with(d, kind, None, op, drained)
+    }
+
+    #[inline(always)]
+    fn run_with<T>(
+        &self,
+        d: Direction,
+        kind: WaitKind,
+        deadline: Option<Instant>,
         mut op: impl FnMut() -> io::Result<T>,
         drained: impl Fn(&T) -> bool,
     ) -> io::Result<T> {
-        let Some(h) = here() else { return self.run_on_thread(d, op) };
+        let Some(h) = here() else { return self.run_on_thread(d, deadline, op) };
         h.checkpoint_io()?;
+        self.check_open()?;
         let id = self.registration(h.worker);
         // Whoever comes while others wait queues behind them.
         while id.is_none_or(|id| h.worker.reactor.borrow_mut().is_free(id, d)) {
@@ -126,62 +280,120 @@ impl Source {
                         pass_on(&h, id, d);
                     }
                     spend(&h);
-                    return result;
+                    return result.map_err(|e| self.explain(e));
                 }
             }
         }
-        self.run_waiting(&h, id, d, kind, op, drained)
+        self.run_waiting(&h, id, d, kind, deadline, op, drained)
     }
 
-    /// The part of [`run_draining`](Source::run_draining) that waits.
+    /// The part of [`run_with`](Source::run_with) that waits.
+    #[allow(clippy::too_many_arguments, reason = "one function cut in two, so that the part without a wait is inlined")]
     fn run_waiting<T>(
         &self,
         h: &Here,
         id: Option<RegistrationId>,
         d: Direction,
         kind: WaitKind,
+        deadline: Option<Instant>,
         mut op: impl FnMut() -> io::Result<T>,
         drained: impl Fn(&T) -> bool,
     ) -> io::Result<T> {
-        if h.unwinding() {
-            return self.run_unwinding(h, d, op);
+        let options = self.options.get();
+        if options.is_some_and(|o| o.nonblocking()) {
+            return self.run_once(h, op);
         }
+        let deadline = deadline.or_else(|| options.and_then(|o| o.deadline(d)));
+        if h.unwinding() {
+            return self.run_unwinding(h, d, deadline, op);
+        }
+        let _entered = options.map(|o| o.enter(self.fd, d)).transpose()?;
         let id = match id {
             Some(id) => id,
             None => self.register(h.worker)?,
         };
         let reason = WaitReason::new(kind, self.fd as u64);
+        let timer = deadline.map(|at| ArmedTimer::new(h, h.worker.timer_ns(at)));
         let waiter = IoWaiter::new(h.task());
         // SAFETY: `Linked` borrows the waiter and unlinks it when dropped.
         unsafe { h.worker.reactor.borrow_mut().link(id, d, &waiter) };
         // It stays linked while it tries: a call that finds nothing after all must not cost it its turn.
         let _linked = Linked { here: h, id, direction: d, waiter: &waiter };
         loop {
+            let mut last_try = false;
             while !h.worker.reactor.borrow_mut().is_turn(id, d, &waiter) {
+                self.check_open()?;
                 h.checkpoint_io()?;
+                if timer.as_ref().is_some_and(|t| !t.pending()) {
+                    // The worker may have been too busy to look at its poll in time: what has come is not withheld.
+                    if !h.worker.reactor.borrow_mut().is_first(id, d, &waiter) {
+                        return Err(time_is_up());
+                    }
+                    last_try = true;
+                    break;
+                }
                 h.park(reason);
             }
+            self.check_open()?;
             match op() {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => h.worker.reactor.borrow_mut().clear(id, d),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    h.worker.reactor.borrow_mut().clear(id, d);
+                    if last_try {
+                        return Err(time_is_up());
+                    }
+                }
                 result => {
                     if result.as_ref().is_ok_and(&drained) {
                         h.worker.reactor.borrow_mut().clear_after_short_read(id);
                     }
-                    return result;
+                    return result.map_err(|e| self.explain(e));
                 }
+            }
+        }
+    }
+
+    /// In non-blocking mode the kernel alone is asked: what came since the worker last looked at its poll counts too.
+    /// Readiness is left as it is, which costs those who wait a look at most. A task that asks again and again gives
+    /// way like every other.
+    #[cold]
+    fn run_once<T>(&self, h: &Here, mut op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let result = loop {
+            match op() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => break result.map_err(|e| self.explain(e)),
+            }
+        };
+        spend(h);
+        result
+    }
+
+    /// Calls `op` once, in whatever mode the descriptor is.
+    pub(crate) fn try_now<T>(&self, mut op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.check_open()?;
+        loop {
+            match op() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map_err(|e| self.explain(e)),
             }
         }
     }
 
     /// In a destructor that runs because of a panic the thread is blocked instead, within the task's budget.
     #[cold]
-    fn run_unwinding<T>(&self, h: &Here, d: Direction, mut op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    fn run_unwinding<T>(
+        &self,
+        h: &Here,
+        d: Direction,
+        deadline: Option<Instant>,
+        mut op: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
         loop {
-            wait_unwinding(h, self.fd, d)?;
+            self.check_open()?;
+            wait_unwinding(h, self.fd, d, deadline)?;
             match op() {
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
-                result => return result,
+                result => return result.map_err(|e| self.explain(e)),
             }
         }
     }
@@ -195,15 +407,38 @@ impl Source {
         }
     }
 
-    fn run_on_thread<T>(&self, d: Direction, mut op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    fn run_on_thread<T>(
+        &self,
+        d: Direction,
+        deadline: Option<Instant>,
+        mut op: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let (mut until, mut entered) = (deadline, None);
         loop {
+            self.check_open()?;
             match op() {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => sys::poll_fd(self.fd, d == Direction::Write, None)?,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.nonblocking() => {
+                    if let Some(options) = self.options.get()
+                        && entered.is_none()
+                    {
+                        until = until.or_else(|| options.deadline(d));
+                        entered = Some(options.enter(self.fd, d)?);
+                    }
+                    let left = until.map(|at| at.saturating_duration_since(Instant::now()));
+                    if left.is_some_and(|l| l.is_zero()) || !sys::poll_fd(self.fd, d == Direction::Write, left)? {
+                        return Err(time_is_up());
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                result => return result,
+                result => return result.map_err(|e| self.explain(e)),
             };
         }
     }
+}
+
+/// Whether the running task has been interrupted, so that trying something else instead would be in vain.
+pub(crate) fn interrupted() -> bool {
+    here().is_some_and(|h| h.interrupt_due())
 }
 
 /// Others may be waiting for what this call left over.
@@ -218,9 +453,14 @@ fn pass_on(h: &Here, id: RegistrationId, d: Direction) {
 /// Counts a call that did not wait; every so often the task gives way.
 #[inline]
 fn spend(h: &Here) {
-    let streak = &h.local().io_streak;
-    streak.set(streak.get() + 1);
-    if streak.get() >= IO_BUDGET {
+    let local = h.local();
+    let streak = local.io_streak.get() + 1;
+    local.io_streak.set(streak);
+    let budget = match local.selfishness.get() {
+        0 => SELFISHNESS.load(Ordering::Relaxed),
+        own => own,
+    };
+    if streak >= budget {
         give_way(h);
     }
 }
@@ -251,14 +491,20 @@ impl Drop for Linked<'_> {
     }
 }
 
-fn wait_unwinding(h: &Here, fd: RawFd, d: Direction) -> io::Result<()> {
+fn wait_unwinding(h: &Here, fd: RawFd, d: Direction, deadline: Option<Instant>) -> io::Result<()> {
     let used = Duration::from_nanos(h.local().unwinding_blocked_ns.get());
-    let left = UNWINDING_BUDGET.saturating_sub(used);
-    let start = std::time::Instant::now();
+    let budget = UNWINDING_BUDGET.saturating_sub(used);
+    let start = Instant::now();
+    let limit = deadline.map(|at| at.saturating_duration_since(start)).filter(|limit| *limit < budget);
+    let left = limit.unwrap_or(budget);
     let ready = !left.is_zero() && sys::poll_fd(fd, d == Direction::Write, Some(left))?;
     let spent = start.elapsed().as_nanos() as u64;
     h.local().unwinding_blocked_ns.set(h.local().unwinding_blocked_ns.get() + spent);
-    if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+    match limit {
+        _ if ready => Ok(()),
+        Some(_) => Err(time_is_up()),
+        None => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 #[cfg(all(test, not(miri)))]

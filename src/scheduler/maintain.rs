@@ -119,7 +119,7 @@ impl Worker {
         }
         if self.shared.has_retired.load(Ordering::Relaxed) {
             for id in self.shared.take_retired() {
-                self.reactor.borrow_mut().remove(id, false);
+                self.reactor.borrow_mut().remove(id, false, |task| self.unpark_own(task));
             }
         }
     }

@@ -17,6 +17,7 @@ mod inbox;
 pub(crate) mod io;
 mod join;
 mod maintain;
+mod options;
 mod run_queue;
 pub(crate) mod runtime;
 pub(crate) mod shared;
@@ -29,7 +30,9 @@ use std::any::Any;
 use std::sync::OnceLock;
 
 pub use enter::{event_loop, run, set_exit, stopping};
+pub use io::{set_own_selfishness, set_selfishness};
 pub use join::{JoinHandle, Task, current, current_name, current_worker};
+pub use options::SimultaneousError;
 pub use runtime::{Runtime, RuntimeBuilder, WorkerStats, worker_stats};
 pub use spawn::{Builder, spawn, spawn_local, spawn_named};
 pub use suspend::{is_cancel, is_cancelled, no_switch, park, shield, yield_slice};

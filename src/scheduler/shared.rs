@@ -166,12 +166,18 @@ impl Shared {
         let _ = self.wake();
     }
 
-    /// Forgets a registration of a descriptor that is being closed on another thread.
-    pub(crate) fn retire(&self, fd: std::os::fd::RawFd, id: RegistrationId) {
-        if let Some((_, registry)) = &*self.poll.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// Forgets a registration of a descriptor that is being closed on another thread. If there may be waiters the
+    /// worker is woken, so that it wakes them.
+    pub(crate) fn retire(&self, fd: std::os::fd::RawFd, id: RegistrationId, waiters: bool) {
+        {
+            let poll = self.poll.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some((_, registry)) = &*poll else { return };
             let _ = registry.deregister(&mut mio::unix::SourceFd(&fd));
             self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(id);
             self.has_retired.store(true, Ordering::Release);
+        }
+        if waiters {
+            let _ = self.wake();
         }
     }
 

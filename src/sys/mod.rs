@@ -8,6 +8,7 @@ pub(crate) mod current;
 pub(crate) mod mem;
 pub(crate) mod parker;
 pub(crate) mod signal;
+pub(crate) mod socket;
 pub(crate) mod stderr;
 pub(crate) mod unixsock;
 
@@ -54,29 +55,6 @@ pub(crate) fn errno_location() -> *mut libc::c_int {
     #[cfg(not(target_os = "linux"))]
     // SAFETY: no preconditions.
     return unsafe { libc::__error() };
-}
-
-/// Accepts a connection that is non-blocking and close-on-exec from the start.
-pub(crate) fn accept(listener: RawFd) -> io::Result<(std::os::fd::OwnedFd, socket2::SockAddr)> {
-    use std::os::fd::{FromRawFd, OwnedFd};
-    // SAFETY: the storage is large enough for every address and its length is passed along; the descriptor is fresh.
-    unsafe {
-        let (fd, addr) = socket2::SockAddr::try_init(|storage, len| {
-            #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-            let fd = libc::accept4(listener, storage.cast(), len, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
-            #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-            let fd = {
-                let fd = libc::accept(listener, storage.cast(), len);
-                if fd >= 0 {
-                    libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-                    libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK);
-                }
-                fd
-            };
-            if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
-        })?;
-        Ok((OwnedFd::from_raw_fd(fd), addr))
-    }
 }
 
 /// The peer of a connected socket as text; `None` if there is none.

@@ -55,6 +55,8 @@ pub(crate) struct TaskLocal {
     pub(crate) cancels_raised: Cell<u32>,
     /// I/O calls that succeeded without a wait since the last wait.
     pub(crate) io_streak: Cell<u32>,
+    /// After so many of them the task gives way; 0: as the process says.
+    pub(crate) selfishness: Cell<u32>,
     /// The task waits while it unwinds (a `Drop` that blocks).
     pub(crate) waits_unwinding: Cell<u32>,
     /// The task waited in the middle of an unwinding that, as far as is known, lasts: set by such a wait, cleared when
@@ -83,6 +85,7 @@ impl TaskLocal {
             interrupt_deferred: Cell::new(false),
             cancels_raised: Cell::new(0),
             io_streak: Cell::new(0),
+            selfishness: Cell::new(0),
             waits_unwinding: Cell::new(0),
             mid_unwind: Cell::new(false),
             unwinding_blocked_ns: Cell::new(0),
