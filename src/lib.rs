@@ -52,7 +52,9 @@ mod timer;
 mod wiring;
 
 pub mod backdoor;
+mod blocking;
 pub mod inspect;
+pub mod io;
 mod latency;
 pub mod net;
 mod panic;
@@ -60,6 +62,7 @@ mod scope;
 pub mod sync;
 pub mod time;
 
+pub use blocking::{BlockingJob, BlockingStats, blocking, blocking_stats, set_blocking_threads};
 pub use inspect::{TaskState, TaskWhere, where_all, where_is};
 pub use latency::set_latency_warning;
 pub use panic::{PanicNotifier, TaskPanic, set_panic_notifier};

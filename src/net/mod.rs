@@ -1,15 +1,17 @@
 //! TCP and unix sockets with std's names; where std would block the thread, these park the task.
 //!
 //! Sockets are non-blocking underneath and registered with a worker's poll at the first wait there. On a plain thread
-//! they block that thread. First cut: streams and listeners; name resolution still blocks the worker that asks.
+//! they block that thread. First cut: streams and listeners.
 
 mod accept;
 mod exact;
 mod raw;
+mod resolve;
 mod socket;
 mod tcp;
 pub mod unix;
 
 pub use exact::RecvExactError;
-pub use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
+pub use resolve::{ToSocketAddrs, set_resolve_timeout};
+pub use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};

@@ -376,6 +376,36 @@ pub(crate) fn wait_for(reason: WaitReason, deadline: Option<Instant>, mut done: 
     }
 }
 
+/// As [`wait_for`], inside an I/O call: an interrupt is an error first. While the task unwinds, the thread is blocked
+/// within the task's budget for that, and `TimedOut` says that it is used up.
+pub(crate) fn wait_for_io(
+    reason: WaitReason,
+    deadline: Option<Instant>,
+    mut done: impl FnMut() -> bool,
+) -> io::Result<bool> {
+    let Some(h) = here() else { return Ok(wait_for(reason, deadline, done)) };
+    if h.unwinding() {
+        while !done() {
+            if deadline.is_some_and(|d| Instant::now() >= d) {
+                return Ok(false);
+            }
+            if !block_while_unwinding(&h, Duration::from_millis(1)) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        return Ok(true);
+    }
+    let timer = deadline.map(|d| ArmedTimer::new(&h, h.worker.timer_ns(d)));
+    while !done() {
+        if timer.as_ref().is_some_and(|t| !t.pending()) {
+            return Ok(false);
+        }
+        h.checkpoint_io()?;
+        h.park(reason);
+    }
+    Ok(true)
+}
+
 /// As [`wait`], without looking at interrupts: for waits that must not be left (children of a scope).
 pub(crate) fn wait_shielded(reason: WaitReason) {
     match here() {
