@@ -74,7 +74,7 @@ fn where_all(runtime: &Runtime, tasks: usize) -> f64 {
             assert!(text.lines().count() >= tasks, "a parked task is missing");
         })
     });
-    parked.iter().for_each(coro::JoinHandle::cancel);
+    parked.iter().for_each(|t| _ = t.cancel());
     parked.into_iter().for_each(|task| assert!(task.join().is_err_and(|payload| coro::is_cancel(&*payload))));
     value
 }

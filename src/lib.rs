@@ -30,7 +30,7 @@
 //!   thread, so `Rc`, `RefCell` and thread-locals may be held across waits. Several tasks share a thread, though: a
 //!   crate that keeps a *borrowed pointer* in a thread-local for the length of a call (`scoped-tls` does) relies on
 //!   calls of one thread being nested, and two tasks that wait inside such calls are not; wrap them in [`no_switch`].
-//! * [`net`], [`sync`], [`time`]: std's names; they park the task instead of blocking the worker, and on a plain thread
+//! * [`net`], [`sync`], [`thread`], [`time`]: std's names; they park the task instead of blocking the worker, and on a plain thread
 //!   block that thread.
 //! * [`timeout`], [`shield`], [`Task::cancel`]: limits around any code (`docs/cancellation.md`).
 //! * [`where_all`], [`backdoor`]: look inside (`docs/backdoor.md`). Line numbers need `debug = 1` in the profile.
@@ -58,8 +58,8 @@ pub mod io;
 mod latency;
 pub mod net;
 mod panic;
-mod scope;
 pub mod sync;
+pub mod thread;
 pub mod time;
 
 pub use blocking::{BlockingJob, BlockingStats, blocking, blocking_stats, set_blocking_threads};
@@ -67,11 +67,11 @@ pub use inspect::{TaskState, TaskWhere, where_all, where_is};
 pub use latency::set_latency_warning;
 pub use panic::{PanicNotifier, TaskPanic, set_panic_notifier};
 pub use scheduler::{
-    Builder, CancelledError, JoinHandle, Runtime, RuntimeBuilder, SimultaneousError, Task, WorkerStats, current,
-    current_name, current_worker, event_loop, is_cancel, is_cancelled, no_switch, park, run, set_exit,
+    Builder, CancelOutcome, CancelledError, JoinHandle, Runtime, RuntimeBuilder, SimultaneousError, Task, WorkerStats,
+    current, current_name, current_worker, event_loop, is_cancel, is_cancelled, no_switch, park, run, set_exit,
     set_own_selfishness, set_selfishness, shield, spawn, spawn_local, spawn_named, stopping, worker_stats, yield_slice,
 };
-pub use scope::{InParallelError, Scope, ScopedJoinHandle, in_parallel, scope};
+pub use thread::{InParallelError, Scope, ScopedJoinHandle, in_parallel, scope};
 pub use time::{Elapsed, sleep, sleep_until, timeout};
 
 /// Writes a line to stderr in Shrapnel's form: the task's id, a tab, the time (24 characters) and `text`.

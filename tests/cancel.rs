@@ -674,7 +674,7 @@ fn scopes_wait_whatever_happens() {
         let ok = coro::scope(|s| s.spawn(|| std::panic::resume_unwind(Box::new(1u8))).join().is_err());
         assert!(ok);
         let p = catch_unwind(|| coro::scope(|s| drop(s.spawn(|| std::panic::resume_unwind(Box::new(1u8))))));
-        assert_eq!(p.err().map(|p| text(&*p)).as_deref(), Some("a scoped task panicked"));
+        assert_eq!(p.err().map(|p| text(&*p)).as_deref(), Some("a scoped thread panicked"));
         // The body's own panic waits for the children first.
         let flag = AtomicBool::new(false);
         let p = catch_unwind(AssertUnwindSafe(|| {
@@ -979,8 +979,8 @@ fn unpark_join_and_cancel_race() {
             });
             (0..m).for_each(|_| coro::yield_slice());
             match rng.below(3) {
-                0 => joiner.cancel(),
-                1 => task.cancel(),
+                0 => _ = joiner.cancel(),
+                1 => _ = task.cancel(),
                 _ => {
                     joiner.cancel();
                     task.cancel();

@@ -427,7 +427,7 @@ fn every_task_is_listed_while_it_waits_and_names_survive_its_end() {
             assert!(seen.iter().any(|t| t.to_string().contains(&format!("sleeper {i}"))));
         }
         short.into_iter().for_each(|t| t.join().unwrap());
-        tasks.iter().for_each(|t| t.cancel());
+        tasks.iter().for_each(|t| _ = t.cancel());
         tasks.into_iter().for_each(|t| drop(t.join()));
         watcher.join().unwrap();
     });

@@ -235,7 +235,7 @@ fn a_hundred_random_chains_are_complete() {
     assert!(last.len() <= 1, "{last:#?}");
     stop.store(true, Ordering::Relaxed);
     drop(keep);
-    tasks.iter().for_each(coro::JoinHandle::cancel);
+    tasks.iter().for_each(|t| _ = t.cancel());
     rt.shut_down(Duration::from_secs(10));
 }
 
@@ -436,9 +436,9 @@ fn dumps_under_fire() {
                     }
                     for (t, how, yields) in &tasks {
                         match how {
-                            0 => t.cancel(),
+                            0 => _ = t.cancel(),
                             1 => drop(t.task().unpark()),
-                            2 => t.task().cancel_now(),
+                            2 => _ = t.task().cancel_now(),
                             _ => yields.store(true, Ordering::Relaxed),
                         }
                     }

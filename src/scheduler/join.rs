@@ -3,12 +3,14 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::suspend::{self, here};
 use super::worker::Worker;
 use crate::observe::{WaitKind, WaitReason};
-use crate::task::state::{CellFate, HandleDrop, Joiner, Unpark};
+use crate::task::state::{Cancel, CellFate, HandleDrop, Joiner, Unpark};
 use crate::task::{JoinResult, TaskRef, take_result};
 
 /// Waits for a task's result. Dropping it detaches the task.
@@ -22,6 +24,8 @@ pub struct JoinHandle<T> {
 unsafe impl<T: Send> Send for JoinHandle<T> {}
 // SAFETY: through a shared handle nothing of `T` can be reached.
 unsafe impl<T> Sync for JoinHandle<T> {}
+impl<T> UnwindSafe for JoinHandle<T> {}
+impl<T> RefUnwindSafe for JoinHandle<T> {}
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,8 +54,8 @@ impl<T> JoinHandle<T> {
     }
 
     /// Requests cancellation; see [`Task::cancel`].
-    pub fn cancel(&self) {
-        self.task().cancel();
+    pub fn cancel(&self) -> CancelOutcome {
+        self.task().cancel()
     }
 
     /// Waits until the task has ended.
@@ -113,8 +117,37 @@ impl<T> Drop for JoinHandle<T> {
     }
 }
 
+/// What [`Task::cancel`] found. See the table at [`Task`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CancelOutcome {
+    /// The task has ended; nothing was done.
+    Ended,
+    /// The task had not started and never will; its closure is dropped.
+    NeverStarts,
+    /// The task is under way and has been told.
+    Requested,
+    /// The task had been told before, as strongly, and has not ended yet.
+    AlreadyRequested,
+}
+
 /// A task by reference: cheap to copy, may outlive the task.
-#[derive(Clone, Copy, PartialEq, Eq)]
+///
+/// What [`cancel`](Task::cancel) does depends on what the task does. The end of a runtime is the same, for all its
+/// tasks; so is [`set_exit`](crate::set_exit).
+///
+/// | the task | returns | what happens |
+/// |---|---|---|
+/// | has ended | `Ended` | nothing, now or later: an id is never used again |
+/// | has not started | `NeverStarts` | its closure is dropped without having run, on a stack of its own; a join gives the cancellation |
+/// | can run, but another task runs | `Requested` | it runs on when its turn comes, and is interrupted at its next wait |
+/// | runs, on another worker | `Requested` | it runs on, and is interrupted at its next wait; one that never waits asks [`is_cancelled`](crate::is_cancelled) |
+/// | waits | `Requested` | it is woken: a wait for I/O returns the error, every other wait unwinds |
+/// | is the caller itself | `Requested` | this call returns; the next wait is interrupted |
+/// | waits under [`shield`](crate::shield) | `Requested` | the wait goes on; the first wait after the shield is interrupted |
+/// | holds a write guard | `Requested` | I/O returns the error, other waits go on; the first wait or lock without the guard unwinds |
+/// | unwinds already | `Requested` | nothing until it has been caught, if it is |
+/// | was cancelled before | `AlreadyRequested` | it is woken to look again ([`cancel_now`](Task::cancel_now) after `cancel` is a new request) |
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Task(TaskRef);
 
 impl Task {
@@ -123,20 +156,31 @@ impl Task {
         self.0.id()
     }
 
-    /// Requests cancellation, which stays requested until the task ends.
+    /// Requests cancellation, which stays requested until the task ends; says what it found. It does not wait for the
+    /// task's end: [`JoinHandle::join`] does.
     ///
     /// One pending or later I/O call of the task returns an error ([`CancelledError`](crate::CancelledError) inside
     /// an [`io::Error`](std::io::Error) of kind `Other`); from then on every wait unwinds, silently: no panic hook
-    /// runs. A task that has not started never runs. A task that has ended is left alone. Waits under
-    /// [`shield`](crate::shield), and unwinding while a write guard is held, are deferred.
-    pub fn cancel(&self) {
-        suspend::queue_if(self.0, self.0.cell().state.cancel(self.0.id(), false));
+    /// runs. Waits under [`shield`](crate::shield), and unwinding while a write guard is held, are deferred.
+    pub fn cancel(&self) -> CancelOutcome {
+        self.request(false)
     }
 
     /// As [`cancel`](Task::cancel), and unwinds even while a write guard is held: the lock is then poisoned, as std
     /// does when a holder panics.
-    pub fn cancel_now(&self) {
-        suspend::queue_if(self.0, self.0.cell().state.cancel(self.0.id(), true));
+    pub fn cancel_now(&self) -> CancelOutcome {
+        self.request(true)
+    }
+
+    fn request(&self, now: bool) -> CancelOutcome {
+        let (found, wake) = self.0.cell().state.cancel(self.0.id(), now);
+        suspend::queue_if(self.0, wake);
+        match found {
+            Cancel::Gone => CancelOutcome::Ended,
+            Cancel::Unstarted => CancelOutcome::NeverStarts,
+            Cancel::Started => CancelOutcome::Requested,
+            Cancel::Again => CancelOutcome::AlreadyRequested,
+        }
     }
 
     /// Ends the task's [`park`](crate::park), or makes its next one return at once. Whether the task was still there.
@@ -174,6 +218,12 @@ pub fn current() -> Option<Task> {
 pub fn current_name() -> Option<String> {
     // SAFETY: the task runs, so its worker owns the cell.
     here().and_then(|h| unsafe { h.cell.name() }.map(str::to_owned))
+}
+
+/// As [`current_name`], without a copy.
+pub(crate) fn current_label() -> Option<Arc<str>> {
+    // SAFETY: the task runs, so its worker owns the cell; the label stays until the cell is freed.
+    here().and_then(|h| unsafe { (*h.cell.label.get()).as_deref().and_then(|l| l.name.clone()) })
 }
 
 /// The worker that runs the calling task, counted from 0 within its runtime; `None` on a plain thread.

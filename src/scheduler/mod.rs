@@ -31,14 +31,15 @@ use std::sync::OnceLock;
 
 pub use enter::{event_loop, run, set_exit, stopping};
 pub use io::{set_own_selfishness, set_selfishness};
-pub use join::{JoinHandle, Task, current, current_name, current_worker};
+pub use join::{CancelOutcome, JoinHandle, Task, current, current_name, current_worker};
 pub use options::SimultaneousError;
 pub use runtime::{Runtime, RuntimeBuilder, WorkerStats, worker_stats};
 pub use spawn::{Builder, spawn, spawn_local, spawn_named};
 pub use suspend::{is_cancel, is_cancelled, no_switch, park, shield, yield_slice};
 
+pub(crate) use join::current_label;
 pub(crate) use slice::unpark;
-pub(crate) use spawn::spawn_scoped;
+pub(crate) use spawn::{spawn_borrowing, spawn_scoped};
 
 use crate::task::{Registry, TaskCell};
 use crate::wiring::UPWARD;

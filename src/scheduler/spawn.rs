@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::Location;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::join::JoinHandle;
@@ -45,7 +46,7 @@ impl<'a> Plan<'a> {
         if self.name.is_none() && self.class.is_none() {
             return None;
         }
-        Some(Box::new(Label { name: self.name.map(Box::from), class: self.class.map(Box::from) }))
+        Some(Box::new(Label { name: self.name.map(Arc::from), class: self.class.map(Box::from) }))
     }
 }
 
@@ -257,20 +258,40 @@ where
     }
 }
 
+/// Spawns a task that may borrow, as its builder says (but for the worker).
+///
+/// # Safety
+/// Everything that the closure and its result borrow lives until the task has ended and its result was taken or dropped.
+pub(crate) unsafe fn spawn_borrowing<F, T>(
+    builder: &Builder,
+    site: &'static Location<'static>,
+    f: F,
+) -> io::Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+{
+    let plan = builder.plan(site)?;
+    match Worker::current() {
+        Some(worker) => worker.make(plan, f).map(|made| worker.place(made)),
+        // SAFETY: `Send`, and forwarded.
+        None => unsafe { super::runtime::admitting()?.spawn_admitted(plan, f) },
+    }
+}
+
 /// Spawns a child of a scope.
 ///
-/// The closure and its result may borrow: the only caller, `scope`, does not let its frame end before the child has.
-#[track_caller]
-pub(crate) fn spawn_scoped<'a, F>(site: &'static Location<'static>, f: F) -> JoinHandle<()>
+/// The closure may borrow: the only caller, `scope`, does not let its frame end before the child has.
+pub(crate) fn spawn_scoped<'a, F>(
+    builder: &Builder,
+    site: &'static Location<'static>,
+    f: F,
+) -> io::Result<JoinHandle<()>>
 where
     F: FnOnce() + Send + 'a,
 {
-    let plan = Plan::at(site);
-    or_panic(match Worker::current() {
-        Some(worker) => worker.make(plan, f).map(|made| worker.place(made)),
-        // SAFETY: `Send`, and alive until the child has ended, by the scope's promise.
-        None => super::runtime::admitting().and_then(|r| unsafe { r.spawn_admitted(plan, f) }),
-    })
+    // SAFETY: what is borrowed lives until the child has ended, by the scope's promise.
+    unsafe { spawn_borrowing(builder, site, f) }
 }
 
 /// Whether one worker has so many more tasks than another that the other should get the next one.

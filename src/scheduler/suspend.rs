@@ -463,10 +463,13 @@ pub fn yield_slice() {
 /// Unwinds if the task is cancelled or an enclosing timeout expires.
 pub fn park() {
     let h = here().expect("coro::park was called on a plain thread; call it from a task");
-    while !h.cell.state.take_user_token() {
-        h.checkpoint_wait();
-        h.park(WaitReason::of(WaitKind::Park));
-    }
+    let parked = park_until(&h, None);
+    debug_assert!(parked, "without a deadline only the token ends the wait");
+}
+
+/// As [`park`], at most until `deadline`; whether there was an unpark.
+pub(crate) fn park_until(h: &Here, deadline: Option<Instant>) -> bool {
+    wait_for(WaitReason::of(WaitKind::Park), deadline, || h.cell.state.take_user_token())
 }
 
 /// Sleeps until `deadline`, as a task or as a thread.
@@ -564,6 +567,22 @@ pub(super) fn run_closure(cell: &'static TaskCell) {
     };
     // SAFETY: the task is ACTIVE and this is its first frame: the payload is the closure and ours.
     unsafe { (table.run)(cell, instead, &failed) };
+    if let Some(h) = here()
+        && h.local().locals.in_use()
+    {
+        end_locals(&h);
+    }
+}
+
+/// Destroys the task's locals, as the last of the user's code that runs in it. A destructor may wait; it is shielded,
+/// so that no interrupt stops it half way, like destructors that run while the task unwinds.
+#[cold]
+fn end_locals(h: &Here) {
+    let local = h.local();
+    local.shields.set(local.shields.get() + 1);
+    let failed = |payload: &Box<dyn Any + Send>| super::uncaught(h.cell, &**payload);
+    // SAFETY: the task's closure has returned or unwound, and with it every use of a local.
+    unsafe { local.locals.destroy(&failed) };
 }
 
 /// `timeout` for a task: see [`crate::timeout`].

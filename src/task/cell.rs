@@ -2,7 +2,7 @@
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU64, Ordering};
@@ -32,7 +32,8 @@ pub(crate) struct Accounting {
 /// What a task was called at its spawn.
 #[derive(Debug)]
 pub(crate) struct Label {
-    pub(crate) name: Option<Box<str>>,
+    /// Shared with the `Thread`s that name the task.
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) class: Option<Box<str>>,
 }
 
@@ -140,7 +141,7 @@ impl std::fmt::Debug for TaskCell {
 }
 
 /// A task by identity: may outlive the task, costs nothing to copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TaskRef {
     cell: *const TaskCell,
     id: u64,
@@ -150,6 +151,9 @@ pub(crate) struct TaskRef {
 unsafe impl Send for TaskRef {}
 // SAFETY: as above; there is no interior access without the state word.
 unsafe impl Sync for TaskRef {}
+// Nothing of the task can be seen half changed through a reference by identity.
+impl UnwindSafe for TaskRef {}
+impl RefUnwindSafe for TaskRef {}
 
 impl TaskRef {
     pub(crate) fn id(self) -> u64 {

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::ptr;
 
+use super::locals::Table;
 use super::state::Snapshot;
 use crate::timer::TimerKey;
 
@@ -66,6 +67,8 @@ pub(crate) struct TaskLocal {
     pub(crate) unwinding_blocked_ns: Cell<u64>,
     /// Depth of `no_switch`.
     pub(crate) no_switch: Cell<u32>,
+    /// The task's locals, destroyed on its own stack after its closure.
+    pub(crate) locals: Table,
     /// The sanitizer's record of this stack, in the task's first frame.
     #[cfg(coro_asan)]
     pub(crate) fiber: Cell<*mut crate::context::sanitizer::Fiber>,
@@ -90,6 +93,7 @@ impl TaskLocal {
             mid_unwind: Cell::new(false),
             unwinding_blocked_ns: Cell::new(0),
             no_switch: Cell::new(0),
+            locals: Table::new(),
             #[cfg(coro_asan)]
             fiber: Cell::new(ptr::null_mut()),
         }

@@ -14,6 +14,7 @@
 
 mod cell;
 mod local;
+pub(crate) mod locals;
 mod payload;
 mod registry;
 pub(crate) mod state;

@@ -120,7 +120,7 @@ pub(crate) enum Park {
     TokenTaken,
 }
 
-/// What `unpark` or `cancel` did.
+/// What is left to do after `unpark` or `cancel`.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unpark {
@@ -130,6 +130,32 @@ pub(crate) enum Unpark {
     TokenLeft,
     /// The task has ended, or the cell belongs to another.
     Gone,
+}
+
+impl Unpark {
+    /// By the word as it was before the transition.
+    #[inline(always)]
+    fn after(was: Result<u64, u64>) -> Unpark {
+        match was {
+            Ok(was) if was & LIFE == PARKED => Unpark::Queue,
+            Ok(_) => Unpark::TokenLeft,
+            Err(_) => Unpark::Gone,
+        }
+    }
+}
+
+/// What `cancel` found.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cancel {
+    /// The task has ended, or the cell belongs to another.
+    Gone,
+    /// The task will never start.
+    Unstarted,
+    /// It runs, can run, or is parked.
+    Started,
+    /// The same was requested before.
+    Again,
 }
 
 /// What is left to do with the cell of a task that ended.
@@ -290,23 +316,32 @@ impl State {
     }
 
     /// Requests cancellation and wakes the task so that it notices.
-    pub(crate) fn cancel(&self, id: u64, now: bool) -> Unpark {
-        self.wake_with(id, if now { CANCEL | NOW } else { CANCEL })
+    pub(crate) fn cancel(&self, id: u64, now: bool) -> (Cancel, Unpark) {
+        let add = if now { CANCEL | NOW } else { CANCEL };
+        let was = self.add_and_wake(id, add);
+        let found = match was {
+            Err(_) => Cancel::Gone,
+            Ok(w) if w & add == add => Cancel::Again,
+            // The start is a change of this same word, so it sees the request.
+            Ok(w) if w & LIFE == UNSTARTED => Cancel::Unstarted,
+            Ok(_) => Cancel::Started,
+        };
+        (found, Unpark::after(was))
     }
 
     #[inline(always)]
     fn wake_with(&self, id: u64, add: u64) -> Unpark {
-        let r = self.change(|w| match w & LIFE {
+        Unpark::after(self.add_and_wake(id, add))
+    }
+
+    #[inline(always)]
+    fn add_and_wake(&self, id: u64, add: u64) -> Result<u64, u64> {
+        self.change(|w| match w & LIFE {
             _ if w >> ID_SHIFT != id => None,
             PARKED => Some(w & !LIFE | ACTIVE | add),
             ACTIVE | UNSTARTED => Some(w | TOKEN | add),
             _ => None,
-        });
-        match r {
-            Ok(was) if was & LIFE == PARKED => Unpark::Queue,
-            Ok(_) => Unpark::TokenLeft,
-            Err(_) => Unpark::Gone,
-        }
+        })
     }
 
     /// ACTIVE → DONE, by the owner after the task has left its stack for good.

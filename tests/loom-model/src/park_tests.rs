@@ -100,7 +100,7 @@ fn a_cancelled_task_notices_however_it_parks() {
         let w = World::new();
         let (w2, w3) = (w.clone(), w.clone());
         let others = [
-            thread::spawn(move || w2.queue_if(w2.state.cancel(ID, false))),
+            thread::spawn(move || w2.queue_if(w2.state.cancel(ID, false).1)),
             thread::spawn(move || w3.queue_if(w3.state.unpark(ID))),
         ];
         // `suspend::wait` in a loop: a checkpoint before every park.

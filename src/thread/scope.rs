@@ -6,20 +6,18 @@
 
 #![forbid(unsafe_code)]
 
-mod parallel;
-
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use parallel::{InParallelError, in_parallel};
-
+use super::Thread;
 use crate::observe::{WaitKind, WaitReason};
 use crate::scheduler::suspend::{self, here};
-use crate::scheduler::{JoinHandle, Task, spawn_scoped};
+use crate::scheduler::{self, CancelOutcome, JoinHandle, Task, spawn_scoped};
 use crate::task::Unparker;
 
 /// What the children and the scope share.
@@ -105,6 +103,7 @@ impl fmt::Debug for Scope<'_, '_> {
 pub struct ScopedJoinHandle<'scope, T> {
     handle: JoinHandle<()>,
     packet: Arc<Packet<T>>,
+    thread: Thread,
     scope: PhantomData<&'scope ()>,
 }
 
@@ -123,6 +122,16 @@ impl<T> ScopedJoinHandle<'_, T> {
         self.handle.wait_done();
         let result = self.packet.result.lock().unwrap_or_else(PoisonError::into_inner).take();
         result.unwrap_or_else(|| Err(suspend::cancelled_payload()))
+    }
+
+    /// Who the child is.
+    pub fn thread(&self) -> &Thread {
+        &self.thread
+    }
+
+    /// Requests cancellation; see [`Task::cancel`].
+    pub fn cancel(&self) -> CancelOutcome {
+        self.handle.cancel()
     }
 
     /// The child by reference.
@@ -147,10 +156,27 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
+        match self.spawn_with(&scheduler::Builder::new(), None, Location::caller(), f) {
+            Ok(handle) => handle,
+            Err(e) => panic!("failed to spawn thread: {e}"),
+        }
+    }
+
+    pub(super) fn spawn_with<F, T>(
+        &'scope self,
+        builder: &scheduler::Builder,
+        name: Option<Arc<str>>,
+        site: &'static Location<'static>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
         let packet = Arc::new(Packet { result: Mutex::new(None), shared: self.shared.clone() });
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         let child = Child { f: Some(f), packet: Some(packet.clone()), _ends: Ends(self.shared.clone()) };
-        let handle = spawn_scoped(Location::caller(), move || child.run());
+        let handle = spawn_scoped(builder, site, move || child.run())?;
         let mut children = self.shared.children.lock().unwrap_or_else(PoisonError::into_inner);
         if children.len() >= 64 && children.len().is_power_of_two() {
             children.retain(|c| !c.is_finished());
@@ -160,7 +186,8 @@ impl<'scope> Scope<'scope, '_> {
         if self.shared.cut_short.load(Ordering::SeqCst) {
             handle.cancel();
         }
-        ScopedJoinHandle { handle, packet, scope: PhantomData }
+        let thread = Thread::of_task(handle.task(), name);
+        Ok(ScopedJoinHandle { handle, packet, thread, scope: PhantomData })
     }
 }
 
@@ -203,7 +230,7 @@ impl<'scope> Scope<'scope, '_> {
 /// ```
 ///
 /// # Panics
-/// Inside [`no_switch`](crate::no_switch). With `f`'s own panic; with `a scoped task panicked` if a child panicked whose handle was not joined.
+/// Inside [`no_switch`](crate::no_switch). With `f`'s own panic; with `a scoped thread panicked` if a child panicked whose handle was not joined.
 ///
 /// # Cancellation
 /// A cancellation or expiry of the caller is forwarded to all children at once, as a cancellation; the scope then still
@@ -232,7 +259,7 @@ where
     let interrupted = wait_for_children(&scope.shared, interrupted);
     match result {
         Err(payload) => panic::resume_unwind(payload),
-        Ok(_) if scope.shared.panicked.load(Ordering::Relaxed) => panic!("a scoped task panicked"),
+        Ok(_) if scope.shared.panicked.load(Ordering::Relaxed) => panic!("a scoped thread panicked"),
         Ok(value) if interrupted => {
             // The children were cancelled, so the value may be half made.
             if let Some(h) = here() {

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 
-use super::scope;
+use super::{ScopedJoinHandle, scope};
 
 /// At least one of the closures given to [`in_parallel`] panicked or was cancelled.
 pub struct InParallelError<T> {
@@ -60,7 +60,7 @@ where
 {
     let results: Vec<_> = scope(|s| {
         let handles: Vec<_> = work.into_iter().map(|f| s.spawn(f)).collect();
-        handles.into_iter().map(super::ScopedJoinHandle::join).collect()
+        handles.into_iter().map(ScopedJoinHandle::join).collect()
     });
     if results.iter().all(Result::is_ok) {
         Ok(results.into_iter().flatten().collect())
