@@ -67,9 +67,10 @@ pub use inspect::{TaskState, TaskWhere, where_all, where_is};
 pub use latency::set_latency_warning;
 pub use panic::{PanicNotifier, TaskPanic, set_panic_notifier};
 pub use scheduler::{
-    Builder, CancelOutcome, CancelledError, JoinHandle, Runtime, RuntimeBuilder, SimultaneousError, Task, WorkerStats,
-    current, current_name, current_worker, event_loop, is_cancel, is_cancelled, no_switch, park, run, set_exit,
-    set_own_selfishness, set_selfishness, shield, spawn, spawn_local, spawn_named, stopping, worker_stats, yield_slice,
+    Builder, CancelOutcome, CancelledError, JoinHandle, RunBuilder, Runtime, RuntimeBuilder, SimultaneousError, Task,
+    WorkerStats, ctrl_c, current, current_name, current_worker, event_loop, is_cancel, is_cancelled, no_switch, park,
+    run, runner, set_exit, set_own_selfishness, set_selfishness, shield, spawn, spawn_local, spawn_named, stopping,
+    worker_stats, yield_slice,
 };
 pub use thread::{InParallelError, Scope, ScopedJoinHandle, in_parallel, scope};
 pub use time::{Elapsed, sleep, sleep_until, timeout};

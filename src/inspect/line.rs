@@ -162,6 +162,7 @@ fn wait_text(c: &Captured, cell: &TaskCell, out: &mut String) {
             if o.owner == 0 { Ok(()) } else { write!(out, " held by #{}", o.owner) }
         }
         WaitKind::Join => write!(out, " #{detail}"),
+        WaitKind::Signal => write!(out, " {detail}"),
         WaitKind::Sleep => {
             let now = runtime_clock(cell);
             match now {

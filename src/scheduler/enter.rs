@@ -1,7 +1,7 @@
 //! The program's way in and out: `run`, `event_loop`, `set_exit`, and the two signals that end a server.
 //!
-//! Only `run` installs signal handlers, and it restores what it found. The handler does nothing but write one byte to
-//! a pipe; the thread that called `run` waits at the other end and does the rest.
+//! `run` installs signal handlers and restores what it found (so does nothing else but `ctrl_c`). The handler does
+//! nothing but write one byte to a pipe; the thread that called `run` waits at the other end and does the rest.
 
 use std::io;
 use std::panic;
@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::runtime::{self, Runtime};
+use super::ctrl_c;
+use super::join::Task;
+use super::runtime::{self, Runtime, RuntimeBuilder};
 use super::suspend::{self, here};
 use crate::observe::{WaitKind, WaitReason};
 use crate::sys::signal::{ControlPipe, Event, HandlerGuard};
@@ -26,6 +28,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether the process was asked to stop, by [`set_exit`] or by SIGINT or SIGTERM under [`run`].
+///
+/// Under a [`RunBuilder::grace`] this is true for that long before the tasks are cancelled, for loops to finish what
+/// they are at.
 pub fn stopping() -> bool {
     STOPPING.load(Ordering::Relaxed)
 }
@@ -68,6 +73,8 @@ pub fn event_loop() {
 /// 5 seconds is named and the process exits; a second signal does so at once. If `f` itself was ended by that, the
 /// process exits with 128 + the signal's number, or with the code given to [`set_exit`].
 ///
+/// [`runner`] has settings for all of this. Once [`ctrl_c`](crate::ctrl_c) was called, SIGINT goes there instead.
+///
 /// # Examples
 /// ```
 /// let words = vec!["one", "two"];
@@ -84,45 +91,187 @@ where
     F: FnOnce() -> T + Send,
     T: Send,
 {
-    assert!(here().is_none(), "coro::run was called inside a task; spawn a task instead");
-    assert!(
-        !RUN_ACTIVE.swap(true, Ordering::SeqCst),
-        "coro::run is already running in this process; spawn tasks from there, or make a Runtime of your own"
-    );
-    let _active = Active;
-    STOPPING.store(false, Ordering::SeqCst);
-    *EXIT_ASKED.lock().unwrap_or_else(PoisonError::into_inner) = false;
-    let (runtime, pipe, handlers) = match start() {
-        Ok(parts) => parts,
-        Err(e) => panic!("coro::run cannot start: {e}"),
-    };
-    runtime::set_running(Some(runtime.inner().clone()));
-    let ended = pipe.on_drop(Event::RootEnded);
-    let site = panic::Location::caller();
-    let root = move || {
-        let _tells = ended;
-        f()
-    };
-    // SAFETY: this function does not return before the task has ended and its result was taken, or the process exits.
-    let handle = match unsafe { runtime.inner().spawn_root(site, root) } {
-        Ok(handle) => handle,
-        Err(e) => panic!("coro::run cannot start its first task: {e}"),
-    };
-    let borrowed = AbortOnUnwind;
-    supervise(&runtime, &pipe);
-    let result = handle.join();
-    std::mem::forget(borrowed);
-    // Restored first, so that a second Ctrl-C ends even a shutdown that hangs.
-    drop(handlers);
-    runtime::set_running(None);
-    runtime.shut_down(END_PATIENCE);
-    match result {
-        Ok(value) => value,
-        Err(payload) if suspend::is_cancel(&*payload) && stopping() => {
-            std::process::exit(EXIT_CODE.load(Ordering::SeqCst))
-        }
-        Err(payload) => panic::resume_unwind(payload),
+    runner().run(f)
+}
+
+/// [`run`] with settings.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// let answer = coro::runner().workers(2).grace(Duration::from_secs(10)).run(|| 42);
+/// assert_eq!(answer, 42);
+/// ```
+pub fn runner() -> RunBuilder {
+    RunBuilder { runtime: Runtime::builder(), handle_signals: true, grace: Duration::ZERO, patience: STOP_PATIENCE }
+}
+
+/// How [`run`] starts and how it stops; made by [`runner`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing runs until run is called"]
+pub struct RunBuilder {
+    runtime: RuntimeBuilder,
+    handle_signals: bool,
+    grace: Duration,
+    patience: Duration,
+}
+
+impl RunBuilder {
+    /// How many worker threads; the default is `CORO_WORKERS` or the number of CPUs available.
+    pub fn workers(mut self, n: usize) -> RunBuilder {
+        self.runtime = self.runtime.workers(n);
+        self
     }
+
+    /// Usable stack of a task in bytes unless its builder says otherwise; the default is 192 KiB or `CORO_STACK_KB`.
+    pub fn stack_size(mut self, bytes: usize) -> RunBuilder {
+        self.runtime = self.runtime.stack_size(bytes);
+        self
+    }
+
+    /// Whether SIGINT and SIGTERM end the run; the default is yes. If not, no handler is installed, and they do what the
+    /// program or its parent has decided: by default they end the process at once, and no task is unwound.
+    pub fn handle_signals(mut self, yes: bool) -> RunBuilder {
+        self.handle_signals = yes;
+        self
+    }
+
+    /// How long after [`stopping`] has become true the tasks go on before they are cancelled; the default is not at all.
+    ///
+    /// The time ends early when `f` ends, or when it is parked in [`event_loop`] and no other task is left.
+    pub fn grace(mut self, grace: Duration) -> RunBuilder {
+        self.grace = grace;
+        self
+    }
+
+    /// How long after that cancellation the process waits before it names the tasks that have not ended and exits; the
+    /// default is 5 seconds.
+    pub fn patience(mut self, patience: Duration) -> RunBuilder {
+        self.patience = patience;
+        self
+    }
+
+    /// See [`run`](crate::run()).
+    ///
+    /// # Panics
+    /// As [`run`](crate::run()).
+    #[track_caller]
+    pub fn run<F, T>(self, f: F) -> T
+    where
+        F: FnOnce() -> T + Send,
+        T: Send,
+    {
+        assert!(here().is_none(), "coro::run was called inside a task; spawn a task instead");
+        assert!(
+            !RUN_ACTIVE.swap(true, Ordering::SeqCst),
+            "coro::run is already running in this process; spawn tasks from there, or make a Runtime of your own"
+        );
+        let _active = Active;
+        STOPPING.store(false, Ordering::SeqCst);
+        *EXIT_ASKED.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        let (runtime, pipe, handlers) = match self.start() {
+            Ok(parts) => parts,
+            Err(e) => panic!("coro::run cannot start: {e}"),
+        };
+        runtime::set_running(Some(runtime.inner().clone()));
+        let ended = pipe.on_drop(Event::RootEnded);
+        let site = panic::Location::caller();
+        let root = move || {
+            let _tells = ended;
+            f()
+        };
+        // SAFETY: this function does not return before the task has ended and its result was taken, or the process
+        // exits.
+        let handle = match unsafe { runtime.inner().spawn_root(site, root) } {
+            Ok(handle) => handle,
+            Err(e) => panic!("coro::run cannot start its first task: {e}"),
+        };
+        let borrowed = AbortOnUnwind;
+        self.supervise(&runtime, &pipe, handle.task());
+        let result = handle.join();
+        std::mem::forget(borrowed);
+        // Restored first, so that a second Ctrl-C ends even a shutdown that hangs.
+        ctrl_c::give_back(handlers, runtime.inner().id);
+        runtime::set_running(None);
+        runtime.shut_down(END_PATIENCE);
+        match result {
+            Ok(value) => value,
+            Err(payload) if suspend::is_cancel(&*payload) && stopping() => {
+                std::process::exit(EXIT_CODE.load(Ordering::SeqCst))
+            }
+            Err(payload) => panic::resume_unwind(payload),
+        }
+    }
+
+    fn start(&self) -> io::Result<(Runtime, ControlPipe, HandlerGuard)> {
+        let runtime = self.runtime.clone().build()?;
+        let pipe = ControlPipe::new()?;
+        let handlers = if self.handle_signals { HandlerGuard::install()? } else { HandlerGuard::none() };
+        Ok((runtime, pipe, handlers))
+    }
+
+    /// Waits for the first task's end; turns signals and `set_exit` into a stop.
+    fn supervise(&self, runtime: &Runtime, pipe: &ControlPipe, root: Task) {
+        let mut phase = Phase::Running;
+        loop {
+            let event = match phase {
+                Phase::Running => pipe.wait(None),
+                Phase::Grace(end) => pipe.wait(Some(left(end).min(GLANCE))),
+                Phase::Cancelled(end) => pipe.wait(Some(left(end))),
+            };
+            match (event, phase) {
+                (Some(Event::RootEnded), _) => return,
+                (Some(Event::Exit | Event::Signal(_)), Phase::Running) => {
+                    if let Some(Event::Signal(number)) = event {
+                        EXIT_CODE.store(128 + number, Ordering::SeqCst);
+                        STOPPING.store(true, Ordering::SeqCst);
+                    }
+                    phase = Phase::Grace(after(self.grace));
+                }
+                // Whoever called `ctrl_c` has it.
+                (Some(Event::Interrupt), Phase::Running) => {}
+                (Some(Event::Exit), _) => {}
+                // A second signal, or patience has ended.
+                (Some(Event::Signal(_) | Event::Interrupt), _) => give_up(runtime),
+                (None, Phase::Cancelled(end)) if left(end).is_zero() => give_up(runtime),
+                (None, _) => {}
+            }
+            if let Phase::Grace(end) = phase
+                && (left(end).is_zero() || runtime.inner().live() == 1 && root.waits_for(WaitKind::EventLoop))
+            {
+                runtime.inner().cancel_all();
+                phase = Phase::Cancelled(after(self.patience));
+            }
+        }
+    }
+}
+
+/// How far a run is on its way to its end; the ends are `None` where they lie beyond what an `Instant` can hold.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Running,
+    /// Asked to stop; the tasks go on until then.
+    Grace(Option<Instant>),
+    /// They are cancelled and have time until then.
+    Cancelled(Option<Instant>),
+}
+
+/// How often in the time of grace the run looks whether there is anything left to wait for.
+const GLANCE: Duration = Duration::from_millis(5);
+
+fn after(time: Duration) -> Option<Instant> {
+    Instant::now().checked_add(time)
+}
+
+fn left(end: Option<Instant>) -> Duration {
+    const LONG: Duration = Duration::from_secs(86_400);
+    end.map_or(LONG, |end| end.saturating_duration_since(Instant::now()))
+}
+
+fn give_up(runtime: &Runtime) -> ! {
+    super::report_left_behind(runtime.inner());
+    std::process::exit(EXIT_CODE.load(Ordering::SeqCst));
 }
 
 /// Leaving `run` while its first task may still use what it borrows must not happen, whatever goes wrong.
@@ -141,39 +290,5 @@ impl Drop for Active {
     fn drop(&mut self) {
         runtime::set_running(None);
         RUN_ACTIVE.store(false, Ordering::SeqCst);
-    }
-}
-
-fn start() -> io::Result<(Runtime, ControlPipe, HandlerGuard)> {
-    let runtime = Runtime::builder().build()?;
-    let pipe = ControlPipe::new()?;
-    let handlers = HandlerGuard::install()?;
-    Ok((runtime, pipe, handlers))
-}
-
-/// Waits for the first task's end; turns signals and `set_exit` into a stop.
-fn supervise(runtime: &Runtime, pipe: &ControlPipe) {
-    let mut deadline: Option<Instant> = None;
-    loop {
-        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-        match pipe.wait(left) {
-            Some(Event::RootEnded) => return,
-            Some(Event::Exit) if deadline.is_none() => {
-                runtime.inner().cancel_all();
-                deadline = Some(Instant::now() + STOP_PATIENCE);
-            }
-            Some(Event::Signal(number)) if deadline.is_none() => {
-                EXIT_CODE.store(128 + number, Ordering::SeqCst);
-                STOPPING.store(true, Ordering::SeqCst);
-                runtime.inner().cancel_all();
-                deadline = Some(Instant::now() + STOP_PATIENCE);
-            }
-            Some(Event::Exit) => {}
-            // A second signal, or patience has ended.
-            Some(Event::Signal(_)) | None => {
-                super::report_left_behind(runtime.inner());
-                std::process::exit(EXIT_CODE.load(Ordering::SeqCst));
-            }
-        }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::suspend::{self, here};
 use super::worker::Worker;
 use crate::observe::{WaitKind, WaitReason};
-use crate::task::state::{Cancel, CellFate, HandleDrop, Joiner, Unpark};
+use crate::task::state::{Cancel, CellFate, HandleDrop, Joiner, Life, Unpark};
 use crate::task::{JoinResult, TaskRef, take_result};
 
 /// Waits for a task's result. Dropping it detaches the task.
@@ -154,6 +154,12 @@ impl Task {
     /// The task's id, unique in the process and never used again.
     pub fn id(&self) -> u64 {
         self.0.id()
+    }
+
+    /// Whether it was parked for that a moment ago.
+    pub(super) fn waits_for(&self, kind: WaitKind) -> bool {
+        let word = self.0.cell().state.snapshot();
+        word.id() == self.id() && word.life() == Life::Parked && self.0.cell().wait().kind == kind
     }
 
     /// Requests cancellation, which stays requested until the task ends; says what it found. It does not wait for the

@@ -10,6 +10,7 @@
 //! Invariants: a started task runs on one worker; unstarted tasks lie only where anyone can take them; nothing waits
 //! for an inspector. Must not know: sockets, locks, channels, text for people.
 
+mod ctrl_c;
 mod enter;
 mod fresh;
 mod idle;
@@ -29,7 +30,8 @@ mod worker;
 use std::any::Any;
 use std::sync::OnceLock;
 
-pub use enter::{event_loop, run, set_exit, stopping};
+pub use ctrl_c::ctrl_c;
+pub use enter::{RunBuilder, event_loop, run, runner, set_exit, stopping};
 pub use io::{set_own_selfishness, set_selfishness};
 pub use join::{CancelOutcome, JoinHandle, Task, current, current_name, current_worker};
 pub use options::SimultaneousError;

@@ -128,7 +128,8 @@ impl Inner {
         self.spawned_outside.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn live(&self) -> u64 {
+    /// Tasks that were spawned and have not ended.
+    pub(super) fn live(&self) -> u64 {
         let ended: u64 = self.workers.iter().map(|w| w.ended.load(Ordering::Acquire)).sum();
         let spawned: u64 = self.workers.iter().map(|w| w.spawned.load(Ordering::Acquire)).sum();
         (spawned + self.spawned_outside.load(Ordering::SeqCst)).saturating_sub(ended)
@@ -307,12 +308,15 @@ impl Drop for Places {
 }
 
 fn workers_from_environment() -> io::Result<usize> {
-    match std::env::var("CORO_WORKERS") {
-        Err(_) => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)),
-        Ok(text) => text.trim().parse().map_err(|_| {
-            let text = format!("CORO_WORKERS is {text:?}; set it to a number from 1 to {MAX_WORKERS}, or unset it");
-            io::Error::new(io::ErrorKind::InvalidInput, text)
-        }),
+    match std::env::var_os("CORO_WORKERS").map(|v| v.to_string_lossy().into_owned()) {
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)),
+        Some(text) => match text.trim().parse() {
+            Ok(n) if (1..=MAX_WORKERS).contains(&n) => Ok(n),
+            _ => {
+                let text = format!("CORO_WORKERS is {text:?}; set it to a number from 1 to {MAX_WORKERS}, or unset it");
+                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+            }
+        },
     }
 }
 

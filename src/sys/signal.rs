@@ -1,8 +1,8 @@
-//! The pipe that `run` waits on and the signal handlers that write to it.
+//! The pipe that `run` waits on, the one for those who wait for SIGINT, and the signal handler that writes to both.
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What arrived.
@@ -11,6 +11,8 @@ pub(crate) enum Event {
     RootEnded,
     Exit,
     Signal(i32),
+    /// A SIGINT that went to those who wait for it.
+    Interrupt,
 }
 
 impl Event {
@@ -18,6 +20,7 @@ impl Event {
         match self {
             Event::RootEnded => 0,
             Event::Exit => 255,
+            Event::Interrupt => 254,
             Event::Signal(n) => n as u8,
         }
     }
@@ -26,12 +29,52 @@ impl Event {
         match b {
             0 => Event::RootEnded,
             255 => Event::Exit,
+            254 => Event::Interrupt,
             n => Event::Signal(n.into()),
         }
     }
 }
 
 static WRITE_END: AtomicI32 = AtomicI32::new(-1);
+/// Where SIGINT goes once somebody has asked for it; open for the rest of the process.
+static INTERRUPT_END: AtomicI32 = AtomicI32::new(-1);
+/// The process that the pipes belong to: a forked child has copies of them.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// A close-on-exec pipe, reading end first.
+fn pipe(flags: libc::c_int) -> io::Result<[RawFd; 2]> {
+    let mut fds = [-1; 2];
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+    {
+        // Miri knows no `poll`: there the read itself waits.
+        let flags = if cfg!(miri) { libc::O_CLOEXEC } else { libc::O_CLOEXEC | flags };
+        // SAFETY: room for two descriptors.
+        if unsafe { libc::pipe2(fds.as_mut_ptr(), flags) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    {
+        // SAFETY: room for two descriptors.
+        if unsafe { libc::pipe(fds.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        for fd in fds {
+            // SAFETY: plain flag changes on our own descriptors.
+            unsafe {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+                libc::fcntl(fd, libc::F_SETFL, flags);
+            }
+        }
+    }
+    Ok(fds)
+}
+
+/// Async-signal-safe. A full pipe already wakes its reader.
+fn write_byte(fd: RawFd, b: u8) {
+    // SAFETY: one byte from a live variable.
+    unsafe { libc::write(fd, (&raw const b).cast(), 1) };
+}
 
 /// Reading end and writing end; at most one exists, because at most one `run` does.
 #[derive(Debug)]
@@ -52,30 +95,7 @@ impl Drop for OnDrop {
 
 impl ControlPipe {
     pub(crate) fn new() -> io::Result<ControlPipe> {
-        let mut fds = [-1; 2];
-        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-        {
-            // Miri knows no `poll`: there the read itself waits.
-            let flags = if cfg!(miri) { libc::O_CLOEXEC } else { libc::O_CLOEXEC | libc::O_NONBLOCK };
-            // SAFETY: room for two descriptors.
-            if unsafe { libc::pipe2(fds.as_mut_ptr(), flags) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-        {
-            // SAFETY: room for two descriptors.
-            if unsafe { libc::pipe(fds.as_mut_ptr()) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            for fd in fds {
-                // SAFETY: plain flag changes on our own descriptors.
-                unsafe {
-                    libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-                    libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK);
-                }
-            }
-        }
+        let fds = pipe(libc::O_NONBLOCK)?;
         WRITE_END.store(fds[1], Ordering::SeqCst);
         Ok(ControlPipe { read: fds[0], write: fds[1] })
     }
@@ -88,9 +108,7 @@ impl ControlPipe {
     pub(crate) fn notify(event: Event) {
         let fd = WRITE_END.load(Ordering::SeqCst);
         if fd >= 0 {
-            let b = event.byte();
-            // SAFETY: one byte from a live variable; a full pipe already wakes the reader.
-            unsafe { libc::write(fd, (&raw const b).cast(), 1) };
+            write_byte(fd, event.byte());
         }
     }
 
@@ -124,12 +142,118 @@ impl Drop for ControlPipe {
     }
 }
 
+/// The reading end of the pipe for SIGINT.
+#[derive(Debug)]
+pub(crate) struct InterruptPipe {
+    read: RawFd,
+}
+
+impl InterruptPipe {
+    /// The reading end blocks, the writing end, which the handler uses, does not.
+    pub(crate) fn new() -> io::Result<(InterruptPipe, InterruptSender)> {
+        let fds = pipe(0)?;
+        // SAFETY: a plain flag change on our own descriptor.
+        unsafe { libc::fcntl(fds[1], libc::F_SETFL, libc::O_NONBLOCK) };
+        Ok((InterruptPipe { read: fds[0] }, InterruptSender(fds[1])))
+    }
+
+    /// Waits for the next one; false if the pipe is of no use.
+    pub(crate) fn wait(&self) -> bool {
+        loop {
+            let mut b = 0u8;
+            // SAFETY: one byte into a live variable.
+            match unsafe { libc::read(self.read, (&raw mut b).cast(), 1) } {
+                1 => return true,
+                0 => return false,
+                _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+impl Drop for InterruptPipe {
+    fn drop(&mut self) {
+        // SAFETY: our own descriptor.
+        unsafe { libc::close(self.read) };
+    }
+}
+
+/// The writing end, which the handler does not use yet.
+#[derive(Debug)]
+pub(crate) struct InterruptSender(RawFd);
+
+impl InterruptSender {
+    /// From now on SIGINT goes here, for the rest of the process.
+    pub(crate) fn connect(self) {
+        INTERRUPT_END.store(self.0, Ordering::SeqCst);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for InterruptSender {
+    fn drop(&mut self) {
+        // SAFETY: our own descriptor, which nobody else has the number of.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+/// Makes SIGINT ours if it is not, also if it was ignored: somebody waits for it.
+pub(crate) fn take_interrupt() -> io::Result<()> {
+    if cfg!(miri) {
+        return Ok(());
+    }
+    if disposition(libc::SIGINT)?.sa_sigaction == on_signal as *const () as usize {
+        return Ok(());
+    }
+    handle(libc::SIGINT)
+}
+
+fn disposition(signal: libc::c_int) -> io::Result<libc::sigaction> {
+    // SAFETY: plain data, which the call fills.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        match libc::sigaction(signal, std::ptr::null(), &mut old) {
+            0 => Ok(old),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+fn handle(signal: libc::c_int) -> io::Result<()> {
+    PROCESS.store(std::process::id(), Ordering::SeqCst);
+    // SAFETY: plain data; the handler is async-signal-safe.
+    unsafe {
+        let mut new: libc::sigaction = std::mem::zeroed();
+        new.sa_sigaction = on_signal as *const () as usize;
+        new.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        libc::sigemptyset(&mut new.sa_mask);
+        match libc::sigaction(signal, &new, std::ptr::null_mut()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
 extern "C" fn on_signal(number: libc::c_int) {
-    // SAFETY: errno belongs to the interrupted code; it is put back.
+    // SAFETY: errno belongs to the interrupted code; it is put back. All calls are async-signal-safe.
     unsafe {
         let errno = super::errno_location();
         let saved = *errno;
-        ControlPipe::notify(Event::Signal(number));
+        if libc::getpid().cast_unsigned() != PROCESS.load(Ordering::SeqCst) {
+            // A forked child: a terminal's Ctrl-C reaches it as well, and must not count twice in its parent. It has
+            // no runtime to end, so the signal does what it does by default, once this handler has returned.
+            libc::signal(number, libc::SIG_DFL);
+            libc::raise(number);
+        } else {
+            match INTERRUPT_END.load(Ordering::SeqCst) {
+                fd if fd >= 0 && number == libc::SIGINT => {
+                    write_byte(fd, 0);
+                    ControlPipe::notify(Event::Interrupt);
+                }
+                _ => ControlPipe::notify(Event::Signal(number)),
+            }
+        }
         *errno = saved;
     }
 }
@@ -140,31 +264,29 @@ pub(crate) struct HandlerGuard {
 }
 
 impl HandlerGuard {
+    /// For a `run` that leaves the signals alone.
+    pub(crate) fn none() -> HandlerGuard {
+        HandlerGuard { old: Vec::new() }
+    }
+
+    /// SIGINT stays with our handler when this goes.
+    pub(crate) fn keep_interrupt(&mut self) {
+        self.old.retain(|(signal, _)| *signal != libc::SIGINT);
+    }
+
     pub(crate) fn install() -> io::Result<HandlerGuard> {
-        let mut guard = HandlerGuard { old: Vec::new() };
+        let mut guard = HandlerGuard::none();
         if cfg!(miri) {
             return Ok(guard);
         }
         for signal in [libc::SIGINT, libc::SIGTERM] {
-            // SAFETY: both structures are plain data; the handler is async-signal-safe.
-            unsafe {
-                let mut old: libc::sigaction = std::mem::zeroed();
-                if libc::sigaction(signal, std::ptr::null(), &mut old) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                // Whoever started us wants the signal ignored (a background job, nohup).
-                if old.sa_sigaction == libc::SIG_IGN {
-                    continue;
-                }
-                let mut new: libc::sigaction = std::mem::zeroed();
-                new.sa_sigaction = on_signal as *const () as usize;
-                new.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
-                libc::sigemptyset(&mut new.sa_mask);
-                if libc::sigaction(signal, &new, std::ptr::null_mut()) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                guard.old.push((signal, old));
+            let old = disposition(signal)?;
+            // Whoever started us wants the signal ignored (a background job, nohup).
+            if old.sa_sigaction == libc::SIG_IGN {
+                continue;
             }
+            handle(signal)?;
+            guard.old.push((signal, old));
         }
         Ok(guard)
     }
