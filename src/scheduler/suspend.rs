@@ -40,6 +40,9 @@ pub(crate) const UNWINDING_BUDGET: Duration = Duration::from_millis(100);
 /// From this many swallowed cancellations on, the task is reported by name, once.
 const SWALLOWS_REPORTED: u32 = 3;
 
+/// After so many waits in a row that had nothing to wait for, a task gives way once.
+const READY_BUDGET: u32 = 64;
+
 /// The running task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Here {
@@ -106,6 +109,7 @@ impl Here {
         self.cell.set_wait(reason);
         let local = self.local();
         local.io_streak.set(0);
+        local.ready_streak.set(0);
         if self.unwinding() {
             return self.park_unwinding();
         }
@@ -348,7 +352,6 @@ pub(crate) fn wait(reason: WaitReason) {
 ///
 /// # Cancellation
 /// As [`wait`].
-#[allow(dead_code, reason = "the timed waits of sync use it next")]
 pub(crate) fn wait_for(reason: WaitReason, deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> bool {
     let Some(h) = here() else {
         let parker = ThreadParker::current();
@@ -425,11 +428,28 @@ pub(crate) fn deliver_held_back() {
     }
 }
 
-/// An interrupt that is due unwinds here, also where nothing has to be waited for.
+/// An interrupt that is due unwinds here, also where nothing has to be waited for; a task that never has to wait gives way
+/// once in a while, since its worker looks at its timers between slices only.
 #[inline]
 pub(crate) fn checkpoint() {
     if let Some(h) = here() {
+        let streak = &h.local().ready_streak;
+        streak.set(streak.get() + 1);
+        if streak.get() >= READY_BUDGET {
+            give_way(&h);
+        }
         h.checkpoint_wait();
+    }
+}
+
+/// Not inside `no_switch`, where what need not wait is allowed; nor while the task unwinds, when the others would see
+/// std's `panicking()`.
+#[cold]
+fn give_way(h: &Here) {
+    let local = h.local();
+    local.ready_streak.set(0);
+    if local.no_switch.get() == 0 && !h.unwinding() {
+        h.yield_now();
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct TaskLocal {
     pub(crate) io_streak: Cell<u32>,
     /// After so many of them the task gives way; 0: as the process says.
     pub(crate) selfishness: Cell<u32>,
+    /// Waits of other kinds that had nothing to wait for, since the last wait that had.
+    pub(crate) ready_streak: Cell<u32>,
     /// The task waits while it unwinds (a `Drop` that blocks).
     pub(crate) waits_unwinding: Cell<u32>,
     /// The task waited in the middle of an unwinding that, as far as is known, lasts: set by such a wait, cleared when
@@ -89,6 +91,7 @@ impl TaskLocal {
             cancels_raised: Cell::new(0),
             io_streak: Cell::new(0),
             selfishness: Cell::new(0),
+            ready_streak: Cell::new(0),
             waits_unwinding: Cell::new(0),
             mid_unwind: Cell::new(false),
             unwinding_blocked_ns: Cell::new(0),
