@@ -28,6 +28,8 @@ pub(super) struct Waiter {
     linked: Cell<bool>,
     /// The waiter was woken in vain before: it is owed the thing itself.
     pub(super) owed: Cell<bool>,
+    /// One word for the primitive: how much is wanted, or since when.
+    pub(super) note: Cell<u64>,
 }
 
 // SAFETY: the `Cell`s are touched under the primitive's lock only (see the module's head).
@@ -42,6 +44,7 @@ impl Waiter {
             prev: Cell::new(ptr::null()),
             linked: Cell::new(false),
             owed: Cell::new(false),
+            note: Cell::new(0),
         }
     }
 
@@ -68,7 +71,6 @@ impl Waiter {
     }
 
     /// As [`wait`](Waiter::wait), until `deadline` at the latest; whether it was woken by then.
-    #[allow(dead_code, reason = "the timed waits of sync use it next")]
     pub(super) fn wait_until(&self, reason: WaitReason, deadline: Option<Instant>) -> bool {
         suspend::wait_for(reason, deadline, || self.notified())
     }
@@ -183,5 +185,11 @@ impl WaitList {
     pub(super) fn first_is_owed(&self) -> bool {
         // SAFETY: linked nodes are alive.
         !self.first.is_null() && unsafe { (*self.first).owed.get() }
+    }
+
+    /// The first waiter's note.
+    pub(super) fn first_note(&self) -> Option<u64> {
+        // SAFETY: linked nodes are alive.
+        (!self.first.is_null()).then(|| unsafe { (*self.first).note.get() })
     }
 }

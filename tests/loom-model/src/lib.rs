@@ -21,9 +21,11 @@ mod sync;
 mod sys;
 mod task;
 
+mod gate_tests;
 mod idle_tests;
 mod inbox_tests;
 mod inspect_tests;
 mod join_tests;
 mod park_tests;
+mod semaphore_tests;
 mod sync_tests;

@@ -10,6 +10,7 @@ pub(crate) fn unpark(who: &Unparker) {
 pub(crate) mod suspend {
     //! The same functions as the runtime's, on a model thread.
 
+    use std::any::Any;
     use std::cell::RefCell;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
     use std::sync::Arc;
@@ -52,9 +53,15 @@ pub(crate) mod suspend {
         task.wake.notify();
     }
 
+    /// Whether a payload is a cancellation.
+    pub(crate) fn is_interrupt(payload: &(dyn Any + Send)) -> bool {
+        payload.is::<Cancelled>()
+    }
+
     impl Here {
+        /// Tells one task from another.
         pub(crate) fn id(&self) -> u64 {
-            1
+            Arc::as_ptr(&self.0) as u64
         }
 
         pub(crate) fn local(&self) -> &Local {

@@ -1,14 +1,31 @@
 //! The shipped locks and channels.
 
+#[path = "../../../src/sync/barrier.rs"]
+mod barrier;
 #[path = "../../../src/sync/const_new.rs"]
 mod const_new;
+#[path = "../../../src/sync/event.rs"]
+mod event;
+#[path = "../../../src/sync/gate.rs"]
+mod gate;
 #[path = "../../../src/sync/mpsc.rs"]
 pub(crate) mod mpsc;
 #[path = "../../../src/sync/mutex.rs"]
 mod mutex;
+#[path = "../../../src/sync/once.rs"]
+mod once;
 #[path = "../../../src/sync/raw_mutex.rs"]
 mod raw_mutex;
+#[path = "../../../src/sync/semaphore.rs"]
+mod semaphore;
+#[path = "../../../src/sync/wait_group.rs"]
+mod wait_group;
 #[path = "../../../src/sync/waiters.rs"]
 mod waiters;
 
+pub(crate) use barrier::Barrier;
+pub(crate) use event::Event;
 pub(crate) use mutex::Mutex;
+pub(crate) use once::Once;
+pub(crate) use semaphore::Semaphore;
+pub(crate) use wait_group::WaitGroup;
