@@ -461,18 +461,7 @@ fn spend(h: &Here) {
         own => own,
     };
     if streak >= budget {
-        give_way(h);
-    }
-}
-
-/// Not inside `no_switch`, where a call that needs no wait is allowed; nor while the task unwinds, when the others would
-/// see std's `panicking()`.
-#[cold]
-fn give_way(h: &Here) {
-    let local = h.local();
-    local.io_streak.set(0);
-    if local.no_switch.get() == 0 && !h.unwinding() {
-        h.yield_now();
+        h.give_way();
     }
 }
 

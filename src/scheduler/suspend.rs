@@ -181,6 +181,18 @@ impl Here {
         self.suspend(Outcome::Yielded);
     }
 
+    /// As [`yield_now`](Here::yield_now), for a task that could go on: not inside `no_switch`, where what need not wait is
+    /// allowed; nor while the task unwinds, when the others would see std's `panicking()`.
+    #[cold]
+    pub(super) fn give_way(&self) {
+        let local = self.local();
+        local.io_streak.set(0);
+        local.ready_streak.set(0);
+        if local.no_switch.get() == 0 && !self.unwinding() {
+            self.yield_now();
+        }
+    }
+
     /// Whether a cancellation or an expired time limit waits to be delivered.
     pub(crate) fn interrupt_due(&self) -> bool {
         self.pending().is_some()
@@ -436,20 +448,9 @@ pub(crate) fn checkpoint() {
         let streak = &h.local().ready_streak;
         streak.set(streak.get() + 1);
         if streak.get() >= READY_BUDGET {
-            give_way(&h);
+            h.give_way();
         }
         h.checkpoint_wait();
-    }
-}
-
-/// Not inside `no_switch`, where what need not wait is allowed; nor while the task unwinds, when the others would see
-/// std's `panicking()`.
-#[cold]
-fn give_way(h: &Here) {
-    let local = h.local();
-    local.ready_streak.set(0);
-    if local.no_switch.get() == 0 && !h.unwinding() {
-        h.yield_now();
     }
 }
 
