@@ -88,6 +88,7 @@ fn grace_over_child() {
         until_parked(t.task(), "sleep");
         signal_self(libc::SIGINT);
         assert!(coro::is_cancel(&*t.join().unwrap_err()) && begun.elapsed() >= Duration::from_millis(200));
+        coro::sleep(LONG);
         println!("not reached");
     });
 }
