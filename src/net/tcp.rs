@@ -50,7 +50,10 @@ stream_traits!(TcpStream);
 descriptor_traits!(TcpStream, net::TcpStream, true);
 
 /// Tries one address after the other.
-fn each_addr<T>(addr: impl ToSocketAddrs, mut each: impl FnMut(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+pub(super) fn each_addr<T>(
+    addr: impl ToSocketAddrs,
+    mut each: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
     let mut last = None;
     for addr in addr.to_socket_addrs()? {
         match each(addr) {
