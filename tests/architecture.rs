@@ -55,6 +55,7 @@ const UNSAFE_FILES: &[&str] = &[
     "sync/mpsc.rs",
     "sync/mutex.rs",
     "sync/once_lock.rs",
+    "sync/raw_condvar.rs",
     "sync/raw_mutex.rs",
     "sync/semaphore.rs",
     "sync/waiters.rs",

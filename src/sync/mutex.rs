@@ -1,17 +1,20 @@
 //! A mutex for tasks and threads, with std's surface and poisoning.
 //!
-//! The lock itself is `raw_mutex.rs`; here are the value, the guard and the poison, judged by the task's own unwinding.
+//! The lock itself is `raw_mutex.rs`, what holding it means is `held.rs`; here are the value and its guards. The mutex
+//! of `nonpoison` is this one with other results, its guards are these.
 
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
 use super::const_new::const_unless_modelled;
+use super::held::{Core, Held};
 use super::raw_mutex::RawMutex;
-use crate::scheduler::suspend::{self, here};
-use crate::sys::atomic::{AtomicBool, Ordering};
+use crate::scheduler::suspend;
 
 /// A mutual exclusion lock with [`std::sync::Mutex`]'s surface whose waiters are tasks (or threads).
 ///
@@ -43,8 +46,7 @@ use crate::sys::atomic::{AtomicBool, Ordering};
 /// [`lock`](Mutex::lock) is a wait: it unwinds without the lock if the task is cancelled or a timeout expires. A lock
 /// that is free is taken without a look at either, unless an interrupt was held back by a guard before.
 pub struct Mutex<T: ?Sized> {
-    raw: RawMutex,
-    poisoned: AtomicBool,
+    core: Core<RawMutex>,
     data: UnsafeCell<T>,
 }
 
@@ -60,7 +62,7 @@ impl<T> Mutex<T> {
         /// An unlocked mutex.
         #[track_caller]
         pub fn new(value: T) -> Mutex<T> {
-            Mutex { raw: RawMutex::new(), poisoned: AtomicBool::new(false), data: UnsafeCell::new(value) }
+            Mutex { core: Core::new(RawMutex::new()), data: UnsafeCell::new(value) }
         }
     }
 
@@ -72,8 +74,12 @@ impl<T> Mutex<T> {
     /// ```
     #[must_use = "the named mutex is the result"]
     pub const fn named(mut self, name: &'static str) -> Mutex<T> {
-        self.raw.object.set_name(name);
+        self.set_name(name);
         self
+    }
+
+    pub(super) const fn set_name(&mut self, name: &'static str) {
+        self.core.raw.object.set_name(name);
     }
 
     /// The value, without locking.
@@ -85,6 +91,45 @@ impl<T> Mutex<T> {
         let value = self.data.into_inner();
         if poisoned { Err(PoisonError::new(value)) } else { Ok(value) }
     }
+
+    /// A clone of the value, which is made under the lock.
+    ///
+    /// # Errors
+    /// If the mutex is poisoned.
+    ///
+    /// # Cancellation
+    /// As [`lock`](Mutex::lock).
+    pub fn get_cloned(&self) -> Result<T, PoisonError<()>>
+    where
+        T: Clone,
+    {
+        self.lock().map(|guard| guard.clone()).map_err(|_| PoisonError::new(()))
+    }
+
+    /// Puts a value in the place of the old one, which is dropped after the lock was given up.
+    ///
+    /// # Errors
+    /// The new value inside the error if the mutex is poisoned.
+    ///
+    /// # Cancellation
+    /// As [`lock`](Mutex::lock).
+    pub fn set(&self, value: T) -> Result<(), PoisonError<T>> {
+        self.replace(value).map(drop)
+    }
+
+    /// Puts a value in the place of the old one, and gives that out.
+    ///
+    /// # Errors
+    /// The new value inside the error if the mutex is poisoned.
+    ///
+    /// # Cancellation
+    /// As [`lock`](Mutex::lock).
+    pub fn replace(&self, value: T) -> LockResult<T> {
+        match self.lock() {
+            Ok(mut guard) => Ok(mem::replace(&mut *guard, value)),
+            Err(_) => Err(PoisonError::new(value)),
+        }
+    }
 }
 
 impl<T: ?Sized> Mutex<T> {
@@ -94,9 +139,8 @@ impl<T: ?Sized> Mutex<T> {
     /// The guard inside the error if a holder panicked.
     #[inline]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        suspend::deliver_held_back();
-        self.raw.lock();
-        self.guard()
+        self.acquire();
+        self.core.judge(MutexGuard { lock: self, held: Held::new(&self.core) })
     }
 
     /// The lock if it is free.
@@ -104,28 +148,38 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// `WouldBlock`, or the guard inside the error if a holder panicked.
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
-        if self.raw.try_lock() { Ok(self.guard()?) } else { Err(TryLockError::WouldBlock) }
+        if !self.core.raw.try_lock() {
+            return Err(TryLockError::WouldBlock);
+        }
+        Ok(self.core.judge(MutexGuard { lock: self, held: Held::new(&self.core) })?)
     }
 
     #[inline]
-    fn guard(&self) -> LockResult<MutexGuard<'_, T>> {
-        if let Some(h) = here() {
-            self.raw.object.set_owner(h.id());
-            let guards = &h.local().write_guards;
-            guards.set(guards.get() + 1);
-        }
-        let guard = MutexGuard { lock: self, unwinding: suspend::unwinding(), not_send: PhantomData };
-        if self.is_poisoned() { Err(PoisonError::new(guard)) } else { Ok(guard) }
+    fn acquire(&self) {
+        suspend::deliver_held_back();
+        self.core.raw.lock();
+    }
+
+    /// As `lock`, for `nonpoison`.
+    #[inline]
+    pub(super) fn lock_unmarked(&self) -> MutexGuard<'_, T> {
+        self.acquire();
+        MutexGuard { lock: self, held: Held::unmarked(&self.core) }
+    }
+
+    /// As `try_lock`, for `nonpoison`.
+    pub(super) fn try_lock_unmarked(&self) -> Option<MutexGuard<'_, T>> {
+        self.core.raw.try_lock().then(|| MutexGuard { lock: self, held: Held::unmarked(&self.core) })
     }
 
     /// Whether a holder panicked.
     pub fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Relaxed)
+        self.core.is_poisoned()
     }
 
     /// Declares the value sound again.
     pub fn clear_poison(&self) {
-        self.poisoned.store(false, Ordering::Relaxed);
+        self.core.clear_poison();
     }
 
     /// The value through an exclusive reference, without locking.
@@ -133,9 +187,12 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// The reference inside the error if the mutex is poisoned.
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
-        let poisoned = self.is_poisoned();
-        let value = self.data.get_mut();
-        if poisoned { Err(PoisonError::new(value)) } else { Ok(value) }
+        self.core.judge(self.data.get_mut())
+    }
+
+    /// Where the value lies. Reading or writing there needs the lock, or no other user.
+    pub const fn data_ptr(&self) -> *mut T {
+        self.data.get()
     }
 }
 
@@ -152,12 +209,14 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
 }
 
 impl<T: Default> Default for Mutex<T> {
+    #[track_caller]
     fn default() -> Mutex<T> {
         Mutex::new(T::default())
     }
 }
 
 impl<T> From<T> for Mutex<T> {
+    #[track_caller]
     fn from(value: T) -> Mutex<T> {
         Mutex::new(value)
     }
@@ -173,13 +232,55 @@ impl<T> From<T> for Mutex<T> {
 #[must_use = "the lock is given up when the guard is dropped"]
 pub struct MutexGuard<'a, T: ?Sized> {
     lock: &'a Mutex<T>,
-    /// The task was already unwinding when it locked: then the unwinding says nothing about the value.
-    unwinding: bool,
-    not_send: PhantomData<*const ()>,
+    pub(super) held: Held<'a, RawMutex>,
 }
 
 // SAFETY: a shared guard gives `&T` only.
 unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
+
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    /// A guard of a part of the value. A panic of `f` poisons as any other under the guard.
+    ///
+    /// # Examples
+    /// ```
+    /// use coro::sync::{Mutex, MutexGuard};
+    ///
+    /// let pair = Mutex::new((1, 2));
+    /// let mut second = MutexGuard::map(pair.lock().unwrap(), |p| &mut p.1);
+    /// *second = 3;
+    /// drop(second);
+    /// assert_eq!(*pair.lock().unwrap(), (1, 3));
+    /// ```
+    pub fn map<U: ?Sized, F>(orig: Self, f: F) -> MappedMutexGuard<'a, U>
+    where
+        F: FnOnce(&mut T) -> &mut U,
+    {
+        let MutexGuard { lock, held } = orig;
+        // SAFETY: `held` holds the lock, and the guard is gone.
+        let data = NonNull::from(f(unsafe { &mut *lock.data.get() }));
+        MappedMutexGuard { data, held, invariant: PhantomData }
+    }
+
+    /// A guard of a part of the value, if `f` finds that part.
+    ///
+    /// # Errors
+    /// The guard itself if `f` says `None`.
+    pub fn filter_map<U: ?Sized, F>(orig: Self, f: F) -> Result<MappedMutexGuard<'a, U>, Self>
+    where
+        F: FnOnce(&mut T) -> Option<&mut U>,
+    {
+        // SAFETY: the guard holds the lock, and nobody has it while `f` runs.
+        match f(unsafe { &mut *orig.lock.data.get() }).map(NonNull::from) {
+            Some(data) => Ok(MappedMutexGuard { data, held: orig.held, invariant: PhantomData }),
+            None => Err(orig),
+        }
+    }
+
+    /// The guard after a wait of a condition variable, with its result.
+    pub(super) fn judge<V>(self, result: V) -> LockResult<(Self, V)> {
+        self.lock.core.judge((self, result))
+    }
+}
 
 impl<T: ?Sized> Deref for MutexGuard<'_, T> {
     type Target = T;
@@ -198,22 +299,6 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-impl<T: ?Sized> Drop for MutexGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        if !self.unwinding && suspend::unwinding() {
-            self.lock.poisoned.store(true, Ordering::Relaxed);
-        }
-        if let Some(h) = here() {
-            let guards = &h.local().write_guards;
-            // A guard of one task may have been passed to another one of the same worker, which never counted it.
-            guards.set(guards.get().saturating_sub(1));
-            self.lock.raw.object.set_owner(0);
-        }
-        self.lock.raw.unlock();
-    }
-}
-
 impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
@@ -221,6 +306,75 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
 }
 
 impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Access to a part of the value of a locked [`Mutex`], from [`MutexGuard::map`]; unlocks when dropped.
+#[must_use = "the lock is given up when the guard is dropped"]
+pub struct MappedMutexGuard<'a, T: ?Sized> {
+    /// A pointer, because a reference would claim to be the only one until the end of a function that drops the guard.
+    data: NonNull<T>,
+    held: Held<'a, RawMutex>,
+    invariant: PhantomData<&'a mut T>,
+}
+
+// SAFETY: a shared guard gives `&T` only.
+unsafe impl<T: ?Sized + Sync> Sync for MappedMutexGuard<'_, T> {}
+
+impl<'a, T: ?Sized> MappedMutexGuard<'a, T> {
+    /// A guard of a part of the part. A panic of `f` poisons as any other under the guard.
+    pub fn map<U: ?Sized, F>(orig: Self, f: F) -> MappedMutexGuard<'a, U>
+    where
+        F: FnOnce(&mut T) -> &mut U,
+    {
+        let MappedMutexGuard { mut data, held, .. } = orig;
+        // SAFETY: `held` holds the lock, and the guard is gone.
+        let data = NonNull::from(f(unsafe { data.as_mut() }));
+        MappedMutexGuard { data, held, invariant: PhantomData }
+    }
+
+    /// A guard of a part of the part, if `f` finds that.
+    ///
+    /// # Errors
+    /// The guard itself if `f` says `None`.
+    pub fn filter_map<U: ?Sized, F>(mut orig: Self, f: F) -> Result<MappedMutexGuard<'a, U>, Self>
+    where
+        F: FnOnce(&mut T) -> Option<&mut U>,
+    {
+        // SAFETY: the guard holds the lock, and nobody has it while `f` runs.
+        match f(unsafe { orig.data.as_mut() }).map(NonNull::from) {
+            Some(data) => Ok(MappedMutexGuard { data, held: orig.held, invariant: PhantomData }),
+            None => Err(orig),
+        }
+    }
+}
+
+impl<T: ?Sized> Deref for MappedMutexGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard holds the lock.
+        unsafe { self.data.as_ref() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for MappedMutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard holds the lock and is borrowed exclusively.
+        unsafe { self.data.as_mut() }
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for MappedMutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for MappedMutexGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }

@@ -7,6 +7,7 @@
 use std::sync::PoisonError;
 
 use super::const_new::const_unless_modelled;
+use super::held::Exclusive;
 use super::waiters::{Taken, WaitList, Waiter};
 use crate::observe::{Object, WaitKind, WaitReason};
 use crate::sys::atomic::{AtomicU32, Lock, LockGuard, Ordering};
@@ -49,7 +50,14 @@ impl RawMutex {
     #[inline]
     pub(super) fn lock(&self) {
         if self.word.compare_exchange(0, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.lock_slow();
+            self.lock_slow(Waiter::wait);
+        }
+    }
+
+    /// As [`lock`](RawMutex::lock), without looking at interrupts: for whoever must not come back without the lock.
+    pub(super) fn lock_shielded(&self) {
+        if !self.try_lock() {
+            self.lock_slow(Waiter::wait_shielded);
         }
     }
 
@@ -76,7 +84,7 @@ impl RawMutex {
     }
 
     #[cold]
-    fn lock_slow(&self) {
+    fn lock_slow(&self, wait: fn(&Waiter, WaitReason)) {
         let reason = WaitReason::object(WaitKind::Lock, &self.object);
         let waiter = Waiter::new();
         let mut queued = Queued { lock: self, waiter: &waiter, armed: false };
@@ -86,7 +94,7 @@ impl RawMutex {
                 return;
             }
             queued.armed = true;
-            waiter.wait(reason);
+            wait(&waiter, reason);
             queued.armed = false;
             if waiter.granted() || self.try_lock() {
                 return;
@@ -94,13 +102,6 @@ impl RawMutex {
             // A newcomer was faster: next time the lock is handed over.
             waiter.owed.set(true);
             front = true;
-        }
-    }
-
-    #[inline]
-    pub(super) fn unlock(&self) {
-        if self.word.compare_exchange(LOCKED, 0, Ordering::Release, Ordering::Relaxed).is_err() {
-            self.unlock_slow();
         }
     }
 
@@ -122,6 +123,19 @@ impl RawMutex {
         let waiters = if line.is_empty() { 0 } else { WAITERS };
         self.word.store(waiters | if hand_over { LOCKED } else { 0 }, Ordering::Release);
         taken
+    }
+}
+
+impl Exclusive for RawMutex {
+    fn object(&self) -> &Object {
+        &self.object
+    }
+
+    #[inline]
+    fn unlock(&self) {
+        if self.word.compare_exchange(LOCKED, 0, Ordering::Release, Ordering::Relaxed).is_err() {
+            self.unlock_slow();
+        }
     }
 }
 

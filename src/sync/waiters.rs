@@ -70,6 +70,13 @@ impl Waiter {
         }
     }
 
+    /// As [`wait`](Waiter::wait), without looking at interrupts.
+    pub(super) fn wait_shielded(&self, reason: WaitReason) {
+        while !self.notified() {
+            suspend::wait_shielded(reason);
+        }
+    }
+
     /// As [`wait`](Waiter::wait), until `deadline` at the latest; whether it was woken by then.
     pub(super) fn wait_until(&self, reason: WaitReason, deadline: Option<Instant>) -> bool {
         suspend::wait_for(reason, deadline, || self.notified())

@@ -68,6 +68,9 @@ pub(crate) mod suspend {
             &self.0.local
         }
 
+        /// No model refuses to switch.
+        pub(crate) fn refuse_if_no_switch(&self) {}
+
         pub(crate) fn would_unwind(&self) -> bool {
             self.0.cancelled.load(Ordering::SeqCst)
         }
@@ -101,6 +104,10 @@ pub(crate) mod suspend {
         let h = Here(task());
         h.checkpoint_wait();
         h.park(reason);
+    }
+
+    pub(crate) fn wait_shielded(reason: WaitReason) {
+        Here(task()).park(reason);
     }
 
     /// A wait with a deadline ends by it as soon as [`expire`] was called for the task.

@@ -2,18 +2,24 @@
 
 #[path = "../../../src/sync/barrier.rs"]
 mod barrier;
+#[path = "../../../src/sync/condvar.rs"]
+mod condvar;
 #[path = "../../../src/sync/const_new.rs"]
 mod const_new;
 #[path = "../../../src/sync/event.rs"]
 mod event;
 #[path = "../../../src/sync/gate.rs"]
 mod gate;
+#[path = "../../../src/sync/held.rs"]
+mod held;
 #[path = "../../../src/sync/mpsc.rs"]
 pub(crate) mod mpsc;
 #[path = "../../../src/sync/mutex.rs"]
 mod mutex;
 #[path = "../../../src/sync/once.rs"]
 mod once;
+#[path = "../../../src/sync/raw_condvar.rs"]
+mod raw_condvar;
 #[path = "../../../src/sync/raw_mutex.rs"]
 mod raw_mutex;
 #[path = "../../../src/sync/semaphore.rs"]
@@ -24,6 +30,7 @@ mod wait_group;
 mod waiters;
 
 pub(crate) use barrier::Barrier;
+pub(crate) use condvar::Condvar;
 pub(crate) use event::Event;
 pub(crate) use mutex::Mutex;
 pub(crate) use once::Once;
