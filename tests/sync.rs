@@ -1,0 +1,8 @@
+//! Locks and condition variables: between tasks of one worker, across workers, from plain threads, and mixed.
+
+mod harness;
+
+#[path = "sync/condvar.rs"]
+mod condvar;
+#[path = "sync/crew.rs"]
+mod crew;
