@@ -1,7 +1,7 @@
-//! TCP and unix sockets with std's names; where std would block the thread, these park the task.
+//! TCP, UDP and unix sockets with std's names; where std would block the thread, these park the task.
 //!
 //! Sockets are non-blocking underneath and registered with a worker's poll at the first wait there. On a plain thread
-//! they block that thread. First cut: streams and listeners.
+//! they block that thread.
 
 mod accept;
 mod exact;
@@ -9,9 +9,11 @@ mod raw;
 mod resolve;
 mod socket;
 mod tcp;
+mod udp;
 pub mod unix;
 
 pub use exact::RecvExactError;
 pub use resolve::{ToSocketAddrs, set_resolve_timeout};
 pub use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};
+pub use udp::UdpSocket;

@@ -15,4 +15,5 @@ macro_rules! from_raw_fd {
     };
 }
 
-from_raw_fd!(super::TcpListener, super::TcpStream, super::unix::UnixListener, super::unix::UnixStream);
+from_raw_fd!(super::TcpListener, super::TcpStream, super::UdpSocket);
+from_raw_fd!(super::unix::UnixListener, super::unix::UnixStream);
