@@ -57,6 +57,7 @@ pub mod inspect;
 pub mod io;
 mod latency;
 pub mod net;
+pub mod os;
 mod panic;
 pub mod sync;
 pub mod thread;

@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["scheduler"],
     &["time", "blocking"],
     &["net", "sync", "thread", "io"],
+    &["os"],
     &["inspect"],
     &["latency", "panic"],
     &["backdoor"],

@@ -16,4 +16,4 @@ macro_rules! from_raw_fd {
 }
 
 from_raw_fd!(super::TcpListener, super::TcpStream, super::UdpSocket);
-from_raw_fd!(super::unix::UnixListener, super::unix::UnixStream);
+from_raw_fd!(super::unix::UnixDatagram, super::unix::UnixListener, super::unix::UnixStream);

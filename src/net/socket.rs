@@ -99,6 +99,12 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         self.source.try_now(op)
     }
 
+    /// As [`try_now`](Socket::try_now), but an interrupt of the task comes first and the call counts as one that found
+    /// its socket ready: for what is tried again and again, with pauses, because no readiness announces it.
+    pub(super) fn attempt<T>(&self, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.source.attempt(op)
+    }
+
     pub(super) fn keep_ready(&self, d: Direction) {
         self.source.keep_ready(d);
     }

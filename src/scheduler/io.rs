@@ -368,6 +368,14 @@ impl Source {
         result
     }
 
+    /// As [`run`](Source::run), without a wait: an interrupt first, then one call, whatever others wait for.
+    pub(crate) fn attempt<T>(&self, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let Some(h) = here() else { return self.try_now(op) };
+        h.checkpoint_io()?;
+        self.check_open()?;
+        self.run_once(&h, op)
+    }
+
     /// Calls `op` once, in whatever mode the descriptor is.
     pub(crate) fn try_now<T>(&self, mut op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         self.check_open()?;

@@ -6,9 +6,12 @@ pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod current;
 pub(crate) mod mem;
+pub(crate) mod message;
 pub(crate) mod parker;
 pub(crate) mod signal;
 pub(crate) mod socket;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) mod sockopt;
 pub(crate) mod stderr;
 pub(crate) mod unixsock;
 

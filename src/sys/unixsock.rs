@@ -27,29 +27,42 @@ pub(crate) fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// The effective user id that the other end of `stream` had when it connected, as the kernel recorded it.
-pub(crate) fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
+/// What the kernel recorded about the other end of a stream when it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerCredentials {
+    pub(crate) uid: libc::uid_t,
+    pub(crate) gid: libc::gid_t,
+    pub(crate) pid: Option<libc::pid_t>,
+}
+
+/// Reads an option of a socket; `T` is the C type that the kernel fills, all of it.
+///
+/// # Safety
+/// Every byte pattern is a valid `T`.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+unsafe fn option<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<T> {
+    let mut value = std::mem::MaybeUninit::<T>::zeroed();
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` and `length` outlive the call, and `length` is the size of `value`.
+    let outcome =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if length as usize != size_of::<T>() {
+        return Err(io::Error::other("the kernel gave an option of another size than documented"));
+    }
+    // SAFETY: zeroed, then filled; the caller vouches for the type.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// The effective ids that the other end of `stream` had when it connected, and its process where the system tells it.
+pub(crate) fn peer_credentials(stream: BorrowedFd<'_>) -> io::Result<PeerCredentials> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-        let mut length = size_of::<libc::ucred>() as libc::socklen_t;
-        // SAFETY: `peer` and `length` outlive the call, and `length` is the size of `peer`.
-        let outcome = unsafe {
-            libc::getsockopt(
-                stream.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERCRED,
-                (&raw mut peer).cast(),
-                &raw mut length,
-            )
-        };
-        if outcome != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if length as usize != size_of::<libc::ucred>() {
-            return Err(io::Error::other("the kernel gave no credentials for the peer"));
-        }
-        Ok(peer.uid)
+        // SAFETY: three integers.
+        let peer: libc::ucred = unsafe { option(stream, libc::SOL_SOCKET, libc::SO_PEERCRED) }?;
+        Ok(PeerCredentials { uid: peer.uid, gid: peer.gid, pid: Some(peer.pid) })
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     {
@@ -59,8 +72,18 @@ pub(crate) fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
         if outcome != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(uid)
+        #[cfg(target_vendor = "apple")]
+        // SAFETY: an integer.
+        let pid = Some(unsafe { option(stream, libc::SOL_LOCAL, libc::LOCAL_PEERPID) }?);
+        #[cfg(not(target_vendor = "apple"))]
+        let pid = None;
+        Ok(PeerCredentials { uid, gid, pid })
     }
+}
+
+/// The effective user id that the other end of `stream` had when it connected, as the kernel recorded it.
+pub(crate) fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
+    Ok(peer_credentials(stream.as_fd())?.uid)
 }
 
 /// Where [`send`] has no flag against `SIGPIPE`, the socket gets an option instead. Call once for each new stream.
