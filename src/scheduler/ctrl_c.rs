@@ -14,14 +14,12 @@ use crate::observe::{WaitKind, WaitReason};
 use crate::sys::signal::{self, HandlerGuard, InterruptPipe};
 use crate::task::Unparker;
 
-static STATE: Mutex<State> = Mutex::new(State { listening: false, arrived: 0, next: 0, waiters: Vec::new() });
+static STATE: Mutex<State> = Mutex::new(State { listening: false, next: 0, waiters: Vec::new() });
 
 #[derive(Debug)]
 struct State {
     /// The thread that reads the pipe exists.
     listening: bool,
-    /// How many signals have come.
-    arrived: u64,
     next: u64,
     waiters: Vec<Waiter>,
 }
@@ -99,7 +97,7 @@ impl Place {
             state.listening = true;
         }
         signal::take_interrupt()?;
-        let place = Place { number: state.next, seen: state.arrived };
+        let place = Place { number: state.next, seen: signal::interrupts() };
         state.next += 1;
         let runtime = here().map_or(0, |h| h.worker.runtime.id);
         state.waiters.push(Waiter { number: place.number, runtime, unparker: suspend::current_unparker() });
@@ -107,7 +105,7 @@ impl Place {
     }
 
     fn arrived(&self) -> bool {
-        state().arrived != self.seen
+        signal::interrupts() != self.seen
     }
 }
 
@@ -122,11 +120,7 @@ fn listen() -> io::Result<()> {
     let (pipe, sender) = InterruptPipe::new()?;
     let listener = move || {
         while pipe.wait() {
-            let unparkers: Vec<Unparker> = {
-                let mut state = state();
-                state.arrived += 1;
-                state.waiters.iter().map(|w| w.unparker.clone()).collect()
-            };
+            let unparkers: Vec<Unparker> = state().waiters.iter().map(|w| w.unparker.clone()).collect();
             unparkers.iter().for_each(super::unpark);
         }
     };

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What arrived.
@@ -38,6 +38,8 @@ impl Event {
 static WRITE_END: AtomicI32 = AtomicI32::new(-1);
 /// Where SIGINT goes once somebody has asked for it; open for the rest of the process.
 static INTERRUPT_END: AtomicI32 = AtomicI32::new(-1);
+/// How many have gone there. Counted in the handler, so that whoever begins to wait knows which came before.
+static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
 /// The process that the pipes belong to: a forked child has copies of them.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
@@ -198,6 +200,11 @@ impl Drop for InterruptSender {
     }
 }
 
+/// How many SIGINTs have come for those who wait for them.
+pub(crate) fn interrupts() -> u64 {
+    INTERRUPTS.load(Ordering::SeqCst)
+}
+
 /// Makes SIGINT ours if it is not, also if it was ignored: somebody waits for it.
 pub(crate) fn take_interrupt() -> io::Result<()> {
     if cfg!(miri) {
@@ -248,6 +255,7 @@ extern "C" fn on_signal(number: libc::c_int) {
         } else {
             match INTERRUPT_END.load(Ordering::SeqCst) {
                 fd if fd >= 0 && number == libc::SIGINT => {
+                    INTERRUPTS.fetch_add(1, Ordering::SeqCst);
                     write_byte(fd, 0);
                     ControlPipe::notify(Event::Interrupt);
                 }
