@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use coro::net::unix::UnixStream;
 use coro::net::{Shutdown, TcpListener, TcpStream};
 use util::sockets::{LATE, LONG, blocking, everywhere, expires, is_parked, on, parked, tcp_pair};
-use util::{passes, role, until};
+use util::{Rng, passes, role, until};
 
 #[test]
 fn time_limits_end_one_call_each() {
@@ -159,6 +159,54 @@ fn many_limits_at_once_keep_their_times() {
         tasks.into_iter().for_each(|t| t.join().unwrap());
         println!("the latest of 300 limits was {:?} late", worst.lock().unwrap());
     });
+}
+
+/// Readers whose limits pass at the very moment a byte comes: each byte is read once, and no waiter behind one that
+/// left is forgotten.
+#[test]
+fn limits_that_race_with_bytes_lose_none() {
+    for workers in [1, 4] {
+        on(workers, move || {
+            let mut rng = Rng::from_environment();
+            const BYTES: usize = 3000;
+            let (a, mut b) = tcp_pair();
+            let (a, got) = (Arc::new(a), Arc::new(AtomicUsize::new(0)));
+            a.set_read_timeout(Some(Duration::from_micros(200))).unwrap();
+            let patient = a.clone();
+            let readers: Vec<_> = (0..6usize)
+                .map(|i| {
+                    let (a, got) = (a.clone(), got.clone());
+                    let read = move || {
+                        let mut expired = 0;
+                        loop {
+                            match (&*a).read(&mut [0; 3]) {
+                                Ok(0) => return expired,
+                                Ok(n) => _ = got.fetch_add(n, Ordering::SeqCst),
+                                Err(e) => {
+                                    assert_eq!(e.kind(), ErrorKind::WouldBlock, "{e}");
+                                    expired += 1;
+                                }
+                            }
+                        }
+                    };
+                    coro::Builder::new().worker(i % workers).spawn(read).unwrap()
+                })
+                .collect();
+            for _ in 0..BYTES {
+                b.write_all(&[1]).unwrap();
+                if rng.below(3) == 0 {
+                    coro::sleep(Duration::from_micros(rng.below(400) as u64));
+                }
+            }
+            // Now nobody's limit passes any more: whoever waits must be woken.
+            patient.set_read_timeout(None).unwrap();
+            until(LONG, "every byte is read", || got.load(Ordering::SeqCst) == BYTES);
+            b.shutdown(Shutdown::Write).unwrap();
+            let expired: usize = readers.into_iter().map(|r| r.join().unwrap()).sum();
+            assert!(expired > 0, "no limit passed");
+            println!("{expired} limits passed beside {BYTES} bytes");
+        });
+    }
 }
 
 #[test]
@@ -491,6 +539,19 @@ fn a_time_limit_is_not_lost_among_several_addresses() {
         filling.iter().for_each(|t| _ = t.cancel());
         filling.into_iter().for_each(|t| drop(t.join()));
     });
+}
+
+/// What std's types are, ours must be: they are moved into threads, shared, and caught.
+#[test]
+fn sockets_are_what_std_s_are() {
+    use std::panic::{RefUnwindSafe, UnwindSafe};
+    fn check<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + std::fmt::Debug>() {}
+    check::<std::net::TcpStream>();
+    check::<TcpStream>();
+    check::<TcpListener>();
+    check::<coro::net::Incoming<'static>>();
+    check::<coro::net::IntoIncoming>();
+    check::<coro::SimultaneousError>();
 }
 
 /// A program that was written for std, as far as types go.

@@ -70,6 +70,9 @@ impl TcpStream {
     ///
     /// # Errors
     /// Of the last address tried; `InvalidInput` if there was none.
+    ///
+    /// # Cancellation
+    /// The first interrupt is an error, and no further address is tried; later ones unwind. The attempt is given up.
     pub fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<TcpStream> {
         each_addr(addr, |addr| TcpStream::connect_until(addr, None))
     }
@@ -78,6 +81,9 @@ impl TcpStream {
     ///
     /// # Errors
     /// `TimedOut` if there was no answer in time; `InvalidInput` for a `timeout` of zero; otherwise of the system.
+    ///
+    /// # Cancellation
+    /// As [`connect`](TcpStream::connect).
     pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         if timeout.is_zero() {
             return Err(zero_limit());
@@ -343,6 +349,9 @@ impl TcpListener {
     ///
     /// # Errors
     /// Of the system, but for those two.
+    ///
+    /// # Cancellation
+    /// The first interrupt is an error, later ones unwind. No connection is lost by it.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (fd, peer) = accept::accept(&self.socket)?;
         let stream = TcpStream { socket: fresh(fd, true) };
