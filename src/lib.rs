@@ -74,7 +74,7 @@ pub use scheduler::{
     worker_stats, yield_slice,
 };
 pub use thread::{InParallelError, Scope, ScopedJoinHandle, in_parallel, scope};
-pub use time::{Elapsed, sleep, sleep_until, timeout};
+pub use time::{Elapsed, deadline, sleep, sleep_until, timeout};
 
 /// Writes a line to stderr in Shrapnel's form: the task's id, a tab, the time (24 characters) and `text`.
 ///

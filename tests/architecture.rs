@@ -50,6 +50,7 @@ const UNSAFE_FILES: &[&str] = &[
     "scheduler/slice.rs",
     "scheduler/spawn.rs",
     "scheduler/suspend.rs",
+    "scheduler/timeout.rs",
     "scheduler/worker.rs",
     "sync/gate.rs",
     "sync/lazy_lock.rs",

@@ -25,6 +25,7 @@ pub(crate) mod shared;
 mod slice;
 mod spawn;
 pub(crate) mod suspend;
+mod timeout;
 mod worker;
 
 use std::any::Any;

@@ -8,19 +8,19 @@
 //! or (as an unwind) while a write guard is held.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::io;
 use std::panic;
 use std::ptr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+pub(crate) use super::timeout::{deadline, timeout_scope, timeout_scope_at};
 use super::worker::{Outcome, Worker};
 use crate::context;
 use crate::observe::{WaitKind, WaitReason};
 use crate::sys::parker::ThreadParker;
 use crate::task::state::{Snapshot, Unpark};
-use crate::task::{Interrupt, TaskCell, TaskLocal, TaskRef, TimeoutScope, Unparker};
+use crate::task::{Interrupt, TaskCell, TaskLocal, TaskRef, Unparker};
 use crate::timer::{TimerAction, TimerKey};
 
 /// The payload of an unwind that cancellation raised.
@@ -30,8 +30,8 @@ pub(super) struct Cancelled;
 /// The payload of an unwind that an expired `timeout` raised; only the owner of the scope stops it.
 #[derive(Debug)]
 pub(super) struct Expired {
-    task: u64,
-    scope: u64,
+    pub(super) task: u64,
+    pub(super) scope: u64,
 }
 
 /// How long in total a task may block its thread in sleeps and I/O while it unwinds.
@@ -604,77 +604,6 @@ fn end_locals(h: &Here) {
     let failed = |payload: &Box<dyn Any + Send>| super::uncaught(h.cell, &**payload);
     // SAFETY: the task's closure has returned or unwound, and with it every use of a local.
     unsafe { local.locals.destroy(&failed) };
-}
-
-/// `timeout` for a task: see [`crate::timeout`].
-pub(crate) fn timeout_scope<T>(h: Here, limit: Duration, f: impl FnOnce() -> T) -> Result<T, Option<T>> {
-    let deadline = Instant::now().checked_add(limit);
-    // Numbered, because a payload that somebody kept must not match a later scope in the same place on the stack.
-    h.local().scopes_begun.set(h.local().scopes_begun.get() + 1);
-    let action = |scope| TimerAction { task: ptr::from_ref(h.cell).cast(), id: h.id(), scope };
-    let scope = TimeoutScope {
-        timer: Cell::new(TimerKey::NONE),
-        outer: h.local().scopes.get().into(),
-        serial: h.local().scopes_begun.get(),
-        expired: limit.is_zero().into(),
-        error_given: false.into(),
-    };
-    // The guard borrows the scope and so pins it to this frame.
-    let entered = EnteredScope::enter(&h, &scope, deadline, action);
-    let result = panic::catch_unwind(panic::AssertUnwindSafe(f));
-    drop(entered);
-    match result {
-        Ok(value) if scope.expired.get() => Err(Some(value)),
-        Ok(value) => Ok(value),
-        Err(payload) => match payload.downcast::<Expired>() {
-            Ok(e) if e.task == h.id() && e.scope == scope.serial => Err(None),
-            Ok(other) => panic::resume_unwind(other),
-            Err(payload) => panic::resume_unwind(payload),
-        },
-    }
-}
-
-struct EnteredScope<'a> {
-    here: &'a Here,
-    scope: &'a TimeoutScope,
-}
-
-impl<'a> EnteredScope<'a> {
-    fn enter(
-        here: &'a Here,
-        scope: &'a TimeoutScope,
-        deadline: Option<Instant>,
-        action: impl Fn(*const ()) -> TimerAction,
-    ) -> Self {
-        let local = here.local();
-        local.scopes.set(scope);
-        if scope.expired.get() {
-            local.attention.set(true);
-        } else if let Some(deadline) = deadline {
-            // The action points to the scope, which this guard borrows; its drop removes the timer.
-            let (ns, action) = (here.worker.timer_ns(deadline), action(ptr::from_ref(scope).cast()));
-            scope.timer.set(here.worker.timers.borrow_mut().insert(ns, action));
-        }
-        EnteredScope { here, scope }
-    }
-}
-
-impl Drop for EnteredScope<'_> {
-    fn drop(&mut self) {
-        self.here.worker.timers.borrow_mut().remove(self.scope.timer.get());
-        let local = self.here.local();
-        local.scopes.set(self.scope.outer.get());
-        let mut left = false;
-        let mut s = local.scopes.get();
-        while !s.is_null() {
-            // SAFETY: outer scopes live in outer frames of this task.
-            unsafe {
-                left |= (*s).expired.get();
-                s = (*s).outer.get();
-            }
-        }
-        local.attention.set(left);
-    }
 }
 
 /// Runs `f` and lets no cancellation and no timeout interrupt it; both are delivered at the first wait after it.

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::ptr;
+use std::time::Instant;
 
 use super::locals::Table;
 use super::state::Snapshot;
@@ -18,6 +19,8 @@ pub(crate) struct TimeoutScope {
     pub(crate) outer: Cell<*const TimeoutScope>,
     /// Tells it from every other scope of the task.
     pub(crate) serial: u64,
+    /// `None` never comes.
+    pub(crate) deadline: Option<Instant>,
     pub(crate) expired: Cell<bool>,
     /// One I/O call has returned the error; from now on waits unwind.
     pub(crate) error_given: Cell<bool>,

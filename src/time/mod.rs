@@ -1,11 +1,30 @@
-//! Sleeping and time limits.
+//! `std::time` for tasks, with what std keeps in `thread` (sleeping) and what it does not have: limits around any code,
+//! and intervals.
+//!
+//! ```
+//! use coro::time::*; // was: use std::time::*
+//!
+//! coro::run(|| {
+//!     let begun = Instant::now();
+//!     sleep(Duration::from_millis(1));
+//!     assert!(begun.elapsed() >= Duration::from_millis(1));
+//!     assert!(SystemTime::now() > UNIX_EPOCH);
+//! });
+//! ```
+//!
+//! All of it takes any duration: zero is now, and what no [`Instant`] can hold is never. Must not know sockets, locks or
+//! channels.
 
 #![forbid(unsafe_code)]
+
+mod interval;
 
 use std::error::Error;
 use std::fmt;
 
-pub use std::time::{Duration, Instant};
+pub use std::time::{Duration, Instant, SystemTime, SystemTimeError, TryFromFloatSecsError, UNIX_EPOCH};
+
+pub use interval::{Interval, MissedTick, interval, interval_at};
 
 use crate::scheduler::suspend::{self, here};
 
@@ -67,9 +86,11 @@ impl<T> Error for Elapsed<T> {}
 ///
 /// When the limit passes, one pending or later I/O call inside `f` returns an error of kind `TimedOut`; from then on
 /// every wait inside `f` unwinds up to this call. Limits nest: each owner sees only its own expiry, and an outer one
-/// ends the inner ones. Code that never waits is not interrupted.
+/// ends the inner ones. Code that never waits is not interrupted, but waits that never have to wait do not hold a limit
+/// off. With a limit of zero `f` runs up to its first wait. What unwinding means for the code inside is told in
+/// `docs/cancellation.md`.
 ///
-/// On a plain thread `f` is not interrupted; a value that came too late is still told as [`Elapsed`].
+/// On a plain thread `f` is not interrupted, and runs to its end; that it came too late is told all the same.
 ///
 /// # Errors
 /// [`Elapsed`] if the limit passed before `f` ended; what `f` returned nevertheless is inside.
@@ -90,7 +111,53 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed<T
         None => {
             let start = Instant::now();
             let value = f();
-            if start.elapsed() > limit { Err(Elapsed(Some(value))) } else { Ok(value) }
+            if start.elapsed() >= limit { Err(Elapsed(Some(value))) } else { Ok(value) }
         }
     }
+}
+
+/// As [`timeout`], until `deadline`. One in the past is a limit of zero.
+///
+/// # Errors
+/// As [`timeout`].
+///
+/// # Examples
+/// One deadline for two steps:
+/// ```
+/// use coro::time::{Duration, Instant, sleep, timeout_at};
+///
+/// coro::run(|| {
+///     let deadline = Instant::now() + Duration::from_millis(100);
+///     assert!(timeout_at(deadline, || sleep(Duration::from_millis(1))).is_ok());
+///     assert!(timeout_at(deadline, || sleep(Duration::from_secs(60))).is_err());
+/// });
+/// ```
+pub fn timeout_at<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, Elapsed<T>> {
+    match here() {
+        Some(h) => suspend::timeout_scope_at(h, deadline, f).map_err(Elapsed),
+        None => {
+            let value = f();
+            if Instant::now() >= deadline { Err(Elapsed(Some(value))) } else { Ok(value) }
+        }
+    }
+}
+
+/// The nearest deadline of all [`timeout`]s around the running code; `None` without one, and on a plain thread.
+///
+/// For code that would rather not begin what it cannot end in time, or that passes the limit on to somebody else. It
+/// may be over already. Limits are the task's own: a task that is spawned inside has none, though the children of a
+/// [`scope`](crate::scope) are cancelled when one expires around it.
+///
+/// # Examples
+/// ```
+/// use coro::time::{Duration, Instant, deadline, timeout};
+///
+/// coro::run(|| {
+///     assert_eq!(deadline(), None);
+///     let left = timeout(Duration::from_secs(5), || deadline().unwrap() - Instant::now()).unwrap();
+///     assert!(left <= Duration::from_secs(5));
+/// });
+/// ```
+pub fn deadline() -> Option<Instant> {
+    suspend::deadline()
 }
