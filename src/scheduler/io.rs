@@ -460,7 +460,7 @@ fn pass_on(h: &Here, id: RegistrationId, d: Direction) {
 
 /// Counts a call that did not wait; every so often the task gives way.
 #[inline]
-fn spend(h: &Here) {
+pub(super) fn spend(h: &Here) {
     let local = h.local();
     let streak = local.io_streak.get() + 1;
     local.io_streak.set(streak);

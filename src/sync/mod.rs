@@ -4,21 +4,26 @@
 //! judged by the unwinding of the task itself; [`nonpoison`] has those that do not.
 
 mod barrier;
+mod channel;
+mod channel_iter;
 mod condvar;
 mod const_new;
 mod event;
 mod gate;
 mod held;
 mod lazy_lock;
+pub mod mpmc;
 pub mod mpsc;
 mod mutex;
 pub mod nonpoison;
 mod once;
 mod once_lock;
+pub mod oneshot;
 pub mod poison;
 mod raw_condvar;
 mod raw_mutex;
 mod semaphore;
+mod ticket;
 mod wait_group;
 mod waiters;
 

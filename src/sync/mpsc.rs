@@ -1,275 +1,20 @@
 //! Channels with many senders and one receiver, with [`std::sync::mpsc`]'s surface.
 //!
-//! One queue under one short lock. A message that was accepted is received or dropped with the channel, whatever is
-//! cancelled meanwhile: a waiter that is cancelled after it was chosen passes its turn on.
+//! They are those of [`mpmc`](super::mpmc) with a receiver that cannot be cloned; what is said there of cancellation
+//! and of where messages are dropped holds here.
+
+#![forbid(unsafe_code)]
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, PoisonError};
+use std::panic::RefUnwindSafe;
+use std::time::{Duration, Instant};
 
-pub use std::sync::mpsc::{RecvError, SendError, TryRecvError, TrySendError};
+pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
-use super::waiters::{Taken, WaitList, Waiter};
-use crate::observe::{Object, WaitKind, WaitReason};
-use crate::scheduler::suspend::{self, here};
-use crate::sys::atomic::{Lock, LockGuard};
-
-#[derive(Debug)]
-struct Inner<T> {
-    queue: VecDeque<T>,
-    senders: usize,
-    receiver: bool,
-    /// Messages ever put in and taken out, for rendezvous.
-    put: u64,
-    taken: u64,
-    receivers_waiting: WaitList,
-    senders_waiting: WaitList,
-    /// Senders of a rendezvous whose message lies in the queue.
-    handing_over: WaitList,
-}
-
-#[derive(Debug)]
-struct Channel<T> {
-    object: Object,
-    /// `None`: unbounded.
-    capacity: Option<usize>,
-    inner: Lock<Inner<T>>,
-}
-
-impl<T> Channel<T> {
-    #[track_caller]
-    fn new(capacity: Option<usize>) -> Arc<Channel<T>> {
-        Arc::new(Channel {
-            object: Object::new(),
-            capacity,
-            inner: Lock::new(Inner {
-                queue: VecDeque::new(),
-                senders: 1,
-                receiver: true,
-                put: 0,
-                taken: 0,
-                receivers_waiting: WaitList::new(),
-                senders_waiting: WaitList::new(),
-                handing_over: WaitList::new(),
-            }),
-        })
-    }
-
-    fn lock(&self) -> LockGuard<'_, Inner<T>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn reason(&self, kind: WaitKind) -> WaitReason {
-        WaitReason::object(kind, &self.object)
-    }
-
-    fn has_room(&self, inner: &Inner<T>) -> bool {
-        self.capacity.is_none_or(|c| inner.queue.len() < c.max(1))
-    }
-
-    fn put(&self, inner: &mut Inner<T>, value: T) -> Option<Taken> {
-        inner.queue.push_back(value);
-        inner.put += 1;
-        inner.receivers_waiting.take_first()
-    }
-
-    fn send(&self, value: T) -> Result<(), SendError<T>> {
-        suspend::checkpoint();
-        let waiter = Waiter::new();
-        loop {
-            let mut inner = self.lock();
-            if !inner.receiver {
-                return Err(SendError(value));
-            }
-            if self.has_room(&inner) {
-                let wake = self.put(&mut inner, value);
-                let turn = inner.put;
-                drop(inner);
-                if let Some(w) = wake {
-                    w.wake();
-                }
-                return if self.capacity == Some(0) { self.hand_over(turn, &waiter) } else { Ok(()) };
-            }
-            waiter.rearm();
-            // SAFETY: `Queued` borrows the waiter and takes it out when dropped.
-            unsafe { inner.senders_waiting.push_back(&waiter) };
-            drop(inner);
-            let queued = Queued { channel: self, waiter: &waiter, line: Line::Senders, over: Cell::new(false) };
-            waiter.wait(self.reason(WaitKind::Send));
-            queued.over.set(true);
-        }
-    }
-
-    /// Waits until the message of a rendezvous was taken; takes it back if the receiver went away.
-    fn hand_over(&self, turn: u64, waiter: &Waiter) -> Result<(), SendError<T>> {
-        loop {
-            let mut inner = self.lock();
-            if inner.taken >= turn {
-                return Ok(());
-            }
-            if !inner.receiver {
-                return match inner.queue.pop_front() {
-                    Some(value) => Err(SendError(value)),
-                    None => Ok(()),
-                };
-            }
-            waiter.rearm();
-            // SAFETY: as in `send`.
-            unsafe { inner.handing_over.push_back(waiter) };
-            drop(inner);
-            let queued = Queued { channel: self, waiter, line: Line::HandingOver(turn), over: Cell::new(false) };
-            while !waiter.notified() {
-                let Some(h) = here() else {
-                    suspend::wait(self.reason(WaitKind::Send));
-                    continue;
-                };
-                if !h.would_unwind() {
-                    // No checkpoint here: an interrupt that arrives now wakes the park, and the question is asked again.
-                    h.park(self.reason(WaitKind::Send));
-                } else if self.withdraw(turn, waiter) {
-                    h.checkpoint_wait();
-                } else {
-                    // It was taken first: the send has happened, and the interrupt waits for the next wait.
-                    queued.over.set(true);
-                    return Ok(());
-                }
-            }
-            queued.over.set(true);
-        }
-    }
-
-    /// Takes the message of a rendezvous back unless it was received; whether it did. The sender is in no line then.
-    fn withdraw(&self, turn: u64, waiter: &Waiter) -> bool {
-        let mut inner = self.lock();
-        if waiter.is_linked() {
-            inner.handing_over.remove(waiter);
-        }
-        if inner.taken >= turn {
-            return false;
-        }
-        // The queue of a rendezvous holds one message at most.
-        let taken_back = inner.queue.pop_front();
-        inner.taken = turn;
-        let next = inner.senders_waiting.take_first();
-        drop(inner);
-        if let Some(w) = next {
-            w.wake();
-        }
-        drop(taken_back);
-        true
-    }
-
-    fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        let mut inner = self.lock();
-        if !inner.receiver {
-            return Err(TrySendError::Disconnected(value));
-        }
-        let met = self.capacity != Some(0) || !inner.receivers_waiting.is_empty();
-        if !met || !self.has_room(&inner) {
-            return Err(TrySendError::Full(value));
-        }
-        let wake = self.put(&mut inner, value);
-        drop(inner);
-        if let Some(w) = wake {
-            w.wake();
-        }
-        Ok(())
-    }
-
-    fn take(&self, mut inner: LockGuard<'_, Inner<T>>) -> Option<T> {
-        let value = inner.queue.pop_front()?;
-        inner.taken += 1;
-        let handed = inner.handing_over.take_first();
-        let room = inner.senders_waiting.take_first();
-        drop(inner);
-        if let Some(w) = handed {
-            w.wake();
-        }
-        if let Some(w) = room {
-            w.wake();
-        }
-        Some(value)
-    }
-
-    fn try_recv(&self) -> Result<T, TryRecvError> {
-        let inner = self.lock();
-        let gone = inner.senders == 0;
-        self.take(inner).ok_or(if gone { TryRecvError::Disconnected } else { TryRecvError::Empty })
-    }
-
-    fn recv(&self) -> Result<T, RecvError> {
-        // Also where a message is there: a steady stream of them must not keep a task from its end.
-        suspend::checkpoint();
-        loop {
-            let mut inner = self.lock();
-            if !inner.queue.is_empty() {
-                match self.take(inner) {
-                    Some(value) => return Ok(value),
-                    None => continue,
-                }
-            }
-            if inner.senders == 0 {
-                return Err(RecvError);
-            }
-            let waiter = Waiter::new();
-            // SAFETY: as in `send`.
-            unsafe { inner.receivers_waiting.push_back(&waiter) };
-            drop(inner);
-            let queued = Queued { channel: self, waiter: &waiter, line: Line::Receivers, over: Cell::new(false) };
-            waiter.wait(self.reason(WaitKind::Recv));
-            queued.over.set(true);
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Line {
-    Senders,
-    Receivers,
-    HandingOver(u64),
-}
-
-/// Takes a waiter out when its wait is left early; a turn that was already given is passed on.
-struct Queued<'a, T> {
-    channel: &'a Channel<T>,
-    waiter: &'a Waiter,
-    line: Line,
-    over: Cell<bool>,
-}
-
-impl<T> Drop for Queued<'_, T> {
-    fn drop(&mut self) {
-        if self.over.get() {
-            return;
-        }
-        if let Line::HandingOver(turn) = self.line {
-            self.channel.withdraw(turn, self.waiter);
-            return;
-        }
-        let passed_on = {
-            let mut inner = self.channel.lock();
-            let linked = self.waiter.is_linked();
-            match self.line {
-                Line::Senders if linked => {
-                    inner.senders_waiting.remove(self.waiter);
-                    None
-                }
-                Line::Senders if self.channel.has_room(&inner) => inner.senders_waiting.take_first(),
-                Line::Receivers if linked => {
-                    inner.receivers_waiting.remove(self.waiter);
-                    None
-                }
-                Line::Receivers if !inner.queue.is_empty() => inner.receivers_waiting.take_first(),
-                _ => None,
-            }
-        };
-        if let Some(w) = passed_on {
-            w.wake();
-        }
-    }
-}
+use super::channel_iter::receiver_iterators;
+use super::mpmc;
 
 /// An unbounded channel.
 ///
@@ -286,152 +31,187 @@ impl<T> Drop for Queued<'_, T> {
 /// });
 /// assert_eq!(sum, 6);
 /// ```
+#[must_use]
 #[track_caller]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    let c = Channel::new(None);
-    (Sender { channel: c.clone() }, Receiver { channel: c, not_sync: PhantomData })
+    let (inner, rx) = mpmc::pair(None, None);
+    (Sender { inner }, Receiver::new(rx))
 }
 
-/// A channel that holds at most `bound` messages; with 0 every send waits until its message was received.
+/// A channel that holds at most `bound` messages; with 0 every send waits for a receiver and hands it the message.
+#[must_use]
 #[track_caller]
 pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
-    let c = Channel::new(Some(bound));
-    (SyncSender { channel: c.clone() }, Receiver { channel: c, not_sync: PhantomData })
+    let (inner, rx) = mpmc::pair(Some(bound), None);
+    (SyncSender { inner }, Receiver::new(rx))
 }
 
-macro_rules! sender {
-    ($name:ident) => {
-        impl<T> Clone for $name<T> {
-            fn clone(&self) -> Self {
-                self.channel.lock().senders += 1;
-                $name { channel: self.channel.clone() }
-            }
-        }
+/// As [`channel`], with a name for the views.
+///
+/// # Examples
+/// ```
+/// let (tx, rx) = coro::sync::mpsc::channel_named("jobs");
+/// tx.send(1).unwrap();
+/// assert_eq!(rx.recv(), Ok(1));
+/// ```
+#[must_use]
+#[track_caller]
+pub fn channel_named<T>(name: &'static str) -> (Sender<T>, Receiver<T>) {
+    let (inner, rx) = mpmc::pair(None, Some(name));
+    (Sender { inner }, Receiver::new(rx))
+}
 
-        impl<T> Drop for $name<T> {
-            fn drop(&mut self) {
-                let mut inner = self.channel.lock();
-                inner.senders -= 1;
-                // All of them: tasks of one worker may share the receiver through an `Rc`.
-                let mut wake = Vec::new();
-                if inner.senders == 0 {
-                    wake.extend(std::iter::from_fn(|| inner.receivers_waiting.take_first()));
-                }
-                drop(inner);
-                wake.into_iter().for_each(Taken::wake);
-            }
-        }
-
-        impl<T> fmt::Debug for $name<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($name)).finish_non_exhaustive()
-            }
-        }
-    };
+/// As [`sync_channel`], with a name for the views.
+#[must_use]
+#[track_caller]
+pub fn sync_channel_named<T>(name: &'static str, bound: usize) -> (SyncSender<T>, Receiver<T>) {
+    let (inner, rx) = mpmc::pair(Some(bound), Some(name));
+    (SyncSender { inner }, Receiver::new(rx))
 }
 
 /// The sending side of [`channel`].
 pub struct Sender<T> {
-    channel: Arc<Channel<T>>,
+    inner: mpmc::Sender<T>,
 }
-sender!(Sender);
 
 impl<T> Sender<T> {
-    /// Queues a message; never waits.
+    /// Queues a message; never waits for anything. A task that gets a thousand messages ahead gives way to others once.
     ///
     /// # Errors
     /// The message if the receiver is gone.
-    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.channel.try_send(value).map_err(|e| match e {
-            TrySendError::Full(v) | TrySendError::Disconnected(v) => SendError(v),
-        })
+    pub fn send(&self, t: T) -> Result<(), SendError<T>> {
+        self.inner.send(t)
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Sender<T> {
+        Sender { inner: self.inner.clone() }
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
     }
 }
 
 /// The sending side of [`sync_channel`].
 pub struct SyncSender<T> {
-    channel: Arc<Channel<T>>,
+    inner: mpmc::Sender<T>,
 }
-sender!(SyncSender);
 
 impl<T> SyncSender<T> {
-    /// Queues a message when there is room.
+    /// Sends a message when there is room; with a bound of 0 when a receiver takes it.
     ///
     /// # Errors
     /// The message if the receiver is gone.
     ///
     /// # Cancellation
     /// Unwinds if an interrupt is due while it waits; the message is then dropped and was not sent.
-    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.channel.send(value)
+    pub fn send(&self, t: T) -> Result<(), SendError<T>> {
+        self.inner.send(t)
     }
 
-    /// Queues a message if there is room now.
+    /// Sends a message if there is room now; with a bound of 0 if the receiver waits, which then returns it.
+    ///
+    /// Never waits. A task that keeps trying in vain gives way to others every so often.
     ///
     /// # Errors
     /// The message if there is no room or no receiver.
-    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.channel.try_send(value)
+    pub fn try_send(&self, t: T) -> Result<(), TrySendError<T>> {
+        self.inner.try_send(t)
+    }
+
+    /// As [`send`](SyncSender::send), waiting for at most `timeout`. Not stable in std.
+    ///
+    /// # Errors
+    /// The message if there was no room in time or the receiver is gone.
+    ///
+    /// # Cancellation
+    /// As [`send`](SyncSender::send); its own timeout is an error and never unwinds.
+    pub fn send_timeout(&self, t: T, timeout: Duration) -> Result<(), mpmc::SendTimeoutError<T>> {
+        self.inner.send_timeout(t, timeout)
+    }
+}
+
+impl<T> Clone for SyncSender<T> {
+    fn clone(&self) -> SyncSender<T> {
+        SyncSender { inner: self.inner.clone() }
+    }
+}
+
+impl<T> fmt::Debug for SyncSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncSender").finish_non_exhaustive()
     }
 }
 
 /// The receiving side of a channel.
+///
+/// It can be sent to another thread but not shared between threads, as std's:
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>(_: T) {}
+/// shared(coro::sync::mpsc::channel::<u32>().1);
+/// ```
 pub struct Receiver<T> {
-    channel: Arc<Channel<T>>,
-    /// As in std: one receiver, in one place.
+    inner: mpmc::Receiver<T>,
     not_sync: PhantomData<Cell<()>>,
 }
 
+/// The mark above would say otherwise.
+impl<T> RefUnwindSafe for Receiver<T> {}
+
 impl<T> Receiver<T> {
+    fn new(inner: mpmc::Receiver<T>) -> Receiver<T> {
+        Receiver { inner, not_sync: PhantomData }
+    }
+
     /// Waits for a message.
     ///
     /// # Errors
     /// When the channel is empty and all senders are gone.
     ///
     /// # Cancellation
-    /// Unwinds if an interrupt is due while it waits; no message is lost.
+    /// Unwinds if an interrupt is due; no message is lost.
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.channel.recv()
+        self.inner.recv()
     }
 
-    /// A message if there is one now.
+    /// A message if there is one now; with a bound of 0 that of a sender that waits.
+    ///
+    /// Never waits. A task that keeps trying in vain gives way to others every so often.
     ///
     /// # Errors
     /// Whether the channel is empty or also disconnected.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.channel.try_recv()
+        self.inner.try_recv()
     }
 
-    /// Receives until all senders are gone.
-    pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
-        std::iter::from_fn(|| self.recv().ok())
+    /// As [`recv`](Receiver::recv), waiting for at most `timeout`.
+    ///
+    /// # Errors
+    /// `Timeout` if no message came in time, `Disconnected` as `recv`.
+    ///
+    /// # Cancellation
+    /// As [`recv`](Receiver::recv); its own timeout is an error and never unwinds.
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        self.inner.recv_timeout(timeout)
     }
 
-    /// Receives what is there now.
-    pub fn try_iter(&self) -> impl Iterator<Item = T> + '_ {
-        std::iter::from_fn(|| self.try_recv().ok())
+    /// As [`recv`](Receiver::recv), waiting until `deadline` at the latest. Not stable in std.
+    ///
+    /// # Errors
+    /// As [`recv_timeout`](Receiver::recv_timeout).
+    ///
+    /// # Cancellation
+    /// As [`recv_timeout`](Receiver::recv_timeout).
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
+        self.inner.recv_deadline(deadline)
     }
 }
 
-impl<T> Drop for Receiver<T> {
-    fn drop(&mut self) {
-        let mut inner = self.channel.lock();
-        inner.receiver = false;
-        // The message of a rendezvous goes back to its sender; all others end here.
-        let undelivered =
-            if self.channel.capacity == Some(0) { VecDeque::new() } else { std::mem::take(&mut inner.queue) };
-        let mut wake = Vec::new();
-        while let Some(w) = inner.senders_waiting.take_first() {
-            wake.push(w);
-        }
-        while let Some(w) = inner.handing_over.take_first() {
-            wake.push(w);
-        }
-        drop(inner);
-        wake.into_iter().for_each(Taken::wake);
-        drop(undelivered);
-    }
-}
+receiver_iterators!();
 
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -123,6 +123,47 @@ pub(crate) mod suspend {
         true
     }
 
+    /// As in `scheduler/suspend.rs`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Waited {
+        Done,
+        Expired,
+        Interrupted,
+    }
+
+    /// A wait with a deadline ends by it as soon as [`expire`] was called for the task.
+    pub(crate) fn wait_revocably(
+        reason: WaitReason,
+        deadline: Option<Instant>,
+        mut done: impl FnMut() -> bool,
+    ) -> Waited {
+        let h = Here(task());
+        while !done() {
+            if h.would_unwind() {
+                return Waited::Interrupted;
+            }
+            if deadline.is_some() && h.0.expired.load(Ordering::SeqCst) {
+                return Waited::Expired;
+            }
+            h.park(reason);
+        }
+        Waited::Done
+    }
+
+    /// No model runs inside `no_switch`.
+    pub(crate) fn switch_refused() -> bool {
+        false
+    }
+
+    pub(crate) fn refuse_switch() -> ! {
+        unreachable!()
+    }
+
+    /// Every model thread runs by itself: nobody has to give way.
+    pub(crate) fn polled_in_vain() {}
+
+    pub(crate) fn got_ahead() {}
+
     /// The deadline of the task's timed wait has come.
     pub(crate) fn expire(task: &Task) {
         task.expired.store(true, Ordering::SeqCst);

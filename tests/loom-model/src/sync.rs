@@ -2,6 +2,10 @@
 
 #[path = "../../../src/sync/barrier.rs"]
 mod barrier;
+#[path = "../../../src/sync/channel.rs"]
+mod channel;
+#[path = "../../../src/sync/channel_iter.rs"]
+mod channel_iter;
 #[path = "../../../src/sync/condvar.rs"]
 mod condvar;
 #[path = "../../../src/sync/const_new.rs"]
@@ -12,18 +16,24 @@ mod event;
 mod gate;
 #[path = "../../../src/sync/held.rs"]
 mod held;
+#[path = "../../../src/sync/mpmc.rs"]
+pub(crate) mod mpmc;
 #[path = "../../../src/sync/mpsc.rs"]
 pub(crate) mod mpsc;
 #[path = "../../../src/sync/mutex.rs"]
 mod mutex;
 #[path = "../../../src/sync/once.rs"]
 mod once;
+#[path = "../../../src/sync/oneshot.rs"]
+pub(crate) mod oneshot;
 #[path = "../../../src/sync/raw_condvar.rs"]
 mod raw_condvar;
 #[path = "../../../src/sync/raw_mutex.rs"]
 mod raw_mutex;
 #[path = "../../../src/sync/semaphore.rs"]
 mod semaphore;
+#[path = "../../../src/sync/ticket.rs"]
+mod ticket;
 #[path = "../../../src/sync/wait_group.rs"]
 mod wait_group;
 #[path = "../../../src/sync/waiters.rs"]

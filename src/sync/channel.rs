@@ -1,0 +1,359 @@
+//! What is under every channel of [`mpsc`](super::mpsc) and [`mpmc`](super::mpmc): a queue, a line of senders and a line
+//! of receivers under one short lock.
+//!
+//! A message goes straight to the receiver that has waited longest, else into the queue; a receiver that takes from a
+//! full queue moves the message of the sender that has waited longest up. So nobody is woken in vain, newcomers do not
+//! overtake, and there is no turn that could be lost: who is served has the message (or has got rid of it), and who
+//! leaves its line first was not served (hazard 18).
+//!
+//! Invariants, under the lock: if receivers wait, the queue is empty and no sender waits; if senders wait, the queue is
+//! full. No message is dropped and nobody is woken under the lock, because both run other code. Must not know which
+//! handles there are.
+
+use std::collections::VecDeque;
+use std::mem::{self, ManuallyDrop};
+use std::sync::PoisonError;
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError, TrySendError};
+use std::time::Instant;
+
+use super::ticket::{End, Line, Node, Ticket, Withdrawal};
+use crate::observe::{Object, WaitKind, WaitReason};
+use crate::scheduler::suspend::{self, Waited};
+use crate::sys::atomic::{Lock, LockGuard};
+
+#[derive(Debug)]
+struct Inner<T> {
+    queue: VecDeque<T>,
+    senders: usize,
+    receivers: usize,
+    sending: Line<T>,
+    receiving: Line<T>,
+}
+
+/// See the module's head. It begins with one sender and one receiver.
+#[derive(Debug)]
+pub(super) struct Channel<T> {
+    object: Object,
+    /// `None`: unbounded. 0: every message goes from hand to hand.
+    capacity: Option<usize>,
+    inner: Lock<Inner<T>>,
+}
+
+type Guard<'a, T> = LockGuard<'a, Inner<T>>;
+
+/// Whoever queues so many messages gives way: std's programs send in loops that only another task ends.
+const BACKLOG: usize = 1024;
+
+/// Why a message was not sent.
+#[derive(Debug)]
+pub(super) enum Unsent<T> {
+    Expired(T),
+    Disconnected(T),
+}
+
+enum Offer<'a, T> {
+    /// The queue has become longer by one and is now so long.
+    Queued(usize),
+    /// A receiver has it.
+    HandedOver,
+    /// Nobody waits for it and there is no room; still locked.
+    Full(T, Guard<'a, T>),
+    Disconnected(T),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Sending,
+    Receiving,
+}
+
+/// How a wait in a line ended; the node is in no line any more.
+enum Left {
+    Ended(End),
+    Expired,
+    Interrupted,
+}
+
+impl<T> Channel<T> {
+    #[track_caller]
+    pub(super) fn new(capacity: Option<usize>, name: Option<&'static str>) -> Channel<T> {
+        let mut object = Object::new();
+        if let Some(name) = name {
+            object.set_name(name);
+        }
+        Channel {
+            object,
+            capacity,
+            inner: Lock::new(Inner {
+                queue: VecDeque::new(),
+                senders: 1,
+                receivers: 1,
+                sending: Line::new(),
+                receiving: Line::new(),
+            }),
+        }
+    }
+
+    #[inline]
+    fn lock(&self) -> Guard<'_, T> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn offer<'a>(&self, mut inner: Guard<'a, T>, value: T) -> Offer<'a, T> {
+        if inner.receivers == 0 {
+            return Offer::Disconnected(value);
+        }
+        match inner.receiving.give(value) {
+            Ok(wake) => {
+                drop(inner);
+                wake.wake();
+                Offer::HandedOver
+            }
+            Err(value) if self.capacity.is_none_or(|c| inner.queue.len() < c) => {
+                inner.queue.push_back(value);
+                Offer::Queued(inner.queue.len())
+            }
+            Err(value) => Offer::Full(value, inner),
+        }
+    }
+
+    /// Sends, waiting for room until `limit` at the latest; that is only asked for if there is something to wait for.
+    #[inline]
+    pub(super) fn send(&self, value: T, limit: impl FnOnce() -> Option<Instant>) -> Result<(), Unsent<T>> {
+        if self.capacity.is_some() {
+            suspend::checkpoint();
+        }
+        match self.offer(self.lock(), value) {
+            Offer::HandedOver => Ok(()),
+            Offer::Queued(n) => {
+                if n % BACKLOG == 0 {
+                    suspend::got_ahead();
+                }
+                Ok(())
+            }
+            Offer::Disconnected(value) => Err(Unsent::Disconnected(value)),
+            Offer::Full(value, inner) => self.send_slow(inner, value, limit()),
+        }
+    }
+
+    #[cold]
+    fn send_slow<'a>(
+        &'a self,
+        mut inner: Guard<'a, T>,
+        mut value: T,
+        deadline: Option<Instant>,
+    ) -> Result<(), Unsent<T>> {
+        loop {
+            let ticket = Ticket::new();
+            let node = Node::new(&ticket, Some(value));
+            let left = self.wait(inner, Side::Sending, &node, &ticket, deadline);
+            let slot = node.into_slot();
+            value = match (left, slot) {
+                (Left::Ended(End::Served), _) | (_, None) => return Ok(()),
+                (Left::Ended(End::Disconnected), Some(value)) => return Err(Unsent::Disconnected(value)),
+                (Left::Expired, Some(value)) => return Err(Unsent::Expired(value)),
+                (Left::Interrupted, Some(value)) => value,
+            };
+            suspend::checkpoint();
+            // It was not raised after all.
+            match self.offer(self.lock(), value) {
+                Offer::Queued(_) | Offer::HandedOver => return Ok(()),
+                Offer::Disconnected(value) => return Err(Unsent::Disconnected(value)),
+                Offer::Full(back, guard) => (value, inner) = (back, guard),
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        match self.offer(self.lock(), value) {
+            Offer::Queued(_) | Offer::HandedOver => Ok(()),
+            Offer::Disconnected(value) => Err(TrySendError::Disconnected(value)),
+            Offer::Full(value, inner) => {
+                drop(inner);
+                suspend::polled_in_vain();
+                Err(TrySendError::Full(value))
+            }
+        }
+    }
+
+    /// The next message, unlocked; still locked if there is none.
+    #[inline]
+    fn take<'a>(&self, mut inner: Guard<'a, T>) -> Result<T, Guard<'a, T>> {
+        let (value, wake) = match (inner.queue.pop_front(), inner.sending.take()) {
+            (Some(value), None) => (value, None),
+            (Some(value), Some((next, wake))) => {
+                inner.queue.push_back(next);
+                (value, Some(wake))
+            }
+            (None, Some((value, wake))) => (value, Some(wake)),
+            (None, None) => return Err(inner),
+        };
+        drop(inner);
+        if let Some(wake) = wake {
+            wake.wake();
+        }
+        Ok(value)
+    }
+
+    /// Receives, waiting until `limit` at the latest; that is only asked for if there is something to wait for.
+    #[inline]
+    pub(super) fn recv(&self, limit: impl FnOnce() -> Option<Instant>) -> Result<T, RecvTimeoutError> {
+        // Also where a message is there: a steady stream of them must not keep a task from its end.
+        suspend::checkpoint();
+        match self.take(self.lock()) {
+            Ok(value) => Ok(value),
+            Err(inner) => self.recv_slow(inner, limit()),
+        }
+    }
+
+    #[cold]
+    fn recv_slow<'a>(&'a self, mut inner: Guard<'a, T>, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+        loop {
+            if inner.senders == 0 {
+                return Err(RecvTimeoutError::Disconnected);
+            }
+            let ticket = Ticket::new();
+            let node = Node::new(&ticket, None);
+            match self.wait(inner, Side::Receiving, &node, &ticket, deadline) {
+                Left::Ended(End::Served) => return Ok(node.into_slot().expect("whoever serves fills the slot")),
+                Left::Ended(End::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+                Left::Expired => return Err(RecvTimeoutError::Timeout),
+                Left::Interrupted => suspend::checkpoint(),
+            }
+            // It was not raised after all.
+            match self.take(self.lock()) {
+                Ok(value) => return Ok(value),
+                Err(guard) => inner = guard,
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
+        match self.take(self.lock()) {
+            Ok(value) => Ok(value),
+            Err(inner) if inner.senders == 0 => Err(TryRecvError::Disconnected),
+            Err(inner) => {
+                drop(inner);
+                suspend::polled_in_vain();
+                Err(TryRecvError::Empty)
+            }
+        }
+    }
+
+    /// Stands in line until somebody ends it or it is time to leave. What was handed over is never left behind: an
+    /// interrupt or a deadline that comes second waits for the next wait.
+    fn wait(
+        &self,
+        mut inner: Guard<'_, T>,
+        side: Side,
+        node: &Node<T>,
+        ticket: &Ticket,
+        deadline: Option<Instant>,
+    ) -> Left {
+        if suspend::switch_refused() {
+            // The park would panic, but then the node would be in the line already.
+            drop(inner);
+            suspend::refuse_switch();
+        }
+        // SAFETY: `queued` borrows node and ticket, and takes the node out when dropped; it is forgotten only at the end.
+        unsafe { inner.line(side).push_back(node) };
+        drop(inner);
+        let queued = Queued { channel: self, side, node };
+        let kind = match side {
+            Side::Sending => WaitKind::Send,
+            Side::Receiving => WaitKind::Recv,
+        };
+        let reason = WaitReason::object(kind, &self.object);
+        let waited = suspend::wait_revocably(reason, deadline, || ticket.end().is_some());
+        let queued = ManuallyDrop::new(queued);
+        match (waited, ticket.end()) {
+            (_, Some(end)) => Left::Ended(end),
+            (waited, None) => match (queued.withdraw(), waited) {
+                (Withdrawal::TooLate(end), _) => Left::Ended(end),
+                (Withdrawal::Left, Waited::Expired) => Left::Expired,
+                (Withdrawal::Left, _) => Left::Interrupted,
+            },
+        }
+    }
+
+    pub(super) fn add_sender(&self) {
+        self.lock().senders += 1;
+    }
+
+    pub(super) fn add_receiver(&self) {
+        self.lock().receivers += 1;
+    }
+
+    pub(super) fn remove_sender(&self) {
+        let mut inner = self.lock();
+        inner.senders -= 1;
+        if inner.senders == 0 {
+            self.dismiss_all(inner, Side::Receiving);
+        }
+    }
+
+    /// With the last receiver the messages end, on this task or thread.
+    pub(super) fn remove_receiver(&self) {
+        let mut inner = self.lock();
+        inner.receivers -= 1;
+        if inner.receivers == 0 {
+            let undelivered = mem::take(&mut inner.queue);
+            self.dismiss_all(inner, Side::Sending);
+            drop(undelivered);
+        }
+    }
+
+    /// One after the other: what their wake-ups need is in their frames, not in a list that would have to be allocated.
+    /// Nobody comes to the line any more.
+    fn dismiss_all<'a>(&'a self, mut inner: Guard<'a, T>, side: Side) {
+        while let Some(wake) = inner.line(side).dismiss() {
+            drop(inner);
+            wake.wake();
+            inner = self.lock();
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    pub(super) fn capacity(&self) -> Option<usize> {
+        self.capacity
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.capacity.is_some_and(|c| self.len() >= c)
+    }
+}
+
+impl<T> Inner<T> {
+    fn line(&mut self, side: Side) -> &mut Line<T> {
+        match side {
+            Side::Sending => &mut self.sending,
+            Side::Receiving => &mut self.receiving,
+        }
+    }
+}
+
+/// Takes a node out of its line when its frame is left.
+struct Queued<'a, T> {
+    channel: &'a Channel<T>,
+    side: Side,
+    node: &'a Node<T>,
+}
+
+impl<T> Queued<'_, T> {
+    fn withdraw(&self) -> Withdrawal {
+        self.channel.lock().line(self.side).withdraw(self.node)
+    }
+}
+
+impl<T> Drop for Queued<'_, T> {
+    fn drop(&mut self) {
+        // Only if the wait itself unwinds, which it never does.
+        let _ = self.withdraw();
+    }
+}
