@@ -13,6 +13,7 @@
 mod ctrl_c;
 mod enter;
 mod fresh;
+pub(crate) mod handover;
 mod idle;
 mod inbox;
 pub(crate) mod io;

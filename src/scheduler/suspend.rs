@@ -287,7 +287,7 @@ impl Here {
 }
 
 #[cold]
-pub(crate) fn refuse_switch() -> ! {
+pub(super) fn refuse_switch() -> ! {
     panic!("this task may not wait here: it is inside coro::no_switch; move the wait out of the closure")
 }
 
@@ -419,67 +419,6 @@ pub(crate) fn wait_for_io(
         h.park(reason);
     }
     Ok(true)
-}
-
-/// How a wait ended that [`wait_revocably`] waited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waited {
-    Done,
-    Expired,
-    /// A checkpoint would unwind now.
-    Interrupted,
-}
-
-/// As [`wait_for`], for waits that may be served at any moment: says that an interrupt is due instead of unwinding, so
-/// that the caller first finds out whether it was served.
-///
-/// # Panics
-/// Inside `no_switch`, as every wait; the caller asks [`switch_refused`] before it offers anything.
-pub(crate) fn wait_revocably(reason: WaitReason, deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> Waited {
-    let Some(h) = here() else {
-        return if wait_for(reason, deadline, done) { Waited::Done } else { Waited::Expired };
-    };
-    if done() {
-        return Waited::Done;
-    }
-    let timer = deadline.map(|d| ArmedTimer::new(&h, h.worker.timer_ns(d)));
-    loop {
-        if h.interrupt_due() {
-            if h.would_unwind() {
-                return Waited::Interrupted;
-            }
-            // Takes note that it is held back, and by what.
-            h.checkpoint_wait();
-        }
-        h.park(reason);
-        if done() {
-            return Waited::Done;
-        }
-        if timer.as_ref().is_some_and(|t| !t.pending()) {
-            return Waited::Expired;
-        }
-    }
-}
-
-/// Whether a wait would panic here because of `no_switch`.
-pub(crate) fn switch_refused() -> bool {
-    here().is_some_and(|h| h.local().no_switch.get() > 0)
-}
-
-/// A `try_…` found nothing to do. Every so often the task gives way: what it polls for may have to be done by a task of
-/// its own worker.
-pub(crate) fn polled_in_vain() {
-    if let Some(h) = here() {
-        super::io::spend(&h);
-    }
-}
-
-/// The task has produced a lot that others have to consume, perhaps on its own worker: it gives way once.
-#[cold]
-pub(crate) fn got_ahead() {
-    if let Some(h) = here() {
-        h.give_way();
-    }
 }
 
 /// As [`wait`], without looking at interrupts: for waits that must not be left (children of a scope).

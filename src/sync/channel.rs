@@ -18,7 +18,8 @@ use std::time::Instant;
 
 use super::ticket::{End, Line, Node, Ticket, Withdrawal};
 use crate::observe::{Object, WaitKind, WaitReason};
-use crate::scheduler::suspend::{self, Waited};
+use crate::scheduler::handover::{self, Waited};
+use crate::scheduler::suspend;
 use crate::sys::atomic::{Lock, LockGuard};
 
 #[derive(Debug)]
@@ -128,7 +129,7 @@ impl<T> Channel<T> {
             Offer::HandedOver => Ok(()),
             Offer::Queued(n) => {
                 if n % BACKLOG == 0 {
-                    suspend::got_ahead();
+                    handover::got_ahead();
                 }
                 Ok(())
             }
@@ -172,7 +173,7 @@ impl<T> Channel<T> {
             Offer::Disconnected(value) => Err(TrySendError::Disconnected(value)),
             Offer::Full(value, inner) => {
                 drop(inner);
-                suspend::polled_in_vain();
+                handover::polled_in_vain();
                 Err(TrySendError::Full(value))
             }
         }
@@ -237,7 +238,7 @@ impl<T> Channel<T> {
             Err(inner) if inner.senders == 0 => Err(TryRecvError::Disconnected),
             Err(inner) => {
                 drop(inner);
-                suspend::polled_in_vain();
+                handover::polled_in_vain();
                 Err(TryRecvError::Empty)
             }
         }
@@ -253,10 +254,10 @@ impl<T> Channel<T> {
         ticket: &Ticket,
         deadline: Option<Instant>,
     ) -> Left {
-        if suspend::switch_refused() {
+        if handover::switch_refused() {
             // The park would panic, but then the node would be in the line already.
             drop(inner);
-            suspend::refuse_switch();
+            handover::refuse();
         }
         // SAFETY: `queued` borrows node and ticket, and takes the node out when dropped; it is forgotten only at the end.
         unsafe { inner.line(side).push_back(node) };
@@ -267,7 +268,7 @@ impl<T> Channel<T> {
             Side::Receiving => WaitKind::Recv,
         };
         let reason = WaitReason::object(kind, &self.object);
-        let waited = suspend::wait_revocably(reason, deadline, || ticket.end().is_some());
+        let waited = handover::wait_revocably(reason, deadline, || ticket.end().is_some());
         let queued = ManuallyDrop::new(queued);
         match (waited, ticket.end()) {
             (_, Some(end)) => Left::Ended(end),

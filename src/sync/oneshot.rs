@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 pub use std::sync::mpsc::{RecvError, SendError};
 
 use crate::observe::{Object, WaitKind, WaitReason};
-use crate::scheduler::suspend::{self, Waited};
+use crate::scheduler::handover::{self, Waited};
+use crate::scheduler::suspend;
 use crate::sys::atomic::{AtomicU32, Ordering};
 use crate::task::Unparker;
 
@@ -182,7 +183,7 @@ impl<T> Receiver<T> {
             Ok(value) => Ok(value),
             Err(Missing::ForEver) => Err(TryRecvError::Disconnected),
             Err(Missing::Yet) => {
-                suspend::polled_in_vain();
+                handover::polled_in_vain();
                 Err(TryRecvError::Empty(self))
             }
         }
@@ -251,7 +252,7 @@ impl<T> Receiver<T> {
             }
             // Should the wait unwind, the receiver goes in WAITING and leaves the unparker where it is.
             let over = || word.load(Ordering::Acquire) != WAITING;
-            let waited = suspend::wait_revocably(reason, deadline, over);
+            let waited = handover::wait_revocably(reason, deadline, over);
             if waited == Waited::Done
                 || word.compare_exchange(WAITING, EMPTY, Ordering::AcqRel, Ordering::Relaxed).is_err()
             {

@@ -81,6 +81,10 @@ pub(crate) mod suspend {
             }
         }
 
+        pub(crate) fn expired(&self) -> bool {
+            self.0.expired.load(Ordering::SeqCst)
+        }
+
         pub(crate) fn park(&self, _: WaitReason) {
             self.0.wake.wait();
         }
@@ -123,7 +127,27 @@ pub(crate) mod suspend {
         true
     }
 
-    /// As in `scheduler/suspend.rs`.
+    /// The deadline of the task's timed wait has come.
+    pub(crate) fn expire(task: &Task) {
+        task.expired.store(true, Ordering::SeqCst);
+        task.wake.notify();
+    }
+
+    /// Nothing in a model panics but a cancelled wait, and that holds no guard.
+    pub(crate) fn unwinding() -> bool {
+        false
+    }
+}
+
+pub(crate) mod handover {
+    //! The same functions as the runtime's, on a model thread.
+
+    use std::time::Instant;
+
+    use super::suspend::here;
+    use crate::observe::WaitReason;
+
+    /// As in `scheduler/handover.rs`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Waited {
         Done,
@@ -131,18 +155,18 @@ pub(crate) mod suspend {
         Interrupted,
     }
 
-    /// A wait with a deadline ends by it as soon as [`expire`] was called for the task.
+    /// A wait with a deadline ends by it as soon as `expire` was called for the task.
     pub(crate) fn wait_revocably(
         reason: WaitReason,
         deadline: Option<Instant>,
         mut done: impl FnMut() -> bool,
     ) -> Waited {
-        let h = Here(task());
+        let Some(h) = here() else { unreachable!() };
         while !done() {
             if h.would_unwind() {
                 return Waited::Interrupted;
             }
-            if deadline.is_some() && h.0.expired.load(Ordering::SeqCst) {
+            if deadline.is_some() && h.expired() {
                 return Waited::Expired;
             }
             h.park(reason);
@@ -155,7 +179,7 @@ pub(crate) mod suspend {
         false
     }
 
-    pub(crate) fn refuse_switch() -> ! {
+    pub(crate) fn refuse() -> ! {
         unreachable!()
     }
 
@@ -163,15 +187,4 @@ pub(crate) mod suspend {
     pub(crate) fn polled_in_vain() {}
 
     pub(crate) fn got_ahead() {}
-
-    /// The deadline of the task's timed wait has come.
-    pub(crate) fn expire(task: &Task) {
-        task.expired.store(true, Ordering::SeqCst);
-        task.wake.notify();
-    }
-
-    /// Nothing in a model panics but a cancelled wait, and that holds no guard.
-    pub(crate) fn unwinding() -> bool {
-        false
-    }
 }

@@ -1,0 +1,78 @@
+//! Waits in which something may be handed to the waiter at any moment, and what keeps tasks that never wait from keeping
+//! out those that would end their loops.
+//!
+//! Invariant: nothing here unwinds between the moment at which a waiter can be served and the one at which it has
+//! found out whether it was. Must not know what is handed over.
+
+#![forbid(unsafe_code)]
+
+use std::time::Instant;
+
+use super::suspend::{ArmedTimer, here, refuse_switch, wait_for};
+use crate::observe::WaitReason;
+
+/// How a wait ended that [`wait_revocably`] waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Done,
+    Expired,
+    /// A checkpoint would unwind now.
+    Interrupted,
+}
+
+/// As [`wait_for`], for waits that may be served at any moment: says that an interrupt is due instead of unwinding, so
+/// that the caller first finds out whether it was served.
+///
+/// # Panics
+/// Inside `no_switch`, as every wait; the caller asks [`switch_refused`] before it offers anything.
+pub(crate) fn wait_revocably(reason: WaitReason, deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> Waited {
+    let Some(h) = here() else {
+        return if wait_for(reason, deadline, done) { Waited::Done } else { Waited::Expired };
+    };
+    if done() {
+        return Waited::Done;
+    }
+    let timer = deadline.map(|d| ArmedTimer::new(&h, h.worker.timer_ns(d)));
+    loop {
+        if h.interrupt_due() {
+            if h.would_unwind() {
+                return Waited::Interrupted;
+            }
+            // Takes note that it is held back, and by what.
+            h.checkpoint_wait();
+        }
+        h.park(reason);
+        if done() {
+            return Waited::Done;
+        }
+        if timer.as_ref().is_some_and(|t| !t.pending()) {
+            return Waited::Expired;
+        }
+    }
+}
+
+/// Whether a wait would panic here because of `no_switch`.
+pub(crate) fn switch_refused() -> bool {
+    here().is_some_and(|h| h.local().no_switch.get() > 0)
+}
+
+/// The panic itself.
+pub(crate) fn refuse() -> ! {
+    refuse_switch()
+}
+
+/// A `try_…` found nothing to do. Every so often the task gives way: what it polls for may have to be done by a task of
+/// its own worker.
+pub(crate) fn polled_in_vain() {
+    if let Some(h) = here() {
+        crate::scheduler::io::spend(&h);
+    }
+}
+
+/// The task has produced a lot that others have to consume, perhaps on its own worker: it gives way once.
+#[cold]
+pub(crate) fn got_ahead() {
+    if let Some(h) = here() {
+        h.give_way();
+    }
+}
