@@ -16,6 +16,13 @@ fn pool(name: &'static str) -> &'static Pool {
     Box::leak(Box::new(Pool::new(name, KEEP_ALIVE)))
 }
 
+/// With one thread, which stays.
+fn single(name: &'static str) -> &'static Pool {
+    let pool = Box::leak(Box::new(Pool::new(name, Duration::MAX)));
+    pool.set_limit(1);
+    pool
+}
+
 fn runtime(workers: usize) -> Runtime {
     Runtime::builder().workers(workers).build().unwrap()
 }
@@ -82,7 +89,7 @@ fn threads_come_with_the_jobs_and_go_when_there_are_none() {
 #[test]
 fn an_idle_thread_takes_the_next_job() {
     let rt = runtime(1);
-    let p: &'static Pool = Box::leak(Box::new(Pool::new("coro-t-reuse", PATIENCE)));
+    let p: &'static Pool = Box::leak(Box::new(Pool::new("coro-t-reuse", Duration::MAX)));
     rt.block_on(move || {
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..50 {
@@ -230,7 +237,7 @@ fn a_time_limit_around_a_job() {
 
 #[test]
 fn a_panic_of_the_job_goes_on_in_the_caller() {
-    let (p, rt) = (pool("coro-t-panic"), runtime(1));
+    let (p, rt) = (single("coro-t-panic"), runtime(1));
     rt.block_on(move || {
         let payload = panic::catch_unwind(|| run_in(p, || panic::resume_unwind(Box::new(7u8)))).map(drop).unwrap_err();
         assert_eq!(payload.downcast_ref::<u8>(), Some(&7));
@@ -248,8 +255,7 @@ fn a_result_that_panics_when_dropped() {
             panic::resume_unwind(Box::new(()));
         }
     }
-    let (p, rt) = (pool("coro-t-bad"), runtime(1));
-    p.set_limit(1);
+    let (p, rt) = (single("coro-t-bad"), runtime(1));
     let (tell, told) = mpsc::channel::<()>();
     let waiter = rt.spawn(move || {
         let r = run_in(p, move || {
@@ -268,8 +274,7 @@ fn a_result_that_panics_when_dropped() {
 
 #[test]
 fn jobs_inside_jobs_and_on_plain_threads_are_plain_calls() {
-    let (p, rt) = (pool("coro-t-nested"), runtime(1));
-    p.set_limit(1);
+    let (p, rt) = (single("coro-t-nested"), runtime(1));
     let deep = move || run_in(p, move || run_in(p, || run_in(p, || 4).unwrap()).unwrap()).unwrap();
     assert_eq!(rt.block_on(deep), 4);
     let before = p.stats().threads;
