@@ -32,14 +32,16 @@
 //!   calls of one thread being nested, and two tasks that wait inside such calls are not; wrap them in [`no_switch`].
 //! * [`net`], [`sync`], [`thread`], [`time`]: std's names; they park the task instead of blocking the worker, and on a plain thread
 //!   block that thread.
+//! * [`blocking`](blocking()), [`io`]: calls that would block the worker, on threads that are there for it; std's I/O
+//!   traits. Names are looked up there as well.
+//! * [`runner`], [`ctrl_c`], [`stopping`]: what SIGINT and SIGTERM do.
 //! * [`timeout`], [`shield`], [`Task::cancel`]: limits around any code (`docs/cancellation.md`).
 //! * [`where_all`], [`backdoor`]: look inside (`docs/backdoor.md`). Line numbers need `debug = 1` in the profile.
 //! * [`set_latency_warning`], [`set_panic_notifier`]: be told.
 //!
 //! Environment: `CORO_WORKERS` (threads), `CORO_STACK_KB` (default stack), `CORO_STACK_GUARDS` (`madvise` or
-//! `mprotect`), `CORO_MAX_TASKS`, `CORO_LATENCY_MS`, `CORO_BACKDOOR=off`. `README.md` has the table, and what is not
-//! there yet: stacks of running tasks, name resolution off the worker, most of std's surface. How it works and why is
-//! told in `ARCHITECTURE.md`.
+//! `mprotect`), `CORO_MAX_TASKS`, `CORO_BLOCKING_THREADS`, `CORO_LATENCY_MS`, `CORO_BACKDOOR=off`. `README.md` has the
+//! table, and what is not there yet. How it works and why is told in `ARCHITECTURE.md`.
 
 mod context;
 mod observe;

@@ -36,6 +36,32 @@ fn the_views_show_who_waits_and_the_worker_goes_on() {
     assert!(waiter.join().unwrap().unwrap());
 }
 
+/// Inside a job there is no task: locks and channels block its thread, and meet tasks of the one worker.
+#[test]
+fn a_job_uses_locks_and_channels_as_a_plain_thread_does() {
+    runtime(1).block_on(|| {
+        let lock = Arc::new(coro::sync::Mutex::new(1));
+        let (tell, told) = coro::sync::mpsc::channel();
+        let held = lock.lock().unwrap();
+        let (l, t) = (lock.clone(), tell.clone());
+        let job = coro::spawn(move || {
+            coro::blocking(move || {
+                t.send(0).unwrap();
+                assert!(coro::current().is_none());
+                *l.lock().unwrap() += 1;
+                t.send(*l.lock().unwrap()).unwrap();
+            })
+        });
+        // The job has begun, and waits for the lock, which this task holds across the wait.
+        assert_eq!(told.recv(), Ok(0));
+        coro::sleep(Duration::from_millis(1));
+        assert!(!job.is_finished() && told.try_recv().is_err());
+        drop(held);
+        assert_eq!(told.recv(), Ok(2));
+        job.join().unwrap().unwrap();
+    });
+}
+
 #[test]
 fn sockets_take_names() {
     runtime(1).block_on(|| {
