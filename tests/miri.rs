@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coro::Runtime;
-use coro::sync::{Mutex, mpsc};
+use coro::sync::{Barrier, Event, LazyLock, Mutex, Once, OnceLock, Semaphore, WaitGroup, mpsc};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -430,5 +430,60 @@ fn every_task_is_listed_while_it_waits_and_names_survive_its_end() {
         tasks.iter().for_each(|t| _ = t.cancel());
         tasks.into_iter().for_each(|t| drop(t.join()));
         watcher.join().unwrap();
+    });
+}
+
+/// Cells that are written by one and read by all, and waiters that leave the line in every way there is.
+#[test]
+fn cells_gates_and_permits() {
+    with_workers(2, || {
+        let cell = Arc::new((OnceLock::new(), LazyLock::new(|| Box::new(7)), Once::new()));
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let tasks: Vec<_> = (0..3)
+            .map(|i| {
+                let (c, d) = (cell.clone(), dropped.clone());
+                coro::spawn(move || {
+                    let value = c.0.get_or_init(|| (i, Counted(d))).0;
+                    c.2.call_once(coro::yield_slice);
+                    (value, **c.1)
+                })
+            })
+            .collect();
+        let values: Vec<_> = tasks.into_iter().map(|t| t.join().unwrap()).collect();
+        assert!(values.iter().all(|v| *v == values[0] && v.1 == 7), "{values:?}");
+        drop(cell);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+
+        let all = Arc::new((Event::new(), Semaphore::new(1), Arc::new(WaitGroup::new()), Barrier::new(2)));
+        let held = all.1.acquire();
+        let interrupted: Vec<_> = (0..4)
+            .map(|i| {
+                let a = all.clone();
+                coro::spawn(move || match i {
+                    0 => a.0.wait(),
+                    1 => a.1.acquire_many(2).forget(),
+                    2 => _ = a.3.wait(),
+                    _ => assert!(!a.0.wait_timeout(Duration::from_millis(1))),
+                })
+            })
+            .collect();
+        coro::yield_slice();
+        interrupted[..3].iter().for_each(|t| _ = t.cancel());
+        assert_eq!(interrupted.into_iter().map(coro::JoinHandle::join).filter(Result::is_ok).count(), 1);
+        let member = all.2.enter_owned();
+        let a = all.clone();
+        let through = coro::spawn(move || {
+            a.0.wait();
+            let leader = a.3.wait().is_leader();
+            drop(a.1.acquire());
+            drop(member);
+            leader
+        });
+        all.0.set();
+        let leader = all.3.wait().is_leader();
+        drop(held);
+        all.2.wait();
+        assert_ne!(leader, through.join().unwrap());
+        assert_eq!(all.1.available_permits(), 1);
     });
 }

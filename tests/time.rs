@@ -166,7 +166,6 @@ fn waits() -> Waits {
                 // A guard holds the unwinding off, also that of the end of the runtime.
                 d2.wait();
             });
-            held.wait();
             struct Done(Arc<Event>);
             impl Drop for Done {
                 fn drop(&mut self) {
@@ -174,6 +173,7 @@ fn waits() -> Waits {
                 }
             }
             let _done = Done(done);
+            held.wait();
             let _guard = m.lock();
         }),
     );
@@ -297,6 +297,62 @@ fn only_the_owner_of_a_limit_sees_it() {
     });
 }
 
+/// Which calls look for an interrupt although they need not wait: the table of `docs/cancellation.md`.
+#[test]
+fn calls_that_need_not_wait() {
+    let rt = runtime(1);
+    rt.block_on(|| {
+        let (tx, rx) = mpsc::channel();
+        let (bounded, _kept) = mpsc::sync_channel(100);
+        let (semaphore, event, ended) = (Semaphore::new(1), Event::new(), Event::new());
+        let (mutex, once) = (Mutex::new(()), Once::new());
+        event.set();
+        once.call_once(|| {});
+        for _ in 0..3 {
+            tx.send(1).unwrap();
+        }
+        let task = coro::spawn(|| 1);
+        task_until("it ended", || task.is_finished());
+        let task = std::cell::Cell::new(Some(task));
+        let mut overdue = interval(Duration::ZERO);
+        let tick = std::cell::RefCell::new(|| _ = overdue.tick());
+        let calls: [(&str, bool, &dyn Fn()); 22] = [
+            ("sleep", true, &|| coro::sleep(Duration::ZERO)),
+            ("yield_slice", true, &coro::yield_slice),
+            ("tick", true, &|| tick.borrow_mut()()),
+            ("recv", true, &|| _ = rx.recv().unwrap()),
+            ("recv_timeout", true, &|| _ = rx.recv_timeout(LONG).unwrap()),
+            ("a bounded send", true, &|| bounded.send(1).unwrap()),
+            ("acquire", true, &|| semaphore.acquire().forget()),
+            ("an event", true, &|| event.wait()),
+            ("a wait group", true, &|| WaitGroup::new().wait()),
+            ("a barrier", true, &|| _ = Barrier::new(1).wait()),
+            ("blocking", true, &|| coro::blocking(|| ()).unwrap()),
+            ("park", false, &|| {
+                coro::current().unwrap().unpark();
+                coro::park();
+            }),
+            ("lock", false, &|| drop(mutex.lock())),
+            ("try_lock", false, &|| drop(mutex.try_lock())),
+            ("try_recv", false, &|| _ = rx.try_recv().unwrap()),
+            ("an unbounded send", false, &|| tx.send(2).unwrap()),
+            ("try_send", false, &|| bounded.try_send(2).unwrap()),
+            ("try_acquire", false, &|| drop(semaphore.try_acquire())),
+            ("a completed once", false, &|| once.wait()),
+            ("an initialiser", false, &|| Once::new().call_once(|| ended.set())),
+            ("join", false, &|| assert_eq!(task.take().unwrap().join().unwrap(), 1)),
+            ("a shielded sleep", false, &|| coro::shield(|| coro::sleep(Duration::ZERO))),
+        ];
+        for (name, looks, call) in calls {
+            let r = timeout(Duration::ZERO, call).unwrap_err();
+            assert_eq!(r.value().is_none(), looks, "{name}");
+        }
+        assert!(ended.is_set());
+        assert_eq!(semaphore.available_permits(), 1);
+        assert_eq!(rx.try_iter().collect::<Vec<_>>(), [1, 1, 2], "a message is lost");
+    });
+}
+
 #[test]
 fn deadlines_and_moments() {
     assert_eq!(deadline(), None);
@@ -374,6 +430,10 @@ fn nothing_and_for_ever() {
         assert!(Barrier::new(2).wait_timeout(Duration::ZERO).is_none());
         assert!(WaitGroup::new().wait_timeout(Duration::MAX));
         coro::thread::park_timeout(Duration::ZERO);
+        let (tx, rx) = mpsc::channel();
+        tx.send(1).unwrap();
+        assert_eq!(rx.recv_timeout(Duration::MAX), Ok(1));
+        assert_eq!(rx.recv_timeout(Duration::ZERO), Err(mpsc::RecvTimeoutError::Timeout));
         let mut always = interval(Duration::ZERO);
         assert_eq!(always.by_ref().take(1000).count(), 1000);
         assert_eq!(always.period(), Duration::ZERO);
@@ -479,7 +539,7 @@ fn a_thousand_limits_at_once_are_punctual() {
     let (p50, p99, most) = (late[500], late[990], late[999]);
     eprintln!("lateness of 1,000 limits: p50 {p50:?}, p99 {p99:?}, most {most:?}");
     // 2 ms on a machine that has nothing else to do; this one may.
-    assert!(p50 < ms(20) && most < PATIENCE, "p50 {p50:?}, most {most:?} (seed {seed})");
+    assert!(p50 < ms(100) && most < PATIENCE, "p50 {p50:?}, most {most:?} (seed {seed})");
 }
 
 const STOPPED: Duration = Duration::from_secs(1);
@@ -572,13 +632,8 @@ fn stopped_child() {
             assert!(in_between <= 1, "{what}: {in_between} ticks were caught up with");
             assert!(ticks.windows(2).all(|w| w[1].0 >= w[0].0 + period && w[1].1 >= w[1].0), "{what}: too close");
         }
-        assert!(
-            burst.len() > skip.len() + 50 && skip.len() >= delay.len(),
-            "{} {} {}",
-            burst.len(),
-            skip.len(),
-            delay.len()
-        );
+        let most = skip.len().max(delay.len());
+        assert!(burst.len() > most + 50, "{} {} {}", burst.len(), skip.len(), delay.len());
     });
 }
 
