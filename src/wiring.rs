@@ -14,7 +14,8 @@ use crate::sys::stderr;
 use crate::task::TaskCell;
 
 /// What the scheduler knows of the layers above it.
-pub(crate) static UPWARD: Upward = Upward { uncaught: crate::panic::uncaught, left_behind, init };
+pub(crate) static UPWARD: Upward =
+    Upward { uncaught: crate::panic::uncaught, left_behind, in_panic_hook: crate::panic::in_hook, init };
 
 fn init() {
     static ONCE: Once = Once::new();

@@ -69,7 +69,7 @@ const UNSAFE_FILES: &[&str] = &[
 
 /// What calls upward from the scheduler: each name, the files that use it, and how often. At most ten in all.
 const UPWARD_CALLS: &[(&str, &[(&str, usize)])] =
-    &[("SLICE_OVERRUN.get", &[("scheduler/slice.rs", 1)]), ("(UPWARD.", &[("scheduler/mod.rs", 3)])];
+    &[("SLICE_OVERRUN.get", &[("scheduler/slice.rs", 1)]), ("(UPWARD.", &[("scheduler/mod.rs", 4)])];
 const MOST_UPWARD_CALLS: usize = 10;
 
 const LONGEST_FILE: usize = 800;
@@ -460,7 +460,7 @@ mod checkers {
     fn a_further_upward_call_is_found() {
         let mut all = files(&[
             ("scheduler/slice.rs", "if let Some(r) = SLICE_OVERRUN.get() {}"),
-            ("scheduler/mod.rs", "(UPWARD.a)(); (UPWARD.b)(); (UPWARD.c)();"),
+            ("scheduler/mod.rs", "(UPWARD.a)(); (UPWARD.b)(); (UPWARD.c)(); (UPWARD.d)();"),
         ]);
         assert_eq!(check_upward_calls(&all), [""; 0]);
         all.insert("scheduler/io.rs".into(), "(UPWARD.init)();".into());

@@ -130,7 +130,7 @@ fn a_parked_task_is_woken() {
         let waits: Vec<(&str, JoinHandle<()>)> = vec![
             ("park", beside(coro::thread::park)),
             ("sleep", beside(|| coro::sleep(Duration::MAX))),
-            ("recv", beside(move || drop(receive.recv()))),
+            ("recv", beside(move || _ = receive.recv())),
             ("lock", beside(move || drop(l.lock()))),
         ];
         for (wait, t) in waits {
@@ -248,7 +248,8 @@ fn a_task_that_unwinds_is_left_to_it() {
         coro::yield_slice();
         assert!(!t.is_finished(), "a destructor was cut short");
         t.task().unpark();
-        let payload = t.join().map(|()| ()).unwrap_err();
+        let r: Result<(), _> = t.join();
+        let payload = r.unwrap_err();
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"on purpose"), "the panic stays what it was");
         assert_eq!(stage.get(), 1);
     });

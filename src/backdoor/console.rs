@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::line::escape;
 use super::session::Session;
 use super::{Commands, Limits};
+use crate::sys::fork::Own;
 use crate::sys::unixsock::{self, Watch};
 
 /// How long commands run before the sockets are looked at again, unless a single step takes longer.
@@ -35,6 +37,8 @@ enum Turn {
 }
 
 pub(super) struct Console {
+    /// A forked child must keep no listener that nobody serves.
+    _own: Own,
     listener: UnixListener,
     /// A byte means stop; its end means that nobody can say so any more.
     control: Option<UnixStream>,
@@ -60,6 +64,7 @@ impl Console {
         spares: Vec<File>,
     ) -> Self {
         let mut console = Self {
+            _own: Own::new(listener.as_raw_fd()),
             listener,
             control: Some(control),
             commands,

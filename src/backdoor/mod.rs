@@ -27,6 +27,7 @@ use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::sys::fork;
 use claim::Claim;
 use console::Console;
 
@@ -173,6 +174,7 @@ pub fn serve_default() -> io::Result<Server> {
 }
 
 fn registered() -> io::Result<&'static Commands> {
+    fork::refuse()?;
     crate::wiring::commands();
     COMMANDS.get().ok_or_else(|| {
         let message =

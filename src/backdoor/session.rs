@@ -12,6 +12,7 @@
 
 use std::any::Any;
 use std::io::{ErrorKind, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -19,6 +20,7 @@ use std::time::Instant;
 use super::line::{Line, Lines, MAX_LINE, escape};
 use super::table::{self, Outcome};
 use super::{Answer, Commands, Limits};
+use crate::sys::fork::Own;
 use crate::sys::unixsock;
 
 /// An answer is asked for more only below this many bytes waiting.
@@ -63,6 +65,8 @@ impl Drop for Running {
 }
 
 pub(super) struct Session {
+    /// A forked child must not keep the connection open when the session ends.
+    _own: Own,
     stream: UnixStream,
     limits: Limits,
     phase: Phase,
@@ -79,6 +83,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(stream: UnixStream, limits: Limits, now: Instant) -> Self {
         Self {
+            _own: Own::new(stream.as_raw_fd()),
             stream,
             limits,
             phase: Phase::Open,

@@ -142,3 +142,12 @@ pub(crate) unsafe fn finish(save: *mut Ctx, to: *const Ctx) -> ! {
     // A resumed dead context is a broken scheduler: nothing above this frame can be trusted.
     std::process::abort()
 }
+
+/// Where the running code's stack ends at the moment.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let sp: usize;
+    // SAFETY: reads one register.
+    unsafe { asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    sp
+}

@@ -4,6 +4,7 @@ use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use crate::inspect;
@@ -131,6 +132,39 @@ fn install_hook() {
             before(info);
         }));
     });
+}
+
+/// Whether the caller was called, however indirectly, by a panic hook.
+///
+/// std keeps that to itself, and nothing is installed that could know it. But the frames of std's panic entry lie on the
+/// stack while the hook runs; when destructors run afterwards they are gone. They are found by name, so in a stripped
+/// program the answer is no.
+pub(crate) fn in_hook() -> bool {
+    /// Where a function begins that calls the hook, once that is known.
+    static CALLER: AtomicUsize = AtomicUsize::new(0);
+    let base = crate::context::base_range();
+    let (mut found, mut frames) = (false, 0);
+    let known = CALLER.load(Ordering::Relaxed);
+    backtrace::trace(|frame| {
+        let ip = frame.ip() as usize;
+        let begin = frame.symbol_address() as usize;
+        if known != 0 {
+            found = begin == known;
+        } else {
+            backtrace::resolve_frame(frame, |symbol| {
+                // As the linker knows it: readable forms differ from compiler to compiler.
+                let name =
+                    symbol.name().map(|n| String::from_utf8_lossy(n.as_bytes()).into_owned()).unwrap_or_default();
+                found |= name.contains("3std") && name.contains("9panicking") && name.contains("panic_with_hook");
+            });
+            if found {
+                CALLER.store(begin, Ordering::Relaxed);
+            }
+        }
+        frames += 1;
+        !found && frames < 256 && !(base.0..=base.1).contains(&ip)
+    });
+    found
 }
 
 /// Called on the task's own stack when its closure has unwound.

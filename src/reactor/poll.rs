@@ -2,11 +2,13 @@
 //! to whole milliseconds.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, Waker};
+
+use crate::sys::fork::Own;
 
 const WAKE: Token = Token(usize::MAX);
 
@@ -20,9 +22,9 @@ pub(crate) struct Ready {
     pub(crate) ended: bool,
 }
 
-/// Ends the worker's wait from any thread.
+/// Ends the worker's wait from any thread. Kept beside the registry, and dropped before it.
 #[derive(Debug)]
-pub(crate) struct Kicker(Waker);
+pub(crate) struct Kicker(Waker, #[expect(dead_code, reason = "held for its drop")] Own);
 
 impl Kicker {
     pub(crate) fn kick(&self) {
@@ -34,6 +36,8 @@ impl Kicker {
 /// The worker's side.
 #[derive(Debug)]
 pub(crate) struct Poller {
+    /// Of the poll; dropped first.
+    _own: Own,
     poll: mio::Poll,
     events: Buffer,
 }
@@ -43,9 +47,11 @@ const CAPACITY: usize = 512;
 impl Poller {
     pub(crate) fn new() -> io::Result<(Poller, Kicker, Registry)> {
         let poll = mio::Poll::new()?;
-        let kicker = Kicker(Waker::new(poll.registry(), WAKE)?);
+        let waker = Waker::new(poll.registry(), WAKE)?;
         let registry = poll.registry().try_clone()?;
-        Ok((Poller { poll, events: Buffer::new() }, kicker, registry))
+        let own = Own::new(poll.as_raw_fd());
+        let kicker = Kicker(waker, Own::new(registry.as_raw_fd()));
+        Ok((Poller { _own: own, poll, events: Buffer::new() }, kicker, registry))
     }
 
     pub(crate) fn register(&self, fd: RawFd, token: usize) -> io::Result<()> {

@@ -14,6 +14,7 @@ use super::join::Task;
 use super::runtime::{self, Runtime, RuntimeBuilder};
 use super::suspend::{self, here};
 use crate::observe::{WaitKind, WaitReason};
+use crate::sys::fork;
 use crate::sys::signal::{ControlPipe, Event, HandlerGuard};
 
 static RUN_ACTIVE: AtomicBool = AtomicBool::new(false);
@@ -55,6 +56,7 @@ pub fn event_loop() {
             suspend::wait(WaitReason::of(WaitKind::EventLoop));
         }
     }
+    fork::refuse_wait("the end of the event loop");
     let mut asked = EXIT_ASKED.lock().unwrap_or_else(PoisonError::into_inner);
     while !*asked {
         asked = EXIT_ARRIVED.wait(asked).unwrap_or_else(PoisonError::into_inner);
@@ -163,6 +165,9 @@ impl RunBuilder {
         T: Send,
     {
         assert!(here().is_none(), "coro::run was called inside a task; spawn a task instead");
+        if let Err(e) = fork::refuse() {
+            panic!("coro::run cannot start: {e}");
+        }
         assert!(
             !RUN_ACTIVE.swap(true, Ordering::SeqCst),
             "coro::run is already running in this process; spawn tasks from there, or make a Runtime of your own"

@@ -77,6 +77,7 @@ impl<T> JoinHandle<T> {
     pub(crate) fn wait_done(&self) {
         let state = &self.task.cell().state;
         while !state.is_done() {
+            crate::sys::fork::refuse_wait("a task");
             // SAFETY: JOINER is clear, so the slot belongs to the handle.
             unsafe { *self.task.cell().joiner.get() = Some(suspend::current_unparker()) };
             if state.add_joiner() == Joiner::Done {
@@ -101,6 +102,10 @@ impl Drop for Registered {
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
+        if crate::sys::fork::forked() {
+            // The task lives on in the parent. Its copy here stays as it is.
+            return;
+        }
         let cell = self.task.cell();
         let mut dropped = cell.state.drop_handle(false);
         if dropped == HandleDrop::ResultFirst {

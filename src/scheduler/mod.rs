@@ -83,11 +83,17 @@ impl std::error::Error for CancelledError {}
 pub(crate) struct Upward {
     pub(crate) uncaught: fn(&'static TaskCell, &(dyn Any + Send)),
     pub(crate) left_behind: fn(&runtime::Inner),
+    pub(crate) in_panic_hook: fn() -> bool,
     pub(crate) init: fn(),
 }
 
 fn uncaught(cell: &'static TaskCell, payload: &(dyn Any + Send)) {
     (UPWARD.uncaught)(cell, payload);
+}
+
+/// Whether the caller was called by a panic hook.
+fn in_panic_hook() -> bool {
+    (UPWARD.in_panic_hook)()
 }
 
 fn report_left_behind(inner: &runtime::Inner) {

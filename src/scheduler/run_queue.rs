@@ -89,27 +89,33 @@ impl RunQueue {
     #[cold]
     fn resize(&self, slots: usize) {
         debug_assert!(slots.is_power_of_two() && slots >= self.len.get());
+        // Nothing is taken for granted across these two calls: a global allocator that waits (which none should) lets
+        // other tasks use the queue meanwhile.
         let new = boxed(slots);
+        if slots < self.len.get() {
+            free(new, slots);
+            return self.resize(self.len.get().next_power_of_two());
+        }
         for i in 0..self.len.get() {
             // SAFETY: occupied slots of the old ring; the new one has room for all of them.
             unsafe { new.add(i).write(*self.slot(self.head.get().wrapping_add(i))) };
         }
-        self.free();
-        self.slots.set(new);
-        self.mask.set(slots - 1);
+        let old = self.slots.replace(new);
+        let old_slots = self.mask.replace(slots - 1) + 1;
         self.head.set(0);
+        free(old, old_slots);
     }
+}
 
-    fn free(&self) {
-        let slots = ptr::slice_from_raw_parts_mut(self.slots.get(), self.mask.get() + 1);
-        // SAFETY: made by `boxed` with that length, and not used after this.
-        drop(unsafe { Box::from_raw(slots) });
-    }
+/// `ring` came from `boxed(slots)` and is not used any more.
+fn free(ring: *mut *const TaskCell, slots: usize) {
+    // SAFETY: made by `boxed` with that length; the callers have let go of it.
+    drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(ring, slots)) });
 }
 
 impl Drop for RunQueue {
     fn drop(&mut self) {
-        self.free();
+        free(self.slots.get(), self.mask.get() + 1);
     }
 }
 

@@ -13,7 +13,7 @@ use super::spawn::Plan;
 use super::worker::Worker;
 use crate::reactor::Poller;
 use crate::stack::{self, ClassId};
-use crate::sys::clock;
+use crate::sys::{clock, fork};
 use crate::task::state::Life;
 use crate::task::{Magazine, TaskCell};
 
@@ -115,6 +115,9 @@ impl Inner {
     /// Counts a task that is about to be spawned from outside; false if the runtime has ended. Undone by
     /// [`withdraw`](Inner::withdraw).
     pub(super) fn admit(&self) -> bool {
+        if fork::forked() {
+            return false;
+        }
         self.spawned_outside.fetch_add(1, Ordering::SeqCst);
         if self.closed.load(Ordering::SeqCst) {
             self.withdraw();
@@ -232,6 +235,7 @@ impl RuntimeBuilder {
     /// Numbers out of range, a malformed environment variable, and whatever the system refuses (threads, an epoll
     /// descriptor, address space for stacks). The message says what to change.
     pub fn build(self) -> io::Result<Runtime> {
+        fork::refuse()?;
         let n = match self.workers {
             Some(n) => n,
             None => workers_from_environment()?,
@@ -249,6 +253,7 @@ impl RuntimeBuilder {
             None => stack::default_class()?,
         };
         stack::overflow::install()?;
+        fork::watch();
         super::hooks();
         let id = NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed);
         let mut places = Places(Vec::with_capacity(n));
@@ -327,7 +332,9 @@ fn worker_thread(shared: &'static Shared, runtime: Arc<Inner>, poller: Poller) {
     let place = Box::into_raw(Box::new(Worker::new(shared, runtime, poller)));
     // SAFETY: freed below, when nothing refers to it any more.
     let worker: &'static Worker = unsafe { &*place };
+    let whole = AbortOnUnwind;
     let _ = worker.run();
+    std::mem::forget(whole);
     shared.set_poll(None);
     shared.gone.store(true, Ordering::Release);
     // SAFETY: the loop has ended without live tasks, so nothing refers to the worker any more.
@@ -336,6 +343,19 @@ fn worker_thread(shared: &'static Shared, runtime: Arc<Inner>, poller: Poller) {
     worker.return_all_credits();
     drop(worker);
     drop(alternate);
+}
+
+/// A worker whose loop panics leaves its tasks on a thread that is gone: nothing good can follow.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        crate::sys::stderr::write(
+            "coro: a worker's own loop panicked, see above; a global allocator that waits for a lock or channel of coro \
+             does that, else please report it. Aborting\n",
+        );
+        std::process::abort();
+    }
 }
 
 /// Workers and the tasks on them. The process-wide runtime starts by itself; this is for further, separate ones.
@@ -422,6 +442,10 @@ impl Runtime {
 
 /// Shuts down and says what did not end.
 pub(super) fn end(inner: &Arc<Inner>, patience: Duration) -> bool {
+    if fork::forked() {
+        // The workers and their tasks are the parent's; so is waiting for them.
+        return false;
+    }
     let clean = inner.shut_down(patience);
     if !clean {
         super::report_left_behind(inner);
@@ -480,6 +504,8 @@ pub(super) fn set_running(inner: Option<Arc<Inner>>) {
 
 /// The runtime that plain threads spawn on: that of `coro::run` while it lasts, else one that starts now and stays.
 pub(super) fn process_wide() -> io::Result<Arc<Inner>> {
+    // Before any lock: another thread may have held it at the fork.
+    fork::refuse()?;
     if let Some(inner) = &*RUNNING.lock().unwrap_or_else(PoisonError::into_inner) {
         return Ok(inner.clone());
     }

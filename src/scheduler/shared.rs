@@ -11,6 +11,7 @@ use super::idle::{Idle, Wake};
 use super::inbox::{Inbox, Linked};
 use crate::reactor::{Kicker, RegistrationId};
 use crate::sys::atomic::AtomicPtr as CheckedPtr;
+use crate::sys::fork;
 use crate::task::TaskCell;
 
 impl Linked for TaskCell {
@@ -149,6 +150,7 @@ impl Shared {
     pub(crate) fn wake(&self) -> Wake {
         let w = self.idle.bring();
         if w == Wake::Kick
+            && !fork::forked()
             && let Some((kicker, _)) = &*self.poll.lock().unwrap_or_else(PoisonError::into_inner)
         {
             kicker.kick();
@@ -169,6 +171,10 @@ impl Shared {
     /// Forgets a registration of a descriptor that is being closed on another thread. If there may be waiters the
     /// worker is woken, so that it wakes them.
     pub(crate) fn retire(&self, fd: std::os::fd::RawFd, id: RegistrationId, waiters: bool) {
+        if fork::forked() {
+            // The poll is the parent's, and so is what is registered there.
+            return;
+        }
         {
             let poll = self.poll.lock().unwrap_or_else(PoisonError::into_inner);
             let Some((_, registry)) = &*poll else { return };

@@ -238,8 +238,18 @@ unsafe extern "C-unwind" fn task_main(arg: *mut ()) -> ! {
     #[cfg(coro_asan)]
     local.fiber.set(fiber.get());
     cell.local.store(ptr::from_ref(&local).cast_mut(), Ordering::Relaxed);
-    super::suspend::run_closure(cell);
-    let worker = Worker::current().expect("a task runs on a worker");
+    // SAFETY: ours while the task runs.
+    if let Some(stack) = unsafe { &*cell.stack.get() } {
+        let room = if cfg!(any(miri, coro_thread_context)) {
+            usize::MAX
+        } else {
+            ptr::from_ref(&local).addr().wrapping_sub(stack.limit())
+        };
+        local.room.set(room);
+        local.whole_room.set(room);
+    }
+    let failed = super::suspend::run_closure(cell);
+    let Some(worker) = Worker::current() else { crate::sys::fork::end_child(failed) };
     worker.outcome.set(Outcome::Ended);
     // SAFETY: the loop's context was saved when this task was resumed; nothing on this stack needs dropping.
     unsafe {

@@ -239,6 +239,9 @@ fn or_panic<T>(r: io::Result<T>) -> T {
 }
 
 pub(super) fn ended() -> io::Error {
+    if let Err(e) = crate::sys::fork::refuse() {
+        return e;
+    }
     io::Error::other("the runtime has ended; spawn on one that still runs")
 }
 

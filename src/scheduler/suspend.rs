@@ -8,10 +8,12 @@
 //! or (as an unwind) while a write guard is held.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::io;
 use std::panic;
 use std::ptr;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 pub(crate) use super::timeout::{deadline, timeout_scope, timeout_scope_at};
@@ -84,9 +86,10 @@ impl Here {
     /// Gives the worker back; returns when the task is resumed.
     #[inline(always)]
     fn suspend(&self, outcome: Outcome) {
-        self.refuse_if_no_switch();
-        #[cfg(coro_asan)]
         let local = self.local();
+        if ptr::from_ref(local).addr().wrapping_sub(context::stack_pointer()) >= local.room.get() {
+            self.check_place();
+        }
         self.worker.outcome.set(outcome);
         // SAFETY: the loop's context was saved when this task was resumed and waits for exactly this switch; pinned
         // tasks come back on this thread.
@@ -98,6 +101,22 @@ impl Here {
             (*local.fiber.get()).back();
         }
         debug_assert!(ptr::eq(self.worker.current.get(), self.cell), "a task must come back on its own worker");
+    }
+
+    /// Something is unusual about where the task would wait: inside `no_switch`, in a signal handler, or on a stack that
+    /// the user switched to. Only the last of these is all right.
+    #[cold]
+    #[inline(never)]
+    fn check_place(&self) {
+        self.refuse_if_no_switch();
+        if crate::sys::signal::on_alternate_stack() {
+            // The next signal would overwrite the frames that wait. A panic could not leave the handler either.
+            crate::sys::stderr::write(
+                "coro: a task may not wait in a signal handler; write to a pipe or set a flag there, and wait in a task. \
+                 Aborting\n",
+            );
+            std::process::abort();
+        }
     }
 
     /// Parks until somebody unparks the task; may return for no reason.
@@ -123,8 +142,20 @@ impl Here {
         let local = self.local();
         let depth = &self.worker.suspended_unwinding;
         local.waits_unwinding.set(local.waits_unwinding.get() + 1);
+        let in_hook = super::in_panic_hook();
+        if in_hook && self.block_in_hook() {
+            return;
+        }
         if local.waits_unwinding.get() == 1 {
-            let text = format!("{} waits for another task while it unwinds", self.describe());
+            let text = if in_hook {
+                format!(
+                    "{} waits in a panic hook for what did not come within {UNWINDING_BUDGET:?}; its worker goes on with \
+                     other tasks, and a panic of theirs before the hook's end aborts the process",
+                    self.describe()
+                )
+            } else {
+                format!("{} waits for another task while it unwinds", self.describe())
+            };
             crate::sys::stderr::print(self.id(), &text);
         }
         depth.set(depth.get() + 1);
@@ -134,6 +165,17 @@ impl Here {
         if depth.get() == 0 {
             self.worker.deliver_deferred();
         }
+    }
+
+    /// A wait inside a panic hook: while it lasts, std takes every panic of this thread for one of the hook, and aborts.
+    /// So the thread is blocked instead, for as long as a task that unwinds may; whether the wait is over.
+    fn block_in_hook(&self) -> bool {
+        while !self.cell.state.take_token() {
+            if !block_while_unwinding(self, Duration::from_millis(1)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether *this task* unwinds. std's answer is per thread and also true while another task of the worker waits
@@ -356,8 +398,17 @@ pub(crate) fn wait(reason: WaitReason) {
             h.checkpoint_wait();
             h.park(reason);
         }
-        None => ThreadParker::current().park(None),
+        None => thread_parker().park(None),
     }
+}
+
+/// The parker of a plain thread. A worker that waits while it runs no task is told of: whatever waits there (a global
+/// allocator, it must be, or a destructor of something that the runtime owns) holds up all tasks of the worker.
+fn thread_parker() -> Arc<ThreadParker> {
+    if let Some(w) = Worker::current() {
+        w.waits_outside_of_tasks();
+    }
+    ThreadParker::current()
 }
 
 /// Waits until `done` says that it is over, as a task or as a thread; false if `deadline` came first.
@@ -366,7 +417,7 @@ pub(crate) fn wait(reason: WaitReason) {
 /// As [`wait`].
 pub(crate) fn wait_for(reason: WaitReason, deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> bool {
     let Some(h) = here() else {
-        let parker = ThreadParker::current();
+        let parker = thread_parker();
         while !done() {
             if deadline.is_some_and(|d| Instant::now() >= d) {
                 return done();
@@ -425,7 +476,7 @@ pub(crate) fn wait_for_io(
 pub(crate) fn wait_shielded(reason: WaitReason) {
     match here() {
         Some(h) => h.park(reason),
-        None => ThreadParker::current().park(None),
+        None => thread_parker().park(None),
     }
 }
 
@@ -484,8 +535,10 @@ pub fn yield_slice() {
 /// Unwinds if the task is cancelled or an enclosing timeout expires.
 pub fn park() {
     let h = here().expect("coro::park was called on a plain thread; call it from a task");
-    let parked = park_until(&h, None);
-    debug_assert!(parked, "without a deadline only the token ends the wait");
+    while !h.cell.state.take_user_token() {
+        h.checkpoint_wait();
+        h.park(WaitReason::of(WaitKind::Park));
+    }
 }
 
 /// As [`park`], at most until `deadline`; whether there was an unpark.
@@ -575,14 +628,18 @@ impl Drop for ArmedTimer<'_> {
 }
 
 /// Runs the task's closure on its own stack and reports a panic that nobody caught.
-pub(super) fn run_closure(cell: &'static TaskCell) {
+///
+/// Whether it failed (only a child that was forked meanwhile asks).
+pub(super) fn run_closure(cell: &'static TaskCell) -> bool {
     let cancelled =
         cell.state.snapshot().cancel_requested() || Worker::current().is_some_and(|w| w.runtime.cancelling());
     let instead: Option<Box<dyn Any + Send>> = if cancelled { Some(Box::new(Cancelled)) } else { None };
     // SAFETY: stored at spawn, constant since.
     let table = unsafe { *cell.vtable.get() }.expect("every spawned cell has a table");
+    let has_failed = Cell::new(false);
     let failed = |payload: &(dyn Any + Send)| {
         if !is_cancel(payload) {
+            has_failed.set(true);
             super::uncaught(cell, payload);
         }
     };
@@ -593,6 +650,7 @@ pub(super) fn run_closure(cell: &'static TaskCell) {
     {
         end_locals(&h);
     }
+    has_failed.get()
 }
 
 /// Destroys the task's locals, as the last of the user's code that runs in it. A destructor may wait; it is shielded,
@@ -643,12 +701,16 @@ pub fn no_switch<T>(f: impl FnOnce() -> T) -> T {
     struct Allow(Here);
     impl Drop for Allow {
         fn drop(&mut self) {
-            let n = &self.0.local().no_switch;
-            n.set(n.get() - 1);
+            let local = self.0.local();
+            local.no_switch.set(local.no_switch.get() - 1);
+            if local.no_switch.get() == 0 {
+                local.room.set(local.whole_room.get());
+            }
         }
     }
-    let n = &h.local().no_switch;
-    n.set(n.get() + 1);
+    let local = h.local();
+    local.no_switch.set(local.no_switch.get() + 1);
+    local.room.set(0);
     let _allow = Allow(h);
     f()
 }
@@ -664,6 +726,17 @@ pub(crate) fn unwinding() -> bool {
 }
 
 impl Worker {
+    #[cold]
+    fn waits_outside_of_tasks(&self) {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            crate::sys::stderr::write(
+                "coro: a worker waits for a lock or channel of coro while it runs no task (in a global allocator?); all \
+                 its tasks are held up until that wait ends\n",
+            );
+        });
+    }
+
     /// Wakes the tasks whose interrupts could not be raised, so that they look again.
     #[cold]
     fn deliver_deferred(&self) {

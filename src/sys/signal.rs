@@ -5,6 +5,8 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::fork::Own;
+
 /// What arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -32,6 +34,15 @@ impl Event {
             254 => Event::Interrupt,
             n => Event::Signal(n.into()),
         }
+    }
+}
+
+/// Whether the running thread executes on its alternate signal stack.
+pub(crate) fn on_alternate_stack() -> bool {
+    // SAFETY: all zeros is a valid `stack_t`; the call only reads.
+    unsafe {
+        let mut now: libc::stack_t = std::mem::zeroed();
+        libc::sigaltstack(std::ptr::null(), &mut now) == 0 && now.ss_flags & libc::SS_ONSTACK != 0
     }
 }
 
@@ -83,6 +94,8 @@ fn write_byte(fd: RawFd, b: u8) {
 pub(crate) struct ControlPipe {
     read: RawFd,
     write: RawFd,
+    /// A child that was forked must not tell the parent of its own end.
+    own: Option<[Own; 2]>,
 }
 
 /// Tells the pipe when it is dropped.
@@ -99,7 +112,7 @@ impl ControlPipe {
     pub(crate) fn new() -> io::Result<ControlPipe> {
         let fds = pipe(libc::O_NONBLOCK)?;
         WRITE_END.store(fds[1], Ordering::SeqCst);
-        Ok(ControlPipe { read: fds[0], write: fds[1] })
+        Ok(ControlPipe { read: fds[0], write: fds[1], own: Some(fds.map(Own::new)) })
     }
 
     pub(crate) fn on_drop(&self, event: Event) -> OnDrop {
@@ -135,6 +148,7 @@ impl ControlPipe {
 impl Drop for ControlPipe {
     fn drop(&mut self) {
         WRITE_END.store(-1, Ordering::SeqCst);
+        drop(self.own.take());
         // SAFETY: our own descriptors. A handler that read the number just before writes one byte to a closed or
         // foreign descriptor at worst; handlers are restored before the pipe goes.
         unsafe {

@@ -72,6 +72,11 @@ pub(crate) struct TaskLocal {
     pub(crate) unwinding_blocked_ns: Cell<u64>,
     /// Depth of `no_switch`.
     pub(crate) no_switch: Cell<u32>,
+    /// How far below this record the stack reaches, or 0 inside `no_switch`: one comparison tells whether a switch is all
+    /// right here.
+    pub(crate) room: Cell<usize>,
+    /// The same, never 0.
+    pub(crate) whole_room: Cell<usize>,
     /// The task's locals, destroyed on its own stack after its closure.
     pub(crate) locals: Table,
     /// The sanitizer's record of this stack, in the task's first frame.
@@ -99,6 +104,8 @@ impl TaskLocal {
             mid_unwind: Cell::new(false),
             unwinding_blocked_ns: Cell::new(0),
             no_switch: Cell::new(0),
+            room: Cell::new(usize::MAX),
+            whole_room: Cell::new(usize::MAX),
             locals: Table::new(),
             #[cfg(coro_asan)]
             fiber: Cell::new(ptr::null_mut()),

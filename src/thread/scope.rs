@@ -288,6 +288,7 @@ fn wait_for_children(shared: &Shared, mut forwarded: bool) -> bool {
             forwarded = true;
             forward();
         }
+        crate::sys::fork::refuse_wait("the children of a scope");
         suspend::wait_shielded(WaitReason::new(WaitKind::Scope, shared.running.load(Ordering::Relaxed) as u64));
     }
     forwarded
