@@ -44,6 +44,20 @@ pub(crate) struct Received {
     pub(crate) from: SockAddr,
 }
 
+impl Received {
+    /// Nothing, from nobody.
+    pub(crate) fn nothing() -> io::Result<Received> {
+        Ok(Received {
+            bytes: 0,
+            control: 0,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            truncated: false,
+            control_truncated: false,
+            from: SockAddr::unix("")?,
+        })
+    }
+}
+
 /// Whether a message stays in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Take {
@@ -92,6 +106,23 @@ pub(crate) fn receive(
             control_truncated: flags & libc::MSG_CTRUNC != 0,
             from,
         })
+    }
+}
+
+/// Whether the reading direction of a socket was shut down. Linux says so to a blocking receive on a datagram socket (it
+/// returns 0), but to a non-blocking one only that nothing is there; other systems tell both.
+pub(crate) fn reading_is_ended(socket: BorrowedFd<'_>) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one entry, which outlives the call; with no time to wait it only looks.
+        let n = unsafe { libc::poll(&raw mut entry, 1, 0) };
+        n == 1 && entry.revents & libc::POLLRDHUP != 0
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = socket;
+        false
     }
 }
 

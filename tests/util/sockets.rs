@@ -67,3 +67,28 @@ pub(crate) fn was_closed<T: std::fmt::Debug>(result: io::Result<T>) {
     assert_eq!(e.kind(), ErrorKind::NotConnected, "{e}");
     assert!(e.to_string().contains("closed by another task"), "{e}");
 }
+
+/// A folder for sockets that goes away with the test.
+pub(crate) struct Directory(pub(crate) std::path::PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Directory {
+        use std::os::unix::fs::DirBuilderExt;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("coro-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+        Directory(path)
+    }
+
+    pub(crate) fn at(&self, name: &str) -> std::path::PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

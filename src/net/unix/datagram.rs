@@ -137,12 +137,13 @@ impl UnixDatagram {
         self.receive(buf, Take::Remove)
     }
 
-    /// Receives a message; what does not fit into `buf` is lost.
+    /// Receives a message; what does not fit into `buf` is lost. 0 also after [`shutdown`](UnixDatagram::shutdown) of
+    /// the reading direction, which ends waits that are under way.
     ///
     /// # Errors
     /// Of the system; `WouldBlock` when the read timeout has passed.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.socket.run(Direction::Read, WaitKind::Read, || self.socket.get().recv(buf))
+        Ok(self.receive_message(buf, Take::Remove)?.bytes)
     }
 
     /// As [`recv_from`](UnixDatagram::recv_from), leaving the message where it is. Unstable in std.
@@ -167,8 +168,21 @@ impl UnixDatagram {
     }
 
     fn receive_message(&self, buf: &mut [u8], take: Take) -> io::Result<Received> {
-        let receive = || message::receive(self.fd(), &mut [IoSliceMut::new(buf)], &mut [], take);
-        self.socket.run(Direction::Read, WaitKind::Read, receive)
+        self.read(|| message::receive(self.fd(), &mut [IoSliceMut::new(buf)], &mut [], take))
+    }
+
+    /// Receives with `op`; nothing once the direction was shut down.
+    fn read(&self, mut op: impl FnMut() -> io::Result<Received>) -> io::Result<Received> {
+        self.socket.run(Direction::Read, WaitKind::Read, || match op() {
+            Err(e)
+                if e.kind() == io::ErrorKind::WouldBlock
+                    && !self.socket.nonblocking()
+                    && message::reading_is_ended(self.fd()) =>
+            {
+                Received::nothing()
+            }
+            result => result,
+        })
     }
 
     /// Sends a message to the socket at `path`.
@@ -239,9 +253,8 @@ impl UnixDatagram {
     /// # Errors
     /// As [`recv`](UnixDatagram::recv).
     pub fn recv_with_fds(&self, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(usize, bool)> {
-        self.socket.run(Direction::Read, WaitKind::Read, || {
-            message::receive_descriptors(self.fd(), buf, fds).map(|r| (r.bytes, r.control_truncated))
-        })
+        let r = self.read(|| message::receive_descriptors(self.fd(), buf, fds))?;
+        Ok((r.bytes, r.control_truncated))
     }
 
     /// Lets receiving calls that wait longer end with an error of kind `WouldBlock`; `None` waits for ever. Clones
@@ -303,10 +316,10 @@ impl UnixDatagram {
         self.socket.open()?.take_error()
     }
 
-    /// Ends one or both directions.
+    /// Ends one or both directions, and waits that are under way there.
     ///
     /// # Errors
-    /// If the socket is not connected.
+    /// Of the system.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.socket.open()?.shutdown(how)
     }
@@ -332,8 +345,8 @@ impl UnixDatagram {
         bufs: &mut [IoSliceMut<'_>],
         ancillary: &mut SocketAncillary<'_>,
     ) -> io::Result<(usize, bool, io::Result<SocketAddr>)> {
-        let receive = || ancillary.receive(self.fd(), bufs);
-        let r = self.socket.run(Direction::Read, WaitKind::Read, receive)?;
+        ancillary.clear();
+        let r = self.read(|| ancillary.receive(self.fd(), bufs))?;
         Ok((r.bytes, r.truncated, from_kernel(&r.from)))
     }
 
