@@ -323,10 +323,8 @@ fn a_listener_gives_connections_by_every_way() {
         clients[3].write_all(b"x").unwrap();
         assert_eq!(served.read(&mut [0; 8]).unwrap(), 1);
         clients.push(connect());
-        for stream in &listener {
-            assert_eq!(stream.unwrap().local_addr().unwrap().as_pathname(), Some(&*directory.at("l")));
-            break;
-        }
+        let stream = IntoIterator::into_iter(&listener).next().unwrap().unwrap();
+        assert_eq!(stream.local_addr().unwrap().as_pathname(), Some(&*directory.at("l")));
         // A client with a name of its own.
         let named = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         named.bind(&socket2::SockAddr::unix(directory.at("client")).unwrap()).unwrap();
