@@ -468,6 +468,72 @@ fn a_storm_of_cancellations_loses_no_permit() {
     }
 }
 
+/// Waiters that are cancelled, timed out and let through at the same time leave nothing behind in any of them.
+#[test]
+fn a_storm_over_gates_leaves_them_as_new() {
+    let seed = seed();
+    for workers in [1, 4] {
+        let rt = runtime(workers);
+        rt.block_on(|| {
+            let all = Arc::new((Barrier::new(3), Event::new(), Arc::new(WaitGroup::new()), StdMutex::new(None)));
+            let mut rng = Rng(seed);
+            let tasks: Vec<_> = (0..60)
+                .map(|_| {
+                    let (a, mut rng) = (all.clone(), Rng(rng.next()));
+                    coro::spawn(move || {
+                        loop {
+                            let limit = Duration::from_micros(rng.below(300));
+                            match rng.below(8) {
+                                0 => _ = a.0.wait_timeout(limit),
+                                1 => _ = coro::timeout(limit, || _ = a.0.wait()),
+                                2 => _ = a.1.wait_timeout(limit),
+                                3 => _ = coro::timeout(limit, || a.1.wait()),
+                                4 => _ = a.2.wait_timeout(limit),
+                                5 => {
+                                    let _member = a.2.enter_owned();
+                                    coro::yield_slice();
+                                }
+                                6 => {
+                                    // Shared with whoever comes next; initialisers are interrupted as well.
+                                    let once = a.3.lock().unwrap().get_or_insert_with(|| Arc::new(Once::new())).clone();
+                                    let _ = coro::timeout(limit, || once.call_once(|| coro::sleep(limit / 2)));
+                                    if once.is_completed() {
+                                        *a.3.lock().unwrap() = None;
+                                    }
+                                }
+                                _ => {
+                                    a.1.set();
+                                    a.1.clear();
+                                }
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for t in &tasks {
+                coro::sleep(Duration::from_micros(rng.below(1500)));
+                t.cancel();
+            }
+            for t in tasks {
+                let r = coro::timeout(PATIENCE, || t.join()).unwrap_or_else(|_| panic!("a task hangs (seed {seed})"));
+                let r: Result<(), _> = r;
+                assert!(coro::is_cancel(&*r.unwrap_err()), "seed {seed}");
+            }
+            assert_eq!(all.2.count(), 0, "seed {seed}");
+            assert!(all.2.wait_timeout(Duration::ZERO) && !all.1.is_set());
+            // Nobody is counted who is gone: it still takes three.
+            assert!(all.0.wait_timeout(ms(1)).is_none(), "seed {seed}");
+            let leaders =
+                coro::in_parallel((0..3).map(|_| || all.0.wait_timeout(PATIENCE).map(|r| r.is_leader()))).unwrap();
+            assert_eq!(leaders.iter().filter(|l| **l == Some(true)).count(), 1, "{leaders:?} (seed {seed})");
+            if let Some(once) = all.3.lock().unwrap().take() {
+                once.call_once(|| {});
+                assert!(once.is_completed());
+            }
+        });
+    }
+}
+
 #[test]
 fn wait_groups_let_through_when_the_last_member_has_left() {
     for cast in CASTS {
