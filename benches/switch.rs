@@ -4,6 +4,7 @@
 //! clock on this machine, which makes figures of two machines comparable. Ratios against other runtimes need them side
 //! by side in the same minute: that is `benches/peer-coro`'s work, and nothing of them is built here.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -59,6 +60,13 @@ fn spawn_join(runtime: &Runtime) -> f64 {
     })
 }
 
+coro::thread_local!(static COUNTER: Cell<u64> = const { Cell::new(0) });
+
+fn local(runtime: &Runtime) -> f64 {
+    const N: usize = 10_000_000;
+    median(N, || runtime.block_on(|| timed(|| (0..N).for_each(|_| COUNTER.with(|c| c.set(black_box(c.get() + 1)))))))
+}
+
 /// Per parked task, from the first look to the last byte of text, asked for by a plain thread.
 fn where_all(runtime: &Runtime, tasks: usize) -> f64 {
     let parked: Vec<_> = runtime.block_on(|| (0..tasks).map(|_| coro::spawn(|| coro::sleep(HOUR))).collect());
@@ -90,6 +98,7 @@ fn main() {
         ("yield, 100 tasks", yields(&runtime, 100)),
         ("yield, 10,000 tasks", yields(&runtime, 10_000)),
         ("spawn and join, waves of 1,000", spawn_join(&runtime)),
+        ("a task local, read and written", local(&runtime)),
         ("where_all, each of 100,000 tasks", where_all(&runtime, 100_000)),
     ];
     println!("{:34} {:>10} {:>14}", "one worker", "ns", "clock readings");
