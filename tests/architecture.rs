@@ -361,6 +361,21 @@ fn unsafe_code_lies_where_it_may() {
     none(check_unsafe(&sources()));
 }
 
+/// std's output macros take locks that a task may hold across a wait, and panic where nobody reads.
+fn check_output(file: &str, text: &str) -> Vec<String> {
+    let code = code_of(text);
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let test = file.contains("tests");
+    let found = |m: &&&str| !test && has_word(code, m) && code.contains(&format!("{m}!"));
+    let macros = ["println", "print", "eprintln", "eprint", "dbg"];
+    macros.iter().filter(found).map(|m| format!("src/{file}: uses {m}!; write through sys::stderr")).collect()
+}
+
+#[test]
+fn nothing_is_printed_through_stds_locks() {
+    none(sources().iter().flat_map(|(f, t)| check_output(f, t)).collect());
+}
+
 #[test]
 fn the_scheduler_calls_upward_in_few_places() {
     none(check_upward_calls(&sources()));
@@ -454,6 +469,17 @@ mod checkers {
             ("sys/mem.rs", "//! M.\nunsafe fn f() {}\n"),
         ]);
         assert_eq!(check_unsafe(&fine), [""; 0]);
+    }
+
+    #[test]
+    fn printing_is_found_in_code_only() {
+        for bad in ["fn f() { println!(); }", "fn f() { std::eprint!(\"x\") }", "fn f() { dbg!(1); }"] {
+            assert_eq!(check_output("sync/mutex.rs", bad).len(), 1, "{bad}");
+        }
+        for good in ["/// println!()\n", "fn f() { sprintln!(); }", "const S: &str = \"dbg!\";"] {
+            assert_eq!(check_output("sync/mutex.rs", good), [""; 0], "{good}");
+        }
+        assert_eq!(check_output("sync/tests.rs", "fn f() { println!(); }"), [""; 0]);
     }
 
     #[test]

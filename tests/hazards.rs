@@ -240,6 +240,47 @@ fn wait_in_a_handler() {
     });
 }
 
+#[test]
+fn a_handler_on_the_tasks_own_stack_may_even_wait() {
+    child("wait_in_a_handler_on_the_stack").passed();
+}
+
+/// Nobody should, but with the task in code of its own the handler is only a call like any other.
+fn wait_in_a_handler_on_the_stack() {
+    extern "C" fn handler(_: libc::c_int) {
+        coro::yield_slice();
+    }
+    // SAFETY: the signal is raised by the task itself, so nothing is interrupted half way.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        assert_eq!(libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()), 0);
+    }
+    runtime(1).block_on(|| {
+        let other = coro::spawn_local(|| 5);
+        // SAFETY: a signal to this thread.
+        unsafe { libc::raise(libc::SIGUSR2) };
+        assert!(other.is_finished(), "the handler did not wait");
+        assert_eq!(other.join().unwrap(), 5);
+    });
+}
+
+#[test]
+fn no_switch_nests() {
+    runtime(1).block_on(|| {
+        let ran = coro::spawn_local(|| 1);
+        coro::no_switch(|| {
+            coro::no_switch(|| ());
+            assert!(
+                std::panic::catch_unwind(coro::yield_slice).is_err(),
+                "the outer no_switch ended with the inner one"
+            );
+        });
+        coro::yield_slice();
+        assert!(ran.is_finished());
+    });
+}
+
 /// Forks; `f` is what the child does, and ends with its exit status. The parent gets the status.
 #[track_caller]
 fn forked(f: impl FnOnce() -> i32) -> i32 {
@@ -554,6 +595,7 @@ fn child_process() {
         "output_locks" => output_locks(),
         "hook_that_waits" => hook_that_waits(),
         "hook_that_waits_for_its_worker" => hook_that_waits_for_its_worker(),
+        "wait_in_a_handler_on_the_stack" => wait_in_a_handler_on_the_stack(),
         "wait_in_a_handler" => wait_in_a_handler(),
         "fork_on_a_plain_thread" => fork_on_a_plain_thread(),
         "fork_in_a_task" => fork_in_a_task(),

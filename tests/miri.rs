@@ -3,7 +3,7 @@
 //!
 //! Every test takes few tasks and states what must hold, not how long it may take.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -485,5 +485,80 @@ fn cells_gates_and_permits() {
         all.2.wait();
         assert_ne!(leader, through.join().unwrap());
         assert_eq!(all.1.available_permits(), 1);
+    });
+}
+
+coro::thread_local! {
+    static NUMBER: Cell<u32> = const { Cell::new(1) };
+    static OWNED: RefCell<Option<Remembers>> = const { RefCell::new(None) };
+    static LATE: RefCell<Option<Box<u32>>> = const { RefCell::new(None) };
+    static NESTED: RefCell<Vec<String>> = RefCell::new(vec![NUMBER.get().to_string()]);
+}
+
+/// At the end of its task (`.1`) it finds its own key and a younger one empty for good, and makes one more value.
+struct Remembers(Arc<AtomicUsize>, bool);
+
+impl Drop for Remembers {
+    fn drop(&mut self) {
+        if self.1 {
+            assert!(OWNED.try_with(|_| ()).is_err() && NESTED.try_with(|_| ()).is_err());
+            LATE.set(Some(Box::new(3)));
+        } else {
+            NESTED.with_borrow_mut(|n| n.push("late".into()));
+        }
+        coro::yield_slice();
+        // Last, so that a failure above is missed.
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn task_locals_are_separate_and_end_with_their_task() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let d = dropped.clone();
+    let work = move |i: u32| {
+        NUMBER.set(NUMBER.get() + i);
+        OWNED.set(Some(Remembers(d.clone(), false)));
+        NUMBER.with(|n| {
+            // Another key is made, which moves the table, while this value is borrowed across a wait.
+            NESTED.with_borrow_mut(|v| v.push(i.to_string()));
+            coro::yield_slice();
+            n.set(n.get() + 1);
+        });
+        OWNED.set(Some(Remembers(d.clone(), true)));
+        assert_eq!(NESTED.take(), [(1 + i).to_string(), i.to_string(), "late".into()]);
+        NUMBER.get()
+    };
+    let w = work.clone();
+    with_workers(2, move || {
+        let tasks: Vec<_> = (0..4)
+            .map(|i| {
+                let w = w.clone();
+                coro::thread::spawn(move || w(i))
+            })
+            .collect();
+        for (i, t) in tasks.into_iter().enumerate() {
+            assert_eq!(t.join().unwrap(), i as u32 + 2);
+        }
+    });
+    assert_eq!(dropped.load(Ordering::SeqCst), 8);
+    assert_eq!(std::thread::spawn(move || work(5)).join().unwrap(), 7);
+    assert_eq!(dropped.load(Ordering::SeqCst), 10);
+}
+
+#[test]
+fn threads_park_and_know_their_names() {
+    with_workers(1, || {
+        let parent = coro::thread::current();
+        let child = coro::thread::Builder::new().name("child".into()).spawn(move || {
+            parent.unpark();
+            coro::thread::park_timeout(Duration::from_millis(1));
+            coro::thread::current().name().map(str::to_owned)
+        });
+        let child = child.unwrap();
+        coro::thread::park();
+        let kept = child.thread().clone();
+        assert_eq!(child.join().unwrap().as_deref(), Some("child"));
+        assert_eq!(kept.name(), Some("child"));
     });
 }

@@ -140,29 +140,29 @@ fn install_hook() {
 /// stack while the hook runs; when destructors run afterwards they are gone. They are found by name, so in a stripped
 /// program the answer is no.
 pub(crate) fn in_hook() -> bool {
-    /// Where a function begins that calls the hook, once that is known.
+    /// Where the function begins that calls the hook, once that is known.
     static CALLER: AtomicUsize = AtomicUsize::new(0);
+    /// Where other functions begin: names are looked up once, because that is dear.
+    static OTHERS: [AtomicUsize; 1024] = [const { AtomicUsize::new(0) }; 1024];
     let base = crate::context::base_range();
     let (mut found, mut frames) = (false, 0);
-    let known = CALLER.load(Ordering::Relaxed);
     backtrace::trace(|frame| {
-        let ip = frame.ip() as usize;
         let begin = frame.symbol_address() as usize;
+        let other = &OTHERS[(begin >> 4) % OTHERS.len()];
+        let known = CALLER.load(Ordering::Relaxed);
         if known != 0 {
             found = begin == known;
-        } else {
+        } else if other.load(Ordering::Relaxed) != begin {
             backtrace::resolve_frame(frame, |symbol| {
                 // As the linker knows it: readable forms differ from compiler to compiler.
                 let name =
                     symbol.name().map(|n| String::from_utf8_lossy(n.as_bytes()).into_owned()).unwrap_or_default();
                 found |= name.contains("3std") && name.contains("9panicking") && name.contains("panic_with_hook");
             });
-            if found {
-                CALLER.store(begin, Ordering::Relaxed);
-            }
+            if found { &CALLER } else { other }.store(begin, Ordering::Relaxed);
         }
         frames += 1;
-        !found && frames < 256 && !(base.0..=base.1).contains(&ip)
+        !found && frames < 256 && !(base.0..=base.1).contains(&(frame.ip() as usize))
     });
     found
 }

@@ -142,7 +142,7 @@ impl Here {
         let local = self.local();
         let depth = &self.worker.suspended_unwinding;
         local.waits_unwinding.set(local.waits_unwinding.get() + 1);
-        let in_hook = super::in_panic_hook();
+        let in_hook = !local.interrupt_unwinds.get() && super::in_panic_hook();
         if in_hook && self.block_in_hook() {
             return;
         }
@@ -185,6 +185,7 @@ impl Here {
         if !std::thread::panicking() {
             // What it once waited in the middle of has been caught.
             self.local().mid_unwind.set(false);
+            self.local().interrupt_unwinds.set(false);
             return false;
         }
         self.worker.suspended_unwinding.get() == 0 || self.local().mid_unwind.get()
@@ -306,6 +307,7 @@ impl Here {
             // Somebody may be catching this in a loop: such a loop must not keep the worker from everybody else.
             self.suspend(Outcome::Yielded);
         }
+        local.interrupt_unwinds.set(true);
         match interrupt {
             Interrupt::Cancel => {
                 let raised = local.cancels_raised.get() + 1;

@@ -68,6 +68,9 @@ pub(crate) struct TaskLocal {
     /// The task waited in the middle of an unwinding that, as far as is known, lasts: set by such a wait, cleared when
     /// the task is seen to run while nobody on its thread panics.
     pub(crate) mid_unwind: Cell<bool>,
+    /// The last unwinding that is known of was raised by an interrupt, for which no panic hook runs; cleared like
+    /// `mid_unwind`.
+    pub(crate) interrupt_unwinds: Cell<bool>,
     /// Nanoseconds that the task has blocked its thread while unwinding.
     pub(crate) unwinding_blocked_ns: Cell<u64>,
     /// Depth of `no_switch`.
@@ -102,6 +105,7 @@ impl TaskLocal {
             ready_streak: Cell::new(0),
             waits_unwinding: Cell::new(0),
             mid_unwind: Cell::new(false),
+            interrupt_unwinds: Cell::new(false),
             unwinding_blocked_ns: Cell::new(0),
             no_switch: Cell::new(0),
             room: Cell::new(usize::MAX),
