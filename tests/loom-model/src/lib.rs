@@ -21,6 +21,7 @@ mod sync;
 mod sys;
 mod task;
 
+mod channel_tests;
 mod condvar_tests;
 mod gate_tests;
 mod idle_tests;
