@@ -1,5 +1,5 @@
-//! `sync/{waiters,mutex}.rs` and the senders of channels: a lock or a message given to a waiter that is just being cancelled goes to the next
-//! one (hazard 18). What is lost is a deadlock, which loom reports, or a wrong sum.
+//! `sync/{waiters,mutex}.rs` and the senders of channels: a lock or a message given to a waiter that is just being
+//! cancelled goes to the next one (hazard 18). What is lost is a deadlock, which loom reports, or a wrong sum.
 
 use std::sync::Arc;
 
