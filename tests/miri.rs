@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coro::Runtime;
-use coro::sync::{Barrier, Event, LazyLock, Mutex, Once, OnceLock, Semaphore, WaitGroup, mpsc};
+use coro::sync::{Barrier, Event, LazyLock, Mutex, Once, OnceLock, Semaphore, WaitGroup, mpmc, mpsc, oneshot};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -183,6 +183,28 @@ fn a_cancelled_receiver_loses_no_message() {
             }
         }
     });
+}
+
+#[test]
+fn messages_go_from_hand_to_hand_between_a_task_and_a_thread_or_come_back_in_time() {
+    let (tx, rx) = mpmc::sync_channel::<Box<u32>>(0);
+    let short = Duration::from_millis(2);
+    let rx2 = rx.clone();
+    let thread = std::thread::spawn(move || (0..3).map(|_| *rx2.recv().unwrap()).collect::<Vec<_>>());
+    let (got, reply) = with_workers(2, move || {
+        (0..3).for_each(|i| tx.send(Box::new(i)).unwrap());
+        let got = thread.join().unwrap();
+        let Err(mpmc::SendTimeoutError::Timeout(back)) = tx.send_timeout(Box::new(9), short) else { panic!() };
+        assert_eq!(*back, 9);
+        assert_eq!(rx.recv_timeout(short), Err(mpmc::RecvTimeoutError::Timeout));
+        let (reply, answer) = oneshot::channel::<Box<u32>>();
+        let Err(oneshot::RecvTimeoutError::Timeout(answer)) = answer.recv_timeout(short) else { panic!() };
+        let asked = coro::spawn(move || answer.recv().map(|b| *b));
+        coro::yield_slice();
+        reply.send(Box::new(7)).unwrap();
+        (got, asked.join().unwrap())
+    });
+    assert_eq!((got, reply), (vec![0, 1, 2], Ok(7)));
 }
 
 #[test]
