@@ -345,6 +345,46 @@ fn a_cancelled_sender_was_received_or_takes_its_message_along() {
     });
 }
 
+/// Waits when it is dropped, here while its task unwinds.
+struct WaitsInDrop(mpsc::Receiver<()>);
+
+impl Drop for WaitsInDrop {
+    fn drop(&mut self) {
+        let _ = self.0.recv();
+    }
+}
+
+#[test]
+fn a_cancellation_that_had_to_be_deferred_reaches_those_who_wait_for_a_channel() {
+    in_task(|| {
+        let (tx, rx) = mpmc::sync_channel(0);
+        let (go, goes) = mpsc::channel();
+        let unwinds = coro::spawn(move || {
+            let _waits = WaitsInDrop(goes);
+            panic!("so that it waits while it unwinds");
+        });
+        until_parked(unwinds.task(), "recv");
+        let (_reply, answer) = oneshot::channel::<u8>();
+        let (_silent, never) = mpmc::channel::<u8>();
+        let waiting = [
+            coro::spawn(move || tx.send(1).is_ok()),
+            coro::spawn(move || never.recv_timeout(LONG).is_ok()),
+            coro::spawn(move || answer.recv().is_ok()),
+        ];
+        for (t, wait) in waiting.iter().zip(["send", "recv", "recv"]) {
+            until_parked(t.task(), wait);
+            t.cancel();
+        }
+        // They run, but a second unwind cannot begin on this thread now.
+        (0..10).for_each(|_| coro::yield_slice());
+        assert!(waiting.iter().all(|t| !t.is_finished()));
+        go.send(()).unwrap();
+        assert!(!coro::is_cancel(&*unwinds.join().unwrap_err()));
+        waiting.into_iter().for_each(|t| assert!(coro::is_cancel(&*t.join().unwrap_err())));
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+    });
+}
+
 #[test]
 fn waiters_are_served_in_their_order() {
     in_task(|| {
