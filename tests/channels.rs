@@ -117,6 +117,9 @@ impl Drop for Message {
     }
 }
 
+/// Senders and numbers of messages, as they were sent or received.
+type Log = Arc<Mutex<Vec<(usize, usize)>>>;
+
 /// Senders and receivers that use every way to send and receive, and are cancelled at random: what was received is what
 /// the senders were told is sent, once each, and in each sender's order.
 ///
@@ -130,7 +133,7 @@ fn traffic(stage: &Stage, capacity: Option<usize>, rng: &mut Rng) -> usize {
         Some(n) => mpmc::sync_channel_named("traffic", n),
     };
     let alive = Arc::new(AtomicI64::new(0));
-    let sent: Arc<Mutex<Vec<(usize, usize)>>> = Arc::default();
+    let sent: Log = Arc::default();
     let pause = |rng: &mut Rng| Duration::from_micros(rng.below(300));
     let senders: Vec<_> = (0..SENDERS)
         .map(|me| {
@@ -151,7 +154,7 @@ fn traffic(stage: &Stage, capacity: Option<usize>, rng: &mut Rng) -> usize {
         })
         .collect();
     drop(tx);
-    let logs: Vec<Arc<Mutex<Vec<(usize, usize)>>>> = (0..=RECEIVERS).map(|_| Arc::default()).collect();
+    let logs: Vec<Log> = (0..=RECEIVERS).map(|_| Arc::default()).collect();
     let receivers: Vec<_> = logs[..RECEIVERS]
         .iter()
         .map(|log| {
