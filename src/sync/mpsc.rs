@@ -1,6 +1,6 @@
 //! Channels with many senders and one receiver, with [`std::sync::mpsc`]'s surface.
 //!
-//! They are those of [`mpmc`](super::mpmc) with a receiver that cannot be cloned; what is said there of cancellation
+//! They are those of [`mpmc`] with a receiver that cannot be cloned; what is said there of cancellation
 //! and of where messages are dropped holds here.
 
 #![forbid(unsafe_code)]
