@@ -6,3 +6,5 @@ mod harness;
 mod condvar;
 #[path = "sync/crew.rs"]
 mod crew;
+#[path = "sync/locks.rs"]
+mod locks;

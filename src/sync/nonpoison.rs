@@ -14,6 +14,7 @@ use super::condvar::{WaitTimeoutResult, deadline, wait_while_until};
 use super::raw_condvar::RawCondvar;
 
 pub use super::mutex::{MappedMutexGuard, MutexGuard};
+pub use super::rwlock::{MappedRwLockReadGuard, MappedRwLockWriteGuard, RwLockReadGuard, RwLockWriteGuard};
 
 /// What a `try_` method of this module gives.
 pub type TryLockResult<Guard> = Result<Guard, WouldBlock>;
@@ -162,6 +163,159 @@ impl<T> From<T> for Mutex<T> {
     #[track_caller]
     fn from(value: T) -> Mutex<T> {
         Mutex::new(value)
+    }
+}
+
+/// An [`RwLock`](super::RwLock) without poison.
+///
+/// # Examples
+/// ```
+/// use coro::sync::nonpoison::RwLock;
+///
+/// let l = RwLock::new(1);
+/// *l.write() += 1;
+/// assert_eq!(*l.read(), 2);
+/// ```
+///
+/// # Cancellation
+/// As for [`super::RwLock`]; after `cancel_now` of a writer the next holder finds what was left behind.
+pub struct RwLock<T: ?Sized>(super::RwLock<T>);
+
+impl<T> RwLock<T> {
+    /// An unlocked lock.
+    #[track_caller]
+    pub const fn new(value: T) -> RwLock<T> {
+        RwLock(super::RwLock::new(value))
+    }
+
+    /// Gives it a name for the views.
+    #[must_use = "the named lock is the result"]
+    pub const fn named(mut self, name: &'static str) -> RwLock<T> {
+        self.0.set_name(name);
+        self
+    }
+
+    /// The value, without locking.
+    pub fn into_inner(self) -> T {
+        sound(self.0.into_inner())
+    }
+
+    /// A clone of the value, which is made by a reader.
+    ///
+    /// # Cancellation
+    /// As [`read`](RwLock::read).
+    pub fn get_cloned(&self) -> T
+    where
+        T: Clone,
+    {
+        self.read().clone()
+    }
+
+    /// Puts a value in the place of the old one, which is dropped after the lock was given up.
+    ///
+    /// # Cancellation
+    /// As [`write`](RwLock::write).
+    pub fn set(&self, value: T) {
+        drop(self.replace(value));
+    }
+
+    /// Puts a value in the place of the old one, and gives that out.
+    ///
+    /// # Cancellation
+    /// As [`write`](RwLock::write).
+    pub fn replace(&self, value: T) -> T {
+        mem::replace(&mut *self.write(), value)
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Waits for shared access.
+    ///
+    /// # Cancellation
+    /// Unwinds without the lock if an interrupt is due.
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read_unjudged()
+    }
+
+    /// Shared access if nobody writes and nobody waits.
+    ///
+    /// # Errors
+    /// [`WouldBlock`] if somebody does.
+    pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        self.0.try_read_unjudged().ok_or(WouldBlock)
+    }
+
+    /// Waits for exclusive access.
+    ///
+    /// # Cancellation
+    /// Unwinds without the lock if an interrupt is due.
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write_unmarked()
+    }
+
+    /// Exclusive access if nobody has the lock.
+    ///
+    /// # Errors
+    /// [`WouldBlock`] if somebody has.
+    pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        self.0.try_write_unmarked().ok_or(WouldBlock)
+    }
+
+    /// The value through an exclusive reference, without locking.
+    pub fn get_mut(&mut self) -> &mut T {
+        sound(self.0.get_mut())
+    }
+
+    /// Where the value lies. Reading or writing there needs the lock, or no other user.
+    pub const fn data_ptr(&self) -> *mut T {
+        self.0.data_ptr()
+    }
+
+    /// Runs `f` as a reader.
+    ///
+    /// # Cancellation
+    /// As [`read`](RwLock::read).
+    pub fn with<F, R>(&self, f: F) -> R
+    where
+        F: FnOnce(&T) -> R,
+    {
+        f(&self.read())
+    }
+
+    /// Runs `f` as the writer.
+    ///
+    /// # Cancellation
+    /// As [`write`](RwLock::write).
+    pub fn with_mut<F, R>(&self, f: F) -> R
+    where
+        F: FnOnce(&mut T) -> R,
+    {
+        f(&mut self.write())
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut d = f.debug_struct("RwLock");
+        match self.try_read() {
+            Ok(guard) => d.field("data", &&*guard),
+            Err(WouldBlock) => d.field("data", &format_args!("<locked>")),
+        };
+        d.finish_non_exhaustive()
+    }
+}
+
+impl<T: Default> Default for RwLock<T> {
+    #[track_caller]
+    fn default() -> RwLock<T> {
+        RwLock::new(T::default())
+    }
+}
+
+impl<T> From<T> for RwLock<T> {
+    #[track_caller]
+    fn from(value: T) -> RwLock<T> {
+        RwLock::new(value)
     }
 }
 

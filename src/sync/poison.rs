@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub use super::{
-    Condvar, LockResult, MappedMutexGuard, Mutex, MutexGuard, Once, OnceState, PoisonError, TryLockError, TryLockResult,
+    Condvar, LockResult, MappedMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard, Mutex, MutexGuard, Once,
+    OnceState, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult,
 };

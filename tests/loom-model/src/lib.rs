@@ -29,5 +29,6 @@ mod inbox_tests;
 mod inspect_tests;
 mod join_tests;
 mod park_tests;
+mod rwlock_tests;
 mod semaphore_tests;
 mod sync_tests;

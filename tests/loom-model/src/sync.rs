@@ -30,6 +30,10 @@ pub(crate) mod oneshot;
 mod raw_condvar;
 #[path = "../../../src/sync/raw_mutex.rs"]
 mod raw_mutex;
+#[path = "../../../src/sync/raw_rwlock.rs"]
+mod raw_rwlock;
+#[path = "../../../src/sync/rwlock.rs"]
+mod rwlock;
 #[path = "../../../src/sync/semaphore.rs"]
 mod semaphore;
 #[path = "../../../src/sync/ticket.rs"]
@@ -44,5 +48,6 @@ pub(crate) use condvar::Condvar;
 pub(crate) use event::Event;
 pub(crate) use mutex::Mutex;
 pub(crate) use once::Once;
+pub(crate) use rwlock::{RwLock, RwLockWriteGuard};
 pub(crate) use semaphore::Semaphore;
 pub(crate) use wait_group::WaitGroup;

@@ -91,6 +91,14 @@ atomic!(AtomicBool, loom::sync::atomic::AtomicBool, bool);
 atomic!(AtomicPtr, loom::sync::atomic::AtomicPtr<T>, *mut T, T);
 
 impl AtomicU32 {
+    pub(crate) fn fetch_add(&self, v: u32, o: Ordering) -> u32 {
+        self.0.fetch_add(v, store(o))
+    }
+
+    pub(crate) fn fetch_sub(&self, v: u32, o: Ordering) -> u32 {
+        self.0.fetch_sub(v, store(o))
+    }
+
     pub(crate) fn fetch_and(&self, v: u32, o: Ordering) -> u32 {
         self.0.fetch_and(v, store(o))
     }
