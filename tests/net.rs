@@ -945,7 +945,11 @@ fn a_full_backlog_holds_up_only_who_connects() {
         let stuck = loop {
             match coro::timeout(Duration::from_millis(100), || TcpStream::connect(addr)) {
                 Ok(s) => through.push(s.unwrap()),
-                Err(late) => break late.into_value().unwrap().unwrap_err(),
+                // On a busy machine one may get through after its time.
+                Err(late) => match late.into_value().expect("an error first") {
+                    Ok(s) => through.push(s),
+                    Err(stuck) => break stuck,
+                },
             }
             assert!(through.len() < 100);
         };
@@ -971,10 +975,13 @@ fn a_full_backlog_holds_up_only_who_connects() {
         loop {
             match coro::timeout(Duration::from_millis(50), || UnixStream::connect(&path)) {
                 Ok(s) => through.push(s.unwrap()),
-                Err(late) => {
-                    assert_eq!(late.into_value().expect("an error first").unwrap_err().kind(), ErrorKind::TimedOut);
-                    break;
-                }
+                Err(late) => match late.into_value().expect("an error first") {
+                    Ok(s) => through.push(s),
+                    Err(stuck) => {
+                        assert_eq!(stuck.kind(), ErrorKind::TimedOut);
+                        break;
+                    }
+                },
             }
             assert!(through.len() < 100);
         }
