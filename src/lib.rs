@@ -99,4 +99,6 @@ mod pages {
     struct Cancellation;
     #[doc = include_str!("../docs/backdoor.md")]
     struct Backdoor;
+    #[doc = include_str!("../docs/porting.md")]
+    struct Porting;
 }
