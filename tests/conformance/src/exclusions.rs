@@ -7,24 +7,18 @@ use crate::suite::FILES;
 /// A fact about std because of which a test cannot apply to `coro`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// The test uses an item that std does not make public. It is left out before compilation.
-    Private,
     /// The test asserts something of the operating system's threads (their ids, names, stacks, exit), which tasks of
     /// one worker share.
     OsThread,
-    /// The test is of an unstable part of std that is not mirrored. It is left out before compilation.
+    /// The test spins without a wait and relies on the operating system to run its other threads meanwhile.
+    Preemption,
+    /// The test asserts what only the unstable form of one of std's traits can do.
     Unstable,
-    /// The test fails against std itself on some machines that we have to run on.
-    Machine,
 }
 
 impl Reason {
-    const ALL: [(Reason, &'static str); 4] = [
-        (Reason::Private, "private"),
-        (Reason::OsThread, "os-thread"),
-        (Reason::Unstable, "unstable"),
-        (Reason::Machine, "machine"),
-    ];
+    const ALL: [(Reason, &'static str); 3] =
+        [(Reason::OsThread, "os-thread"), (Reason::Preemption, "preemption"), (Reason::Unstable, "unstable")];
 
     /// What is written in the file.
     pub fn code(self) -> &'static str {
@@ -43,13 +37,6 @@ pub struct Exclusion {
     pub reason: Reason,
     /// One sentence.
     pub why: String,
-}
-
-impl Exclusion {
-    /// Whether the test cannot even be compiled.
-    pub fn left_out(&self) -> bool {
-        matches!(self.reason, Reason::Private | Reason::Unstable)
-    }
 }
 
 /// A line that is no exclusion.
@@ -116,18 +103,17 @@ mod tests {
         assert_eq!(got.len(), 1);
         assert_eq!((got[0].test.as_str(), got[0].reason), ("a_b", Reason::OsThread));
         assert_eq!(got[0].why, "It asks the thread :: id.");
-        assert!(!got[0].left_out());
         assert_eq!(got[0].reason.code(), "os-thread");
     }
 
     #[test]
     fn bad_lines_are_named() {
-        let good = format!("{FILE} :: a :: private :: It is not public.");
+        let good = format!("{FILE} :: a :: unstable :: It is not public.");
         for bad in [
-            format!("{FILE} :: a :: private"),
-            "std/src/other.rs :: a :: private :: It is not public.".to_owned(),
+            format!("{FILE} :: a :: unstable"),
+            "std/src/other.rs :: a :: unstable :: It is not public.".to_owned(),
             format!("{FILE} :: a :: lazy :: It is not public."),
-            format!("{FILE} :: a :: private :: No"),
+            format!("{FILE} :: a :: unstable :: No"),
             format!("{FILE} :: a :: os-thread :: It is named again."),
         ] {
             assert_eq!(parse(&format!("{good}\n{bad}")).unwrap_err().line, 2, "{bad}");

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, io};
 
-use crate::exclusions::Exclusion;
 use crate::rewrite;
 use crate::suite::{FILES, File, Home};
 
@@ -61,7 +60,7 @@ pub enum Built {
 ///
 /// # Errors
 /// If files cannot be written or cargo cannot be started.
-pub fn build(places: &Places, target: Target, exclusions: &[Exclusion]) -> io::Result<Vec<Built>> {
+pub fn build(places: &Places, target: Target) -> io::Result<Vec<Built>> {
     let package = places.out.join(target.name());
     fs::create_dir_all(&package)?;
     write(&package.join("Cargo.toml"), &manifest(places, target))?;
@@ -73,11 +72,9 @@ pub fn build(places: &Places, target: Target, exclusions: &[Exclusion]) -> io::R
 
     let mut failures = BTreeMap::new();
     for file in FILES {
-        let without: Vec<&str> =
-            exclusions.iter().filter(|e| e.file == file.path && e.left_out()).map(|e| e.test.as_str()).collect();
         let dir = package.join(file.name());
         fs::create_dir_all(dir.join("home"))?;
-        match sources(places, file, &without) {
+        match sources(places, file) {
             Ok((main, tests)) => {
                 write(&dir.join("main.rs"), &main)?;
                 write(&dir.join("home/tests.rs"), &tests)?;
@@ -126,7 +123,7 @@ fn manifest(places: &Places, target: Target) -> String {
 }
 
 /// The root of the generated crate, and the rewritten tests.
-fn sources(places: &Places, file: &File, without: &[&str]) -> Result<(String, String), String> {
+fn sources(places: &Places, file: &File) -> Result<(String, String), String> {
     let read = |path: &str| {
         fs::read_to_string(places.library.join(path)).map_err(|e| format!("{path} cannot be read from rust-src: {e}"))
     };
@@ -137,7 +134,7 @@ fn sources(places: &Places, file: &File, without: &[&str]) -> Result<(String, St
         }
         text = text.replace(from, to);
     }
-    let tests = rewrite::test_file(&text, without).map_err(|e| format!("{}: {e} (see exclusions.txt)", file.path))?;
+    let tests = rewrite::test_file(&text);
     let root = match file.home {
         Home::Crate(path) => rewrite::crate_root(&read(path)?),
         Home::Module(_) | Home::Alone => rewrite::Rewritten::default(),

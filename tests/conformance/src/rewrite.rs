@@ -2,8 +2,6 @@
 //!
 //! Works on tokens, so that strings and comments stay as they are. Must not know which items `port` maps to what.
 
-use std::fmt;
-
 use crate::lex::{Kind, Token, tokens};
 
 /// Where the generated crates keep their view of std.
@@ -22,31 +20,13 @@ pub struct Rewritten {
     pub features: Vec<String>,
 }
 
-/// A test that was to be left out is not in the text.
-#[derive(Debug, PartialEq, Eq)]
-pub struct NoSuchTest(pub String);
-
-impl fmt::Display for NoSuchTest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no function is called {}", self.0)
-    }
-}
-
-/// Leads the paths of `text` through `port`, lifts its `#![feature(…)]`, drops its other crate-level attributes, and
-/// keeps the functions named in `without` from being compiled.
-///
-/// # Errors
-/// If one of `without` is not there.
-pub fn test_file(text: &str, without: &[&str]) -> Result<Rewritten, NoSuchTest> {
+/// Leads the paths of `text` through `port`, lifts its `#![feature(…)]`, and drops its other crate-level attributes.
+pub fn test_file(text: &str) -> Rewritten {
     let tokens = tokens(text);
     let mut edits = Edits::default();
     let features = lift_inner_attributes(text, &tokens, &mut edits);
     lead_through_port(text, &tokens, &mut edits);
-    for name in without {
-        let at = function(text, &tokens, name).ok_or_else(|| NoSuchTest((*name).to_owned()))?;
-        edits.replace(at..at, "#[cfg(any())] ");
-    }
-    Ok(Rewritten { text: edits.apply(text), features })
+    Rewritten { text: edits.apply(text), features }
 }
 
 /// The root of one of std's test crates without its module declarations: the macros and functions that the modules
@@ -152,12 +132,6 @@ fn continues_a_path(kind: Kind, word: &str) -> bool {
     }
 }
 
-/// Where the function of this name begins.
-fn function(text: &str, tokens: &[Token], name: &str) -> Option<usize> {
-    let word = |i: usize| tokens.get(i).map_or("", |t| &text[t.at.clone()]);
-    (0..tokens.len()).find(|i| word(*i) == "fn" && word(i + 1) == name).map(|i| tokens[i].at.start)
-}
-
 /// Replacements at places of one text.
 #[derive(Default)]
 struct Edits(Vec<(std::ops::Range<usize>, String)>);
@@ -190,7 +164,7 @@ mod tests {
     use super::*;
 
     fn rewritten(text: &str) -> String {
-        test_file(text, &[]).unwrap().text
+        test_file(text).text
     }
 
     #[test]
@@ -231,17 +205,9 @@ mod tests {
 
     #[test]
     fn features_are_lifted_and_inner_attributes_of_the_crate_dropped() {
-        let got = test_file("#![feature(a, b)]\n#![allow(c)]\n#[x] fn f() { #![allow(d)] }", &[]).unwrap();
+        let got = test_file("#![feature(a, b)]\n#![allow(c)]\n#[x] fn f() { #![allow(d)] }");
         assert_eq!(got.features, ["a", "b"]);
         assert_eq!(got.text, "\n\n#[x] fn f() { #![allow(d)] }");
-    }
-
-    #[test]
-    fn a_test_is_left_out_by_name() {
-        let text = "#[test]\nfn ab() {}\n#[test]\nfn a() { ab() }";
-        let got = test_file(text, &["a"]).unwrap().text;
-        assert_eq!(got, "#[test]\nfn ab() {}\n#[test]\n#[cfg(any())] fn a() { ab() }");
-        assert_eq!(test_file(text, &["b"]), Err(NoSuchTest("b".to_owned())));
     }
 
     #[test]

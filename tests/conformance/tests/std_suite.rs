@@ -45,19 +45,19 @@ fn conform(args: &[String]) -> Result<bool, Box<dyn Error>> {
         return Ok(true);
     };
     let filters: Vec<&str> = args.iter().filter(|a| !a.starts_with('-')).map(String::as_str).collect();
-    // Until coro has all modules that the tests name, it is asked for by `--coro`.
-    let (target, modes, exclusions) = if !args.iter().any(|a| a == "--coro") {
-        // std has no exclusions but for what cannot be compiled from outside.
-        let left_out = |e: &Exclusion| e.reason == exclusions::Reason::Private;
-        (Target::Baseline, BASELINE_MODES, listed()?.into_iter().filter(left_out).collect())
+    // std is not excused from anything.
+    let (target, modes, exclusions) = if args.iter().any(|a| a == "--baseline") {
+        (Target::Baseline, BASELINE_MODES, Vec::new())
     } else {
-        (Target::Coro, MODES, listed()?)
+        (Target::Coro, MODES, exclusions::parse(include_str!("../exclusions.txt"))?)
     };
+    // Only a whole run can tell how many they are, and who asks for a test wants to see it.
+    let exclusions: Vec<Exclusion> = if filters.is_empty() { exclusions } else { Vec::new() };
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("no target directory")?.join("conformance");
     let places = Places { library, repository, out };
 
-    let programs = generate::build(&places, target, &exclusions)?;
+    let programs = generate::build(&places, target)?;
     let built_after = began.elapsed();
     let mut files: Vec<(usize, FileResult)> = Vec::new();
     let mut tests = Vec::new();
@@ -75,7 +75,10 @@ fn conform(args: &[String]) -> Result<bool, Box<dyn Error>> {
                 result.ignored = ignored.len();
                 let chosen = names.into_iter().filter(|name| wanted(name));
                 let before = tests.len();
-                tests.extend(chosen.map(|name| Test { file: i, name, program, sockets: file.sockets }));
+                tests.extend(chosen.map(|name| {
+                    let excluded = exclusions.iter().any(|e| e.file == file.path && e.test == name);
+                    Test { file: i, name, program, sockets: file.sockets, excluded }
+                }));
                 if tests.len() == before && !filters.is_empty() {
                     continue;
                 }
@@ -99,8 +102,6 @@ fn conform(args: &[String]) -> Result<bool, Box<dyn Error>> {
         }
     }
 
-    // Only a whole run can tell which exclusions are needed, and how many they are.
-    let exclusions: Vec<Exclusion> = if filters.is_empty() { exclusions } else { Vec::new() };
     let report = report::judge(&files, modes, &exclusions);
     println!("{}", report.text.trim_end());
     if files.iter().any(|(_, result)| result.failure.is_some()) {
@@ -112,10 +113,6 @@ fn conform(args: &[String]) -> Result<bool, Box<dyn Error>> {
     }
     println!("conformance: {}", if report.faults.is_empty() { "ok" } else { "FAILED" });
     Ok(report.faults.is_empty())
-}
-
-fn listed() -> Result<Vec<Exclusion>, exclusions::BadLine> {
-    exclusions::parse(include_str!("../exclusions.txt"))
 }
 
 /// `library/` of the compiler in use, if its source is installed.
