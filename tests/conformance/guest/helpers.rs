@@ -120,3 +120,22 @@ pub fn current_os_id() -> u64 {
     // SAFETY: takes nothing and cannot fail.
     (unsafe { libc::gettid() }) as u64
 }
+
+/// What `main` of an example may return.
+pub trait End {
+    fn well(self);
+}
+
+impl End for () {
+    fn well(self) {}
+}
+
+impl<T, E: std::fmt::Debug> End for Result<T, E> {
+    fn well(self) {
+        self.unwrap();
+    }
+}
+
+pub fn ended_well(end: impl End) {
+    end.well();
+}

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, io};
 
-use crate::rewrite;
-use crate::suite::{FILES, File, Home};
+use crate::suite::{FILES, File, Home, MIRRORED_FEATURES};
+use crate::{examples, rewrite};
 
 /// What the tests are run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,10 +134,13 @@ fn sources(places: &Places, file: &File) -> Result<(String, String), String> {
         }
         text = text.replace(from, to);
     }
+    if file.home == Home::Examples {
+        text = examples::tests_of(&text, MIRRORED_FEATURES);
+    }
     let tests = rewrite::test_file(&text);
     let root = match file.home {
         Home::Crate(path) => rewrite::crate_root(&read(path)?),
-        Home::Module(_) | Home::Alone => rewrite::Rewritten::default(),
+        Home::Module(_) | Home::Alone | Home::Examples => rewrite::Rewritten::default(),
     };
 
     let mut features: Vec<&str> = vec!["custom_test_frameworks", "test"];
@@ -155,7 +158,7 @@ fn sources(places: &Places, file: &File) -> Result<(String, String), String> {
     );
     main.push_str(&match file.home {
         Home::Module(module) => format!("mod home {{\n    use crate::port::{module}::*;\n    mod tests;\n}}\n"),
-        Home::Crate(_) | Home::Alone => "#[path = \"home/tests.rs\"]\nmod tests;\n".to_owned(),
+        Home::Crate(_) | Home::Alone | Home::Examples => "#[path = \"home/tests.rs\"]\nmod tests;\n".to_owned(),
     });
     Ok((main, tests.text))
 }

@@ -24,13 +24,16 @@ pub enum Home {
     Crate(&'static str),
     /// Nothing: the file is a crate of its own.
     Alone,
+    /// The file is not one of tests: the examples in its documentation are.
+    Examples,
 }
 
 impl File {
     /// The name of its generated crate.
     pub fn name(&self) -> String {
         let path = self.path.trim_start_matches("std/").trim_start_matches("src/").trim_end_matches(".rs");
-        path.trim_end_matches("/tests").replace('/', "_")
+        let name = path.trim_end_matches("/tests").replace('/', "_");
+        if self.home == Home::Examples { format!("examples_{name}") } else { name }
     }
 }
 
@@ -50,6 +53,30 @@ const fn file(path: &'static str, home: Home) -> File {
 const fn with_sockets(path: &'static str, module: &'static str, features: &'static [&'static str]) -> File {
     File { path, home: Home::Module(module), features, sockets: true, mends: &[] }
 }
+
+const fn examples(path: &'static str) -> File {
+    File { features: MIRRORED_FEATURES, ..file(path, Home::Examples) }
+}
+
+const fn examples_with_sockets(path: &'static str) -> File {
+    File { sockets: true, ..examples(path) }
+}
+
+/// Unstable features whose examples are taken, because `coro` mirrors them.
+pub const MIRRORED_FEATURES: &[&str] = &[
+    "lock_value_accessors",
+    "mapped_lock_guards",
+    "mpmc_channel",
+    "nonpoison_condvar",
+    "nonpoison_mutex",
+    "nonpoison_rwlock",
+    "oneshot_channel",
+    "peer_credentials_unix_socket",
+    "reentrant_lock",
+    "sync_nonpoison",
+    "unix_socket_ancillary_data",
+    "unix_socket_peek",
+];
 
 /// All files, in the order of the table.
 pub const FILES: &[File] = &[
@@ -99,6 +126,41 @@ pub const FILES: &[File] = &[
     file("std/tests/thread_local/dynamic_tests.rs", THREAD_LOCAL),
     file("std/tests/time.rs", Home::Alone),
     file("std/tests/panic.rs", Home::Alone),
+    examples_with_sockets("std/src/net/tcp.rs"),
+    examples_with_sockets("std/src/net/udp.rs"),
+    examples_with_sockets("std/src/net/socket_addr.rs"),
+    examples_with_sockets("std/src/os/unix/net/stream.rs"),
+    examples_with_sockets("std/src/os/unix/net/listener.rs"),
+    examples_with_sockets("std/src/os/unix/net/datagram.rs"),
+    examples_with_sockets("std/src/os/unix/net/addr.rs"),
+    examples_with_sockets("std/src/os/unix/net/ancillary.rs"),
+    examples_with_sockets("std/src/os/net/linux_ext/addr.rs"),
+    examples_with_sockets("std/src/os/net/linux_ext/socket.rs"),
+    examples_with_sockets("std/src/os/net/linux_ext/tcp.rs"),
+    examples("std/src/sync/poison.rs"),
+    examples("std/src/sync/poison/mutex.rs"),
+    examples("std/src/sync/poison/condvar.rs"),
+    examples("std/src/sync/poison/rwlock.rs"),
+    examples("std/src/sync/nonpoison/mutex.rs"),
+    examples("std/src/sync/nonpoison/condvar.rs"),
+    examples("std/src/sync/nonpoison/rwlock.rs"),
+    examples("std/src/sync/barrier.rs"),
+    examples("std/src/sync/once.rs"),
+    examples("std/src/sync/once_lock.rs"),
+    examples("std/src/sync/lazy_lock.rs"),
+    examples("std/src/sync/mpsc.rs"),
+    examples("std/src/sync/mpmc/mod.rs"),
+    examples("std/src/sync/oneshot.rs"),
+    examples("std/src/sync/reentrant_lock.rs"),
+    examples("std/src/thread/mod.rs"),
+    examples("std/src/thread/builder.rs"),
+    examples("std/src/thread/current.rs"),
+    examples("std/src/thread/functions.rs"),
+    examples("std/src/thread/id.rs"),
+    examples("std/src/thread/join_handle.rs"),
+    examples("std/src/thread/local.rs"),
+    examples("std/src/thread/scoped.rs"),
+    examples("std/src/thread/thread.rs"),
 ];
 
 #[cfg(test)]
