@@ -35,6 +35,9 @@ pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
 pub use lazy_lock::LazyLock;
 pub use mutex::{MappedMutexGuard, Mutex, MutexGuard};
+#[cfg(not(loom))]
+#[allow(deprecated, reason = "std has kept the name, and so programs have")]
+pub use once::ONCE_INIT;
 pub use once::{Once, OnceState};
 pub use once_lock::OnceLock;
 pub use reentrant::{ReentrantLock, ReentrantLockGuard};

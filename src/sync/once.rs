@@ -61,6 +61,12 @@ pub(super) enum Verdict {
     NotYet,
 }
 
+/// [`Once::new`], from when that could not be called in a `static`.
+#[cfg(not(loom))]
+#[deprecated(note = "deprecated in std as well: use Once::new")]
+#[allow(clippy::declare_interior_mutable_const, reason = "each use is meant to be another one, as in std")]
+pub const ONCE_INIT: Once = Once::new();
+
 /// Runs one closure only, ever, with [`std::sync::Once`]'s surface; everybody else waits for its end.
 ///
 /// The closure may wait. While it does, the views show who it is that the others wait for.
