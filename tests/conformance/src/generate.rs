@@ -54,13 +54,15 @@ pub enum Built {
     Program(PathBuf),
     /// It could not be read, rewritten or compiled; why.
     Failed(String),
+    /// Nobody wanted it.
+    NotAsked,
 }
 
-/// Generates the package and builds it. The result has one entry for each of `FILES`, in their order.
+/// Generates the package and builds what is `wanted` of it. The result has one entry for each of `FILES`, in their order.
 ///
 /// # Errors
 /// If files cannot be written or cargo cannot be started.
-pub fn build(places: &Places, target: Target) -> io::Result<Vec<Built>> {
+pub fn build(places: &Places, target: Target, wanted: &dyn Fn(&File) -> bool) -> io::Result<Vec<Built>> {
     let package = places.out.join(target.name());
     fs::create_dir_all(&package)?;
     write(&package.join("Cargo.toml"), &manifest(places, target))?;
@@ -87,11 +89,14 @@ pub fn build(places: &Places, target: Target) -> io::Result<Vec<Built>> {
         }
     }
 
-    let programs = compile(places, &package)?;
+    let programs = compile(places, &package, wanted)?;
     Ok(FILES
         .iter()
         .map(|file| {
             let name = file.name();
+            if !wanted(file) {
+                return Built::NotAsked;
+            }
             match (failures.remove(&name), programs.get(&name)) {
                 (Some(why), _) => Built::Failed(why),
                 (None, Some(program)) => Built::Program(program.clone()),
@@ -168,11 +173,12 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     if fs::read_to_string(path).is_ok_and(|old| old == text) { Ok(()) } else { fs::write(path, text) }
 }
 
-/// Builds all test crates that can be built; their programs by name.
-fn compile(places: &Places, package: &Path) -> io::Result<BTreeMap<String, PathBuf>> {
+/// Builds all wanted test crates that can be built; their programs by name.
+fn compile(places: &Places, package: &Path, wanted: &dyn Fn(&File) -> bool) -> io::Result<BTreeMap<String, PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--tests", "--keep-going", "--message-format=json-render-diagnostics"])
+        .args(["build", "--keep-going", "--message-format=json-render-diagnostics"])
+        .args(FILES.iter().filter(|f| wanted(f)).flat_map(|f| ["--test".to_owned(), f.name()]))
         .arg("--manifest-path")
         .arg(package.join("Cargo.toml"))
         .arg("--target-dir")
