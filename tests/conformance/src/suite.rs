@@ -1,6 +1,6 @@
 //! Which of std's files are taken, and what surrounds each inside std.
 
-/// One file of std's tests.
+/// One file of std's tests, or of its documentation.
 #[derive(Debug, Clone, Copy)]
 pub struct File {
     /// Its path below `library/`; the name that the table and `exclusions.txt` use.
