@@ -8,3 +8,7 @@ mod condvar;
 mod crew;
 #[path = "sync/locks.rs"]
 mod locks;
+#[path = "sync/mutex.rs"]
+mod mutex;
+#[path = "sync/rwlock.rs"]
+mod rwlock;

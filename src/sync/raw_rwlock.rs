@@ -156,7 +156,7 @@ impl RawRwLock {
             // the count can only fall meanwhile; who makes it fall to nothing comes here next.
             let new = match note {
                 EXCLUSIVE if word == WAITERS => WRITER,
-                SHARED if word & WRITER == 0 => READER,
+                SHARED if word & WRITER == 0 && word <= u32::MAX - READER => READER,
                 _ => break,
             };
             self.word.fetch_add(new, Ordering::Relaxed);

@@ -67,7 +67,7 @@ pub struct ReentrantLock<T: ?Sized> {
 unsafe impl<T: ?Sized + Send> Send for ReentrantLock<T> {}
 // SAFETY: only the thread of the holder has references to the value at a time.
 unsafe impl<T: ?Sized + Send> Sync for ReentrantLock<T> {}
-// What lies behind a guard is shared, so it is as safe to see after a panic as the value itself.
+// Without poison, the value is as safe to see after a panic as it is without the lock.
 impl<T: ?Sized + UnwindSafe> UnwindSafe for ReentrantLock<T> {}
 impl<T: ?Sized + RefUnwindSafe> RefUnwindSafe for ReentrantLock<T> {}
 

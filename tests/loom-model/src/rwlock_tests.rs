@@ -102,3 +102,54 @@ fn a_writer_that_becomes_a_reader_lets_readers_in_and_writers_later() {
         assert_eq!(l.try_read().expect("nobody writes").get(), 2);
     });
 }
+
+#[test]
+fn the_last_of_two_readers_lets_the_writer_in() {
+    check(3, || {
+        let l = lock();
+        let (first, second) = (l.read().unwrap(), l.read().unwrap());
+        let l2 = l.clone();
+        let writer = thread::spawn(move || l2.write().unwrap().add());
+        let l2 = l.clone();
+        let reader = thread::spawn(move || l2.read().unwrap().get());
+        drop(first);
+        drop(second);
+        writer.join().unwrap();
+        assert!(reader.join().unwrap() <= 1);
+        assert_eq!(l.try_write().expect("the lock is free").get(), 1);
+    });
+}
+
+#[test]
+fn readers_behind_a_cancelled_writer_join_those_who_read() {
+    check(3, || {
+        let l = lock();
+        let reading = l.read().unwrap();
+        let task = Task::new();
+        let (l2, t2) = (l.clone(), task.clone());
+        let writer = thread::spawn(move || run_as(t2, || l2.write().unwrap().add()).is_some());
+        let l2 = l.clone();
+        let reader = thread::spawn(move || l2.read().unwrap().get());
+        cancel(&task);
+        // This one reads until the other one has read: the writer between them never gets in.
+        assert_eq!(reader.join().unwrap(), 0);
+        assert!(!writer.join().unwrap(), "a writer was let in beside a reader");
+        drop(reading);
+        assert_eq!(l.try_write().expect("the lock is free").get(), 0);
+    });
+}
+
+#[test]
+fn readers_join_a_writer_that_becomes_a_reader() {
+    check(3, || {
+        let l = lock();
+        let writing = l.write().unwrap();
+        let l2 = l.clone();
+        let reader = thread::spawn(move || l2.read().unwrap().get());
+        writing.add();
+        let reading = RwLockWriteGuard::downgrade(writing);
+        assert_eq!(reader.join().unwrap(), 1);
+        drop(reading);
+        assert_eq!(l.try_write().expect("the lock is free").get(), 1);
+    });
+}
