@@ -70,9 +70,7 @@ fn two_tasks_of_one_worker_do_not_share_a_reentrant_lock() {
             assert!(l.try_lock().is_none(), "keyed by thread, not by task");
             assert_eq!(format!("{l:?}"), "ReentrantLock { data: <locked>, .. }");
             let guard = l.lock();
-            *guard.borrow_mut() += 1;
-            let seen = *guard.borrow();
-            seen
+            guard.replace_with(|n| *n + 1) + 1
         });
         until_parked(other.task(), "lock");
         let wait = coro::where_is(other.id()).unwrap().wait;
