@@ -49,8 +49,8 @@ impl Tokens {
     }
 }
 
-/// `first` may be given up by `give_up`; the other taker must get a token all the same.
-fn a_second_taker(first: fn(&Tokens) -> bool, give_up: fn(&Task)) {
+/// `first` may be given up by `give_up`, before or after the first token comes; the other taker must get one all the same.
+fn a_second_taker(first: fn(&Tokens) -> bool, give_up: fn(&Task), before: bool) {
     check(2, move || {
         let tokens = Tokens::new();
         let task = Task::new();
@@ -58,8 +58,13 @@ fn a_second_taker(first: fn(&Tokens) -> bool, give_up: fn(&Task)) {
         let first = thread::spawn(move || run_as(t2, || first(&theirs)).unwrap_or(false));
         let theirs = tokens.clone();
         let second = thread::spawn(move || theirs.take());
+        if before {
+            give_up(&task);
+        }
         tokens.put();
-        give_up(&task);
+        if !before {
+            give_up(&task);
+        }
         if first.join().unwrap() {
             tokens.put();
         }
@@ -77,12 +82,25 @@ fn a_notification_of_a_cancelled_waiter_goes_to_the_next() {
             true
         },
         cancel,
+        false,
+    );
+}
+
+#[test]
+fn a_cancelled_waiter_that_leaves_keeps_nobody_from_being_heard() {
+    a_second_taker(
+        |tokens| {
+            tokens.take();
+            true
+        },
+        cancel,
+        true,
     );
 }
 
 #[test]
 fn a_notification_of_a_waiter_whose_time_is_up_goes_to_the_next() {
-    a_second_taker(Tokens::take_in_time, expire);
+    a_second_taker(Tokens::take_in_time, expire, false);
 }
 
 #[test]
