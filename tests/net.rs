@@ -1159,6 +1159,32 @@ fn vectored_calls_fill_and_empty_every_part() {
     });
 }
 
+/// The system fills 1024 parts per call: when it has, there may be more, although not every part was filled.
+#[test]
+fn more_parts_than_the_system_takes_lose_no_wake() {
+    on(1, || {
+        const PARTS: usize = 2000;
+        let (ours, theirs) = tcp_pair();
+        let theirs = TcpStream::from(theirs);
+        let reader = coro::spawn(move || {
+            let mut total = 0;
+            while total < PARTS {
+                let mut room = vec![[0u8; 1]; PARTS];
+                let mut slices: Vec<_> = room.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+                total += (&ours).read_vectored(&mut slices).unwrap();
+            }
+            total
+        });
+        // It waits, so that all of it comes with one edge.
+        coro::yield_slice();
+        coro::yield_slice();
+        (&theirs).write_all(&[1; PARTS]).unwrap();
+        let total =
+            coro::timeout(Duration::from_secs(10), || reader.join().unwrap()).expect("bytes that are there are read");
+        assert_eq!(total, PARTS);
+    });
+}
+
 #[test]
 fn input_that_never_ends_gives_way_to_other_tasks_and_timers() {
     on(1, || {

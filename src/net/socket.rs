@@ -24,6 +24,9 @@ use crate::reactor::Direction;
 use crate::scheduler::io::Source;
 use crate::sys;
 
+/// What std passes to one vectored call at most: `IOV_MAX`, the same on Linux, macOS and the BSDs.
+const MOST_BUFFERS: usize = 1024;
+
 /// A std socket `S` and its readiness.
 #[derive(Debug)]
 pub(super) struct Socket<S: AsRawFd + AsFd> {
@@ -125,7 +128,8 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     where
         for<'a> &'a S: Read,
     {
-        let room = bufs.iter().map(|b| b.len()).sum();
+        // The system is shown no more than the first so many of them: when these are full, that is no short read.
+        let room = bufs.iter().take(MOST_BUFFERS).map(|b| b.len()).sum();
         self.run_read(room, || self.get().read_vectored(bufs))
     }
 
