@@ -242,14 +242,20 @@ impl Pool {
     }
 
     /// Sets how many threads there may be, at least one; returns the old number.
-    pub(super) fn set_limit(&self, limit: usize) -> usize {
+    pub(super) fn set_limit(&'static self, limit: usize) -> usize {
         let mut state = self.lock();
         let old = state.limit_or_default();
-        state.limit = Some(limit.clamp(1, HIGHEST_LIMIT));
+        let limit = limit.clamp(1, HIGHEST_LIMIT);
+        state.limit = Some(limit);
         // Whoever is one too many sees it and leaves.
         let idle = std::mem::take(&mut state.idle);
+        // Jobs that waited for the old limit: those that run may never end without them.
+        let ours = self.process.load(Ordering::Relaxed) == std::process::id();
+        let more = if ours { limit.saturating_sub(state.live + state.starting).min(state.queue.len()) } else { 0 };
+        state.starting += more;
         drop(state);
         idle.iter().for_each(Thread::unpark);
+        (0..more).for_each(|_| self.start());
         old
     }
 

@@ -145,6 +145,22 @@ fn a_lower_limit_is_kept_as_jobs_end() {
     assert_eq!(p.set_limit(3), 1, "0 counts as 1");
 }
 
+/// The job that runs waits for one in the queue: without a thread for that, neither ever ends.
+#[test]
+fn a_higher_limit_starts_threads_for_what_waits() {
+    let (p, rt) = (pool("coro-t-higher"), runtime(1));
+    p.set_limit(1);
+    let (tell, told) = mpsc::channel::<()>();
+    let first = rt.spawn(move || run_in(p, move || told.recv().is_ok()));
+    until("it runs", || p.stats().running.len() == 1);
+    let second = rt.spawn(move || run_in(p, move || tell.send(()).is_ok()));
+    until("it waits", || p.stats().queued == 1);
+    p.set_limit(3);
+    until("both have ended", || first.is_finished() && second.is_finished());
+    assert!(first.join().unwrap().unwrap() && second.join().unwrap().unwrap());
+    assert!(p.stats().threads <= 2, "a thread for nothing");
+}
+
 /// Cancelled in the middle of the job: the waiter ends at once, the job goes on with its own data, and what it returns
 /// is dropped once.
 #[test]
