@@ -126,6 +126,36 @@ fn unpark_before_park_is_kept_once() {
     });
 }
 
+/// A task that never has to wait keeps neither its time limit nor its cancellation nor the worker from the others.
+#[test]
+fn a_token_at_every_park_holds_up_nobody() {
+    fn spins(park: fn()) {
+        loop {
+            thread::current().unpark();
+            park();
+        }
+    }
+    let (say, said) = std::sync::mpsc::channel();
+    // On a thread that is left behind when it never ends.
+    std::thread::spawn(move || {
+        runtime(1).block_on(move || {
+            for park in [thread::park, || thread::park_timeout(LONG)] {
+                assert!(coro::timeout(Duration::from_millis(10), || spins(park)).is_err());
+                say.send("expired").unwrap();
+                let spinning = thread::spawn(move || spins(park));
+                thread::yield_now();
+                // Others of the worker run meanwhile, this one for a start.
+                assert_eq!(spinning.cancel(), coro::CancelOutcome::Requested);
+                assert!(coro::is_cancel(&*spinning.join().unwrap_err()));
+                say.send("cancelled").unwrap();
+            }
+        });
+    });
+    for what in ["expired", "cancelled"].repeat(2) {
+        assert_eq!(said.recv_timeout(Duration::from_secs(15)), Ok(what));
+    }
+}
+
 #[test]
 fn unpark_from_anywhere() {
     everywhere(|| {

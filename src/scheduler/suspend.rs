@@ -537,6 +537,8 @@ pub fn yield_slice() {
 /// Unwinds if the task is cancelled or an enclosing timeout expires.
 pub fn park() {
     let h = here().expect("coro::park was called on a plain thread; call it from a task");
+    // A task that always finds its token must not put off its interrupts, nor keep the worker from everybody else.
+    checkpoint();
     while !h.cell.state.take_user_token() {
         h.checkpoint_wait();
         h.park(WaitReason::of(WaitKind::Park));
@@ -545,6 +547,7 @@ pub fn park() {
 
 /// As [`park`], at most until `deadline`; whether there was an unpark.
 pub(crate) fn park_until(h: &Here, deadline: Option<Instant>) -> bool {
+    checkpoint();
     wait_for(WaitReason::of(WaitKind::Park), deadline, || h.cell.state.take_user_token())
 }
 
