@@ -1070,6 +1070,42 @@ fn a_task_that_once_waited_while_it_unwound_is_sound_again_after_the_catch() {
 }
 
 #[test]
+fn two_tasks_that_wait_while_they_unwind_leave_the_others_alone() {
+    let rt = runtime(1);
+    rt.block_on(|| {
+        let ((end_a, ends_a), (end_b, ends_b), (_never, nothing)) = (channel(), channel(), channel::<()>());
+        let unwinds = |ends| {
+            move || {
+                let _w = WaitsInDrop(ends);
+                panic!("unwinds");
+            }
+        };
+        let a: coro::JoinHandle<()> = coro::spawn(unwinds(ends_a));
+        until_parked(a.task(), "recv");
+        let b: coro::JoinHandle<()> = coro::spawn(unwinds(ends_b));
+        until_parked(b.task(), "recv");
+        end_a.send(()).unwrap();
+        a.join().unwrap_err();
+        // Only the one is left that nobody could tell from a healthy task when it began to wait.
+        assert!(!coro::thread::panicking());
+        let begun = Instant::now();
+        coro::sleep(Duration::from_millis(150));
+        assert!(begun.elapsed() >= Duration::from_millis(150), "a healthy sleep was cut short");
+        let healthy = Mutex::new(());
+        drop(healthy.lock());
+        assert!(!healthy.is_poisoned());
+        // What is due meanwhile comes when it has ended.
+        let limited = coro::spawn(move || coro::timeout(Duration::from_millis(1), || drop(nothing.recv())));
+        coro::sleep(Duration::from_millis(20));
+        assert!(!limited.is_finished());
+        end_b.send(()).unwrap();
+        b.join().unwrap_err();
+        task_until("the limit is delivered", || limited.is_finished());
+        limited.join().unwrap().unwrap_err();
+    });
+}
+
+#[test]
 #[ignore = "runs only as a child of the other tests"]
 fn child_process() {
     match harness::case().as_deref() {

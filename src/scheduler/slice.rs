@@ -131,6 +131,7 @@ impl Worker {
     /// ACTIVE → DONE and what follows from it.
     fn settle_end(&self, cell: &'static TaskCell) {
         cell.local.store(ptr::null_mut(), Ordering::Relaxed);
+        self.settle_unwinding();
         // SAFETY: the task has left its stack for good and is still ours.
         let stack = unsafe { (*cell.stack.get()).take() };
         if let Some(stack) = stack {

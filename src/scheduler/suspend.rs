@@ -180,15 +180,25 @@ impl Here {
 
     /// Whether *this task* unwinds. std's answer is per thread and also true while another task of the worker waits
     /// in the middle of its unwinding.
+    ///
+    /// Whose unwinding began while another one's waited cannot be told: such a task is not taken to unwind. That it may
+    /// is remembered, because it may wait as well, and longer than the one that is known.
     #[inline(always)]
     pub(crate) fn unwinding(&self) -> bool {
         if !std::thread::panicking() {
             // What it once waited in the middle of has been caught.
             self.local().mid_unwind.set(false);
             self.local().interrupt_unwinds.set(false);
+            self.worker.calm();
             return false;
         }
-        self.worker.suspended_unwinding.get() == 0 || self.local().mid_unwind.get()
+        if self.local().mid_unwind.get() {
+            return true;
+        }
+        if self.worker.suspended_unwinding.get() > 0 {
+            self.worker.unsettled.set(true);
+        }
+        !self.worker.unsettled.get()
     }
 
     /// An interrupt that is due cannot be raised because some other task of this worker waits while it unwinds: a
@@ -740,6 +750,23 @@ impl Worker {
                  its tasks are held up until that wait ends\n",
             );
         });
+    }
+
+    /// Nobody on this thread unwinds.
+    #[inline(always)]
+    fn calm(&self) {
+        if self.unsettled.get() {
+            self.unsettled.set(false);
+            self.deliver_deferred();
+        }
+    }
+
+    /// A task has ended, perhaps one that unwound without being known to.
+    #[inline(always)]
+    pub(super) fn settle_unwinding(&self) {
+        if self.unsettled.get() && !std::thread::panicking() {
+            self.calm();
+        }
     }
 
     /// Wakes the tasks whose interrupts could not be raised, so that they look again.

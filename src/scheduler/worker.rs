@@ -78,6 +78,9 @@ pub(crate) struct Worker {
     pub(super) last_id: Cell<u64>,
     /// Tasks of this worker that wait while they unwind.
     pub(crate) suspended_unwinding: Cell<u32>,
+    /// While one of those waited, some other task was seen on a thread that panics, perhaps by its own doing. Until
+    /// nobody on the thread panics, only those are taken to unwind that are known to.
+    pub(super) unsettled: Cell<bool>,
     /// Tasks whose interrupts wait for the end of such waits.
     pub(super) deferred: RefCell<Vec<TaskRef>>,
 }
@@ -136,6 +139,7 @@ impl Worker {
             next_id: Cell::new(0),
             last_id: Cell::new(0),
             suspended_unwinding: Cell::new(0),
+            unsettled: Cell::new(false),
             deferred: RefCell::default(),
         }
     }
