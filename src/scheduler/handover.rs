@@ -34,12 +34,9 @@ pub(crate) fn wait_revocably(reason: WaitReason, deadline: Option<Instant>, mut 
     }
     let timer = deadline.map(|d| ArmedTimer::new(&h, h.worker.timer_ns(d)));
     loop {
-        if h.interrupt_due() {
-            if h.would_unwind() {
-                return Waited::Interrupted;
-            }
-            // Takes note that it is held back, and by what.
-            h.checkpoint_wait();
+        // Not a checkpoint: that could still unwind, with something just handed over.
+        if h.interrupted() {
+            return Waited::Interrupted;
         }
         h.park(reason);
         if done() {

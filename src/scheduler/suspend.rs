@@ -259,6 +259,26 @@ impl Here {
             && self.pending().is_some_and(|(_, word)| self.local().write_guards.get() == 0 || word.cancel_now())
     }
 
+    /// As [`would_unwind`](Here::would_unwind) when the wait itself is next; takes note of what holds an interrupt back.
+    /// One look decides: a `cancel_now` that comes later wakes the task from its park.
+    pub(crate) fn interrupted(&self) -> bool {
+        self.pending().is_some_and(|(_, word)| !self.held_back(word))
+    }
+
+    /// Whether an interrupt that is due cannot be raised now. Takes note, so that it is raised when it can be.
+    fn held_back(&self, word: Snapshot) -> bool {
+        if cfg!(panic = "abort") {
+            return true;
+        }
+        let guarded = self.local().write_guards.get() > 0 && !word.cancel_now();
+        self.local().held_back.set(guarded);
+        if !guarded && std::thread::panicking() {
+            self.defer_interrupt();
+            return true;
+        }
+        guarded
+    }
+
     /// Unwinds if an interrupt is due.
     #[inline(always)]
     pub(crate) fn checkpoint_wait(&self) {
@@ -299,18 +319,10 @@ impl Here {
     #[cold]
     #[inline(never)]
     fn raise(&self, interrupt: Interrupt, word: Snapshot) {
+        if self.held_back(word) {
+            return;
+        }
         let local = self.local();
-        if cfg!(panic = "abort") {
-            return;
-        }
-        if local.write_guards.get() > 0 && !word.cancel_now() {
-            local.held_back.set(true);
-            return;
-        }
-        local.held_back.set(false);
-        if std::thread::panicking() {
-            return self.defer_interrupt();
-        }
         let raises = local.raises.get().saturating_add(1);
         local.raises.set(raises);
         if raises > SWALLOWS_REPORTED && local.no_switch.get() == 0 {
