@@ -244,6 +244,35 @@ fn shield_defers_cancellation_and_limits() {
     });
 }
 
+#[test]
+fn a_limit_that_begins_under_a_shield_works_there() {
+    let rt = runtime(1);
+    rt.block_on(|| {
+        let task = coro::spawn(|| {
+            let begun = Instant::now();
+            let outer = coro::timeout(Duration::from_millis(1), || {
+                coro::shield(|| {
+                    // Due long before, and held off until the shield ends.
+                    coro::sleep(Duration::from_millis(10));
+                    coro::current().unwrap().cancel();
+                    let inner = coro::timeout(Duration::from_millis(1), || coro::sleep(LONG));
+                    assert_eq!(inner.unwrap_err().into_value(), None);
+                    let nested = || coro::shield(|| coro::sleep(Duration::from_millis(10)));
+                    assert_eq!(coro::timeout(Duration::from_millis(1), nested).unwrap_err().into_value(), Some(()));
+                    coro::sleep(Duration::from_millis(1));
+                });
+            });
+            assert!(outer.is_err() && begun.elapsed() < LONG / 2);
+            // An initialiser is shielded.
+            static LAZY: coro::sync::LazyLock<bool> =
+                coro::sync::LazyLock::new(|| coro::timeout(Duration::from_millis(1), || coro::sleep(LONG)).is_err());
+            assert!(*LAZY);
+            coro::yield_slice();
+        });
+        cancelled(task.join());
+    });
+}
+
 /// A C library that calls back; unwinding through it would abort the process.
 extern "C" fn c_library(callback: extern "C" fn(usize), data: usize) {
     callback(data);

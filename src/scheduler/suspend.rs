@@ -691,7 +691,8 @@ fn end_locals(h: &Here) {
     unsafe { local.locals.destroy(&failed) };
 }
 
-/// Runs `f` and lets no cancellation and no timeout interrupt it; both are delivered at the first wait after it.
+/// Runs `f` and lets no cancellation and no timeout around it interrupt it; both are delivered at the first wait after
+/// it. A timeout that begins inside `f` is its own affair and ends inside as always.
 ///
 /// For callbacks from C, where unwinding would abort, and for steps that must not be left half done.
 ///

@@ -33,6 +33,7 @@ fn enter<T>(h: Here, deadline: Option<Instant>, expired: bool, f: impl FnOnce() 
         outer: h.local().scopes.get().into(),
         serial: h.local().scopes_begun.get(),
         deadline,
+        shields: h.local().shields.get(),
         expired: expired.into(),
         error_given: false.into(),
     };

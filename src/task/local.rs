@@ -21,6 +21,8 @@ pub(crate) struct TimeoutScope {
     pub(crate) serial: u64,
     /// `None` never comes.
     pub(crate) deadline: Option<Instant>,
+    /// Depth of `shield` where it began: a shield holds off what began outside of it.
+    pub(crate) shields: u32,
     pub(crate) expired: Cell<bool>,
     /// One I/O call has returned the error; from now on waits unwind.
     pub(crate) error_given: Cell<bool>,
@@ -118,10 +120,8 @@ impl TaskLocal {
 
     /// What is pending and not held back by a shield.
     pub(crate) fn pending(&self, word: Snapshot) -> Option<Interrupt> {
-        if self.shields.get() > 0 {
-            return None;
-        }
-        if word.cancel_requested() {
+        let shields = self.shields.get();
+        if shields == 0 && word.cancel_requested() {
             return Some(Interrupt::Cancel);
         }
         let mut found = ptr::null();
@@ -129,6 +129,9 @@ impl TaskLocal {
         while !scope.is_null() {
             // SAFETY: scopes are linked only while their frames live on this task's stack.
             let s = unsafe { &*scope };
+            if s.shields < shields {
+                break;
+            }
             if s.expired.get() {
                 found = scope;
             }
