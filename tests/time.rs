@@ -328,7 +328,7 @@ fn calls_that_need_not_wait() {
             ("a wait group", true, &|| WaitGroup::new().wait()),
             ("a barrier", true, &|| _ = Barrier::new(1).wait()),
             ("blocking", true, &|| coro::blocking(|| ()).unwrap()),
-            ("park", false, &|| {
+            ("park", true, &|| {
                 coro::current().unwrap().unpark();
                 coro::park();
             }),
