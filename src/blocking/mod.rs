@@ -36,8 +36,8 @@ static POOL: Pool = Pool::new("coro-blocking", Duration::from_secs(10));
 ///
 /// # Errors
 /// If not a single thread can be had (the message says what to raise; the kind is the system's, `QuotaExceeded` where
-/// that would be `WouldBlock`); if `CORO_BLOCKING_THREADS` is malformed; in a child that was forked off a process that
-/// has used the pool.
+/// that would be `WouldBlock`); if `CORO_BLOCKING_THREADS` is malformed. (A forked child is a plain thread, and calls `f`
+/// itself.)
 ///
 /// # Panics
 /// With the payload of `f`'s own panic; inside [`no_switch`](crate::no_switch).
