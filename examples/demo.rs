@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use coro::net::unix::UnixStream;
 use coro::net::{TcpListener, TcpStream};
-use coro::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use coro::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel_named, sync_channel_named};
 
 #[path = "util/text.rs"]
 mod text;
@@ -238,7 +238,7 @@ impl Hall {
         }
         let mut room = Room::new();
         for index in 0..coro::worker_stats().len() {
-            let (way_in, lines) = sync_channel(ROOM_QUEUE);
+            let (way_in, lines) = sync_channel_named("lines of a room", ROOM_QUEUE);
             let (hall, room_name) = (self.clone(), name.to_owned());
             let named = coro::Builder::new().name(format!("room {name} {index}"));
             named.worker(index).spawn(move || room_writer(&hall, &room_name, &lines))?;
@@ -391,7 +391,7 @@ impl Seat<'_> {
 fn client(hall: &Arc<Hall>, socket: TcpStream, peer: SocketAddr) {
     STATS.clients.fetch_add(1, Relaxed);
     let _ = socket.set_nodelay(true);
-    let (queue, lines) = sync_channel(QUEUE);
+    let (queue, lines) = sync_channel_named("lines to a client", QUEUE);
     let (socket, dropped) = (Arc::new(socket), Arc::new(AtomicBool::new(false)));
     let (to_write, slow) = (socket.clone(), dropped.clone());
     // Local: on a worker of its own choice it could be stuck behind somebody else's `/block`.
@@ -525,7 +525,7 @@ fn client_writer(lines: &Receiver<Text>, mut socket: &TcpStream, dropped: &Atomi
 const SOCKET_BOTS: usize = 256;
 
 fn spawn_bots(n: usize) -> io::Result<()> {
-    let key = Arc::new(coro::sync::Mutex::new(0));
+    let key = Arc::new(coro::sync::Mutex::new(0).named("key of the bots"));
     let (mut boxes, mut sockets) = (Vec::new(), Vec::new());
     for i in 0..n {
         let bot = |kind: &str| coro::Builder::new().name(format!("bot {i} {kind}"));
@@ -536,7 +536,7 @@ fn spawn_bots(n: usize) -> io::Result<()> {
                 bot("locker").spawn(move || bot_locker(&key))?;
             }
             2 => {
-                let (sender, messages) = channel();
+                let (sender, messages) = channel_named("post");
                 boxes.push(sender);
                 bot("receiver").spawn(move || bot_receiver(&messages))?;
             }
