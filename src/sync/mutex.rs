@@ -14,6 +14,7 @@ use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 use super::const_new::const_unless_modelled;
 use super::held::{Core, Held};
 use super::raw_mutex::RawMutex;
+use crate::scheduler::handover::polled_in_vain;
 use crate::scheduler::suspend;
 
 /// A mutual exclusion lock with [`std::sync::Mutex`]'s surface whose waiters are tasks (or threads).
@@ -148,6 +149,14 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     /// `WouldBlock`, or the guard inside the error if a holder panicked.
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        let result = self.try_now();
+        if matches!(result, Err(TryLockError::WouldBlock)) {
+            polled_in_vain();
+        }
+        result
+    }
+
+    fn try_now(&self) -> TryLockResult<MutexGuard<'_, T>> {
         if !self.core.raw.try_lock() {
             return Err(TryLockError::WouldBlock);
         }
@@ -169,7 +178,11 @@ impl<T: ?Sized> Mutex<T> {
 
     /// As `try_lock`, for `nonpoison`.
     pub(super) fn try_lock_unmarked(&self) -> Option<MutexGuard<'_, T>> {
-        self.core.raw.try_lock().then(|| MutexGuard { lock: self, held: Held::unmarked(&self.core) })
+        let locked = self.core.raw.try_lock().then(|| MutexGuard { lock: self, held: Held::unmarked(&self.core) });
+        if locked.is_none() {
+            polled_in_vain();
+        }
+        locked
     }
 
     /// Whether a holder panicked.
@@ -199,7 +212,7 @@ impl<T: ?Sized> Mutex<T> {
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut d = f.debug_struct("Mutex");
-        match self.try_lock() {
+        match self.try_now() {
             Ok(guard) => d.field("data", &&*guard),
             Err(TryLockError::Poisoned(e)) => d.field("data", &&**e.get_ref()),
             Err(TryLockError::WouldBlock) => d.field("data", &format_args!("<locked>")),

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::held::{Core, Exclusive};
 use super::raw_mutex::RawMutex;
+use crate::scheduler::handover::polled_in_vain;
 use crate::scheduler::suspend::{self, here};
 
 /// Set in the keys of plain threads; ids of tasks are shorter.
@@ -119,6 +120,7 @@ impl<T: ?Sized> ReentrantLock<T> {
         let me = key();
         if !self.again(me) {
             if !self.core.raw.try_lock() {
+                polled_in_vain();
                 return None;
             }
             self.first(me);

@@ -14,6 +14,7 @@ use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 use super::const_new::const_unless_modelled;
 use super::held::{Core, Held};
 use super::raw_rwlock::RawRwLock;
+use crate::scheduler::handover::polled_in_vain;
 use crate::scheduler::suspend;
 
 /// A lock for many readers or one writer, with [`std::sync::RwLock`]'s surface, whose waiters are tasks (or threads).
@@ -142,6 +143,14 @@ impl<T: ?Sized> RwLock<T> {
     /// # Errors
     /// `WouldBlock`, or the guard inside the error if a writer panicked.
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        let result = self.try_read_now();
+        if matches!(result, Err(TryLockError::WouldBlock)) {
+            polled_in_vain();
+        }
+        result
+    }
+
+    fn try_read_now(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
         match self.try_read_unjudged() {
             Some(guard) => Ok(self.core.judge(guard)?),
             None => Err(TryLockError::WouldBlock),
@@ -164,6 +173,7 @@ impl<T: ?Sized> RwLock<T> {
     /// `WouldBlock`, or the guard inside the error if a writer panicked.
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         if !self.core.raw.try_write() {
+            polled_in_vain();
             return Err(TryLockError::WouldBlock);
         }
         Ok(self.core.judge(RwLockWriteGuard { lock: self, held: Held::new(&self.core) })?)
@@ -197,7 +207,12 @@ impl<T: ?Sized> RwLock<T> {
 
     /// As `try_write`, for `nonpoison`.
     pub(super) fn try_write_unmarked(&self) -> Option<RwLockWriteGuard<'_, T>> {
-        self.core.raw.try_write().then(|| RwLockWriteGuard { lock: self, held: Held::unmarked(&self.core) })
+        let locked =
+            self.core.raw.try_write().then(|| RwLockWriteGuard { lock: self, held: Held::unmarked(&self.core) });
+        if locked.is_none() {
+            polled_in_vain();
+        }
+        locked
     }
 
     /// For whoever has just been given shared access.
@@ -235,7 +250,7 @@ impl<T: ?Sized> RwLock<T> {
 impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut d = f.debug_struct("RwLock");
-        match self.try_read() {
+        match self.try_read_now() {
             Ok(guard) => d.field("data", &&*guard),
             Err(TryLockError::Poisoned(e)) => d.field("data", &&**e.get_ref()),
             Err(TryLockError::WouldBlock) => d.field("data", &format_args!("<locked>")),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::const_new::const_unless_modelled;
 use super::waiters::{Taken, WaitList, Waiter};
 use crate::observe::{Object, WaitKind, WaitReason};
+use crate::scheduler::handover::polled_in_vain;
 use crate::scheduler::suspend;
 use crate::sys::atomic::{Lock, LockGuard};
 
@@ -173,6 +174,9 @@ impl Semaphore {
         let served = n == 0 || inner.waiting.is_empty() && inner.permits >= n;
         if served {
             inner.permits -= n;
+        } else {
+            drop(inner);
+            polled_in_vain();
         }
         served
     }

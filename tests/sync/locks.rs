@@ -331,3 +331,34 @@ fn a_lock_held_across_a_wait_is_keyed_by_task() {
         assert_eq!(r.lock().load(Ordering::SeqCst), 1);
     });
 }
+
+/// A loop around a `try_` gives the holder, a task of the same worker, its turn.
+#[test]
+fn trying_in_a_loop_lets_the_holder_go_on() {
+    fn hold<G>(take: impl FnOnce() -> G + Send + 'static) {
+        let holder = coro::spawn(move || {
+            let _held = take();
+            coro::sleep(Duration::from_millis(2));
+        });
+        until_parked(holder.task(), "sleep");
+    }
+    runtime(1).block_on(|| {
+        static M: Mutex<()> = Mutex::new(());
+        static L: RwLock<()> = RwLock::new(());
+        static R: ReentrantLock<()> = ReentrantLock::new(());
+        static S: coro::sync::Semaphore = coro::sync::Semaphore::new(1);
+        static N: coro::sync::nonpoison::Mutex<()> = coro::sync::nonpoison::Mutex::new(());
+        hold(|| M.lock());
+        while M.try_lock().is_err() {}
+        hold(|| L.write());
+        while L.try_read().is_err() {}
+        hold(|| L.read());
+        while L.try_write().is_err() {}
+        hold(|| R.lock());
+        while R.try_lock().is_none() {}
+        hold(|| S.acquire());
+        while S.try_acquire().is_none() {}
+        hold(|| N.lock());
+        while N.try_lock().is_err() {}
+    });
+}
