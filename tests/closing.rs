@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use coro::net::unix::{UnixListener, UnixStream};
-use coro::net::{Shutdown, TcpListener, TcpStream};
+use coro::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use util::sockets::{LONG, everywhere, is_parked, on, parked, tcp_pair, was_closed};
 use util::until;
 
@@ -106,6 +106,26 @@ fn an_accept_loop_ends_when_its_listener_is_closed() {
         a.close().unwrap();
         was_closed((&a).read(&mut [0]));
         assert_eq!(b.read(&mut [0]).unwrap(), 0);
+    });
+}
+
+/// The kernel tells a non-blocking receive nothing of the end; the clone waits on another worker, or on a thread.
+#[test]
+fn receivers_on_clones_of_a_closed_udp_socket_end() {
+    on(2, || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let [a, b, c] = [(); 3].map(|()| socket.try_clone().unwrap());
+        let tasks = [a, b].map(|s| parked(1, move || s.recv_from(&mut [0; 8]).map(drop)));
+        let thread = std::thread::spawn(move || (c.recv(&mut [0; 8]).map(drop), c));
+        socket.close().unwrap();
+        until(LONG, "they end", || tasks.iter().all(|t| t.is_finished()) && thread.is_finished());
+        for ended in tasks.map(|t| t.join().unwrap()) {
+            assert_eq!(ended.unwrap_err().kind(), ErrorKind::NotConnected);
+        }
+        let (ended, c) = thread.join().unwrap();
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::NotConnected);
+        c.set_nonblocking(true).unwrap();
+        assert_eq!(c.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
     });
 }
 

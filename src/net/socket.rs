@@ -294,8 +294,9 @@ macro_rules! descriptor_traits {
             /// Closes the socket while other tasks and threads, of any worker, may be waiting on it: each of them gets
             /// an error of kind `NotConnected` that says so, and so does every later call. Closing twice is allowed.
             ///
-            /// The connection or port is gone at once, for clones as well (their tasks see its end); only the
-            /// descriptor's *number* stays taken until the value is dropped.
+            /// The connection or port is gone at once, for clones as well (their tasks see its end, or that error on UDP);
+            /// only the descriptor's *number* stays taken until the value is dropped, and the port of a UDP socket until
+            /// its last clone is.
             ///
             /// # Errors
             /// If the system refuses the one descriptor that all closed sockets of the process share. The connection
@@ -331,6 +332,11 @@ macro_rules! descriptor_traits {
         impl From<$std> for $socket {
             /// Takes over std's socket: calls park the task, or return `WouldBlock` if it was in non-blocking mode.
             /// Time limits set on it stay in force.
+            ///
+            /// That mode belongs to the socket, not to the descriptor, and whatever `coro` holds has it underneath. So
+            /// std's clones that stay behind get it, and a second descriptor of a socket that `coro` holds already, here
+            /// or in the process that sent or inherited it, comes in that mode: clone with `try_clone` after the
+            /// conversion instead, or call `set_nonblocking(false)`.
             fn from(s: $std) -> $socket {
                 $socket { socket: $crate::net::socket::Socket::adopt(s, $drained) }
             }

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::ToSocketAddrs;
@@ -14,6 +15,7 @@ use super::socket::{Socket, descriptor_traits};
 use super::tcp::each_addr;
 use crate::observe::WaitKind;
 use crate::reactor::Direction;
+use crate::sys::message::reading_is_ended;
 
 /// A UDP socket; as [`std::net::UdpSocket`], parking the task.
 ///
@@ -310,8 +312,18 @@ impl UdpSocket {
         self.socket.set_nonblocking(nonblocking)
     }
 
+    /// Nothing but the `close` of a clone ends receiving, which Linux does not tell to a non-blocking receive.
     fn read<T>(&self, mut op: impl FnMut(&net::UdpSocket) -> io::Result<T>) -> io::Result<T> {
-        self.socket.run(Direction::Read, WaitKind::Read, || op(self.socket.get()))
+        self.socket.run(Direction::Read, WaitKind::Read, || match op(self.socket.get()) {
+            Err(e)
+                if e.kind() == io::ErrorKind::WouldBlock
+                    && !self.socket.nonblocking()
+                    && reading_is_ended(self.socket.as_fd()) =>
+            {
+                Err(io::Error::new(io::ErrorKind::NotConnected, "a clone of this socket was closed"))
+            }
+            result => result,
+        })
     }
 
     fn write<T>(&self, mut op: impl FnMut(&net::UdpSocket) -> io::Result<T>) -> io::Result<T> {
