@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use coro::net::unix::UnixDatagram;
@@ -482,4 +482,69 @@ fn cpu_of_thread() -> Duration {
     // SAFETY: the structure lives across the call.
     assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) }, 0);
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// Readiness that comes to nothing: somebody outside of the runtime reads the same socket, so again and again what was
+/// announced is gone. Nothing is lost or doubled, nobody misses a wake-up, and the waits do not spin.
+#[test]
+fn readiness_that_comes_to_nothing_is_waited_for_again() {
+    const MESSAGES: u32 = 20_000;
+    for workers in [1, 4] {
+        let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let thief = ours.try_clone().unwrap();
+        thief.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let stolen = {
+            let done = done.clone();
+            std::thread::spawn(move || {
+                let (mut seen, mut buf) = (Vec::new(), [0; 4]);
+                while !done.load(Ordering::SeqCst) {
+                    match thief.recv(&mut buf) {
+                        Ok(4) => seen.push(u32::from_be_bytes(buf)),
+                        Ok(n) => panic!("a message of {n} bytes"),
+                        Err(e) => {
+                            assert_eq!(e.kind(), ErrorKind::WouldBlock);
+                            std::thread::yield_now();
+                        }
+                    }
+                }
+                seen
+            })
+        };
+        let done2 = done.clone();
+        let received = on(workers, move || {
+            let ours = UnixDatagram::from(ours);
+            // The thief shares the open file description, so its limit would be ours as well.
+            ours.set_read_timeout(None).unwrap();
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    let ours = ours.try_clone().unwrap();
+                    coro::spawn(move || {
+                        let (mut seen, mut buf) = (Vec::new(), [0; 4]);
+                        while ours.recv(&mut buf).unwrap() == 4 {
+                            seen.push(u32::from_be_bytes(buf));
+                        }
+                        seen
+                    })
+                })
+                .collect();
+            let theirs = UnixDatagram::from(theirs);
+            for n in 0..MESSAGES {
+                assert_eq!(theirs.send(&n.to_be_bytes()).unwrap(), 4);
+            }
+            // One end for each reader; the thief must not have them.
+            done2.store(true, Ordering::SeqCst);
+            let stolen = stolen.join().unwrap();
+            for _ in 0..2 {
+                assert_eq!(theirs.send(&[0]).unwrap(), 1);
+            }
+            let mut all: Vec<_> = readers.into_iter().flat_map(|r| r.join().unwrap()).collect();
+            println!("{} read by tasks, {} by the thief", all.len(), stolen.len());
+            all.extend(stolen);
+            all
+        });
+        let mut received = received;
+        received.sort_unstable();
+        assert_eq!(received, (0..MESSAGES).collect::<Vec<_>>(), "{workers} workers");
+    }
 }
