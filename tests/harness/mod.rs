@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test program uses another part of it")]
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,14 @@ pub(crate) fn case() -> Option<String> {
 pub(crate) fn command(case: &str) -> Command {
     let mut c = Command::new(std::env::current_exe().expect("a test program has a path"));
     c.args(["--exact", "child_process", "--ignored", "--nocapture", "--test-threads=1"]);
+    // A program started in the background of a script ignores SIGINT, and its children would.
+    let default = || {
+        // SAFETY: the dispositions of a process that is about to run another program.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+        Ok(())
+    };
+    // SAFETY: one system call, between fork and exec.
+    unsafe { c.pre_exec(default) };
     // Two, whatever the machine has: some cases put a task on the other worker.
     c.env(CASE, case).env("CORO_WORKERS", "2").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     c
