@@ -4,7 +4,7 @@
 mod util;
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -127,6 +127,54 @@ fn time_limits_and_timeout_nest() {
             expires(short, || a.read(&mut buf));
         });
     }
+}
+
+/// Handles that came from std's clones are clones: what one of them does on its way back must not make the others block
+/// their worker, nor look non-blocking. (Other systems have no number by which to know a socket again.)
+#[cfg(target_os = "linux")]
+#[test]
+fn stds_clones_are_clones_here_and_back() {
+    on(1, || {
+        type Std = std::os::unix::net::UnixStream;
+        let limit = Duration::from_millis(20);
+        let waits = |s: &UnixStream| {
+            s.set_read_timeout(Some(limit)).unwrap();
+            expires(limit, || (&*s).read(&mut [0]));
+        };
+        // Both from std; one goes back.
+        let (a, _b) = Std::pair().unwrap();
+        let (x, y) = (UnixStream::from(a.try_clone().unwrap()), UnixStream::from(a));
+        waits(&x);
+        waits(&y);
+        x.set_nonblocking(true).unwrap();
+        let e = (&y).read(&mut [0]).unwrap_err();
+        assert_eq!((e.kind(), y.read_timeout().unwrap()), (ErrorKind::WouldBlock, x.read_timeout().unwrap()));
+        x.set_nonblocking(false).unwrap();
+        let back = Std::from(x);
+        waits(&y);
+        assert!(!blocking(back.as_raw_fd()));
+        drop(y);
+        assert!(blocking(back.as_raw_fd()));
+        // There and back while a clone stays, which then goes.
+        let (a, _b) = UnixStream::pair().unwrap();
+        let clone = a.try_clone().unwrap();
+        let a = UnixStream::from(Std::from(a));
+        drop(clone);
+        waits(&a);
+        // One that coro made goes while there is a descriptor that it does not know of.
+        let (a, _b) = UnixStream::pair().unwrap();
+        let other = UnixStream::from(a.as_fd().try_clone_to_owned().unwrap());
+        other.set_nonblocking(false).unwrap();
+        let back = Std::from(a);
+        waits(&other);
+        drop(other);
+        assert!(blocking(back.as_raw_fd()));
+        // A mode of the user's own is kept.
+        back.set_nonblocking(true).unwrap();
+        let there = UnixStream::from(back);
+        assert_eq!((&there).read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(!blocking(Std::from(there).as_raw_fd()));
+    });
 }
 
 /// Every limit ends at its own time, and one that is not reached leaves nothing behind.

@@ -5,6 +5,7 @@
 
 mod accept;
 mod exact;
+mod known;
 mod raw;
 mod resolve;
 mod socket;

@@ -15,10 +15,12 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use super::known;
 use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::scheduler::io::Source;
@@ -43,21 +45,31 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         Socket { inner: Some(inner), source, drained_by_short_read }
     }
 
-    /// Takes over a socket that somebody else made, in whatever mode it is, with the time limits that it has.
+    /// Takes over a socket that somebody else made, in whatever mode it is, with the time limits that it has. Of one that
+    /// is held here already, this is another handle.
     pub(super) fn adopt(inner: S, drained_by_short_read: bool) -> Socket<S> {
-        let socket = Socket::new(inner, drained_by_short_read);
+        let mut known = known::lock();
+        let known_options = known.find(&inner);
+        let is_known = known_options.is_some();
+        let source = Source::sharing(inner.as_raw_fd(), known_options.unwrap_or_default());
+        let socket = Socket { inner: Some(inner), source, drained_by_short_read };
+        let options = socket.source.options();
         // What cannot be asked or set (the descriptor may be anything) is left as it is: the first call tells.
-        if sys::socket::is_nonblocking(socket.as_fd()).unwrap_or(false) {
-            socket.source.options().set_nonblocking(true);
-        } else {
+        if !sys::socket::is_nonblocking(socket.as_fd()).unwrap_or(false) {
             let _ = SockRef::from(&socket).set_nonblocking(true);
+        } else if !is_known {
+            options.set_nonblocking(true);
         }
         let sock = SockRef::from(&socket);
         for (direction, limit) in [(Direction::Read, sock.read_timeout()), (Direction::Write, sock.write_timeout())] {
             if let Ok(Some(limit)) = limit {
-                socket.source.options().set_limit(direction, Some(limit));
+                options.set_limit(direction, Some(limit));
             }
         }
+        if !is_known {
+            known.insert(&socket, Arc::downgrade(options));
+        }
+        drop(known);
         socket
     }
 
@@ -202,15 +214,19 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     pub(super) fn into_inner(mut self) -> S {
         self.source.deregister();
         let inner = self.inner.take().expect("a socket holds its descriptor until it is dropped");
-        let shared = self.source.options_if_any().is_some();
-        let blocking = match self.source.last_options(true) {
-            Some(options) => !options.nonblocking(),
-            None => !shared,
-        };
         // What stands for a closed socket stands for others too.
-        if blocking && self.source.check_open().is_ok() {
-            let _ = SockRef::from(&inner).set_nonblocking(false);
+        if self.source.check_open().is_err() {
+            return inner;
         }
+        let mut known = known::lock();
+        let weak = self.source.options_if_any().map(Arc::downgrade);
+        match (self.source.last_options(true), weak) {
+            (Some(options), _) if options.nonblocking() => {}
+            // Clones stay here. It may come back while they do.
+            (None, Some(options)) => known.insert(&inner, options),
+            (Some(_) | None, _) => known.unblock(&inner),
+        }
+        drop(known);
         inner
     }
 }
@@ -223,8 +239,9 @@ impl<S: AsRawFd + AsFd> Drop for Socket<S> {
         if let Some(options) = self.source.last_options(false)
             && options.given_away()
             && !options.nonblocking()
+            && self.source.check_open().is_ok()
         {
-            let _ = SockRef::from(inner).set_nonblocking(false);
+            known::lock().unblock(inner);
         }
     }
 }
@@ -333,10 +350,11 @@ macro_rules! descriptor_traits {
             /// Takes over std's socket: calls park the task, or return `WouldBlock` if it was in non-blocking mode.
             /// Time limits set on it stay in force.
             ///
-            /// That mode belongs to the socket, not to the descriptor, and whatever `coro` holds has it underneath. So
-            /// std's clones that stay behind get it, and a second descriptor of a socket that `coro` holds already, here
-            /// or in the process that sent or inherited it, comes in that mode: clone with `try_clone` after the
-            /// conversion instead, or call `set_nonblocking(false)`.
+            /// That mode belongs to the socket, not to the descriptor, and whatever `coro` holds has it underneath: std's
+            /// clones that stay behind get it. Of a socket that is here already by way of another of std's clones, this is
+            /// a clone. A descriptor that was duplicated from one of `coro`'s own by other means than `try_clone`, or comes
+            /// from another process that uses `coro`, looks as if its user had set that mode: call
+            /// `set_nonblocking(false)`.
             fn from(s: $std) -> $socket {
                 $socket { socket: $crate::net::socket::Socket::adopt(s, $drained) }
             }

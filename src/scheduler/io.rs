@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::options::Options;
+pub(crate) use super::options::Options;
 use super::shared::worker_at;
 use super::suspend::{ArmedTimer, Here, UNWINDING_BUDGET, here, unpark_task};
 use super::worker::Worker;

@@ -58,7 +58,7 @@ impl Options {
         self.given_away.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_given_away(&self) {
+    pub(crate) fn set_given_away(&self) {
         self.given_away.store(true, Ordering::Relaxed);
     }
 

@@ -39,6 +39,31 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
+/// The kernel's number of a socket: the same for all its descriptors, in every process, and never given again.
+pub(crate) fn number(fd: BorrowedFd<'_>) -> Option<u64> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let mut number = 0u64;
+        let mut length = size_of_val(&number) as libc::socklen_t;
+        // SAFETY: both pointers are to locals that outlive the call, and `length` is the size of `number`.
+        let outcome = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_COOKIE,
+                (&raw mut number).cast(),
+                &raw mut length,
+            )
+        };
+        (outcome == 0).then_some(number)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = fd;
+        None
+    }
+}
+
 /// One socket for all that are buried: connected to nothing and shut down, so that whatever is tried on it fails.
 static GRAVE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
