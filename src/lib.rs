@@ -61,6 +61,7 @@ mod latency;
 pub mod net;
 pub mod os;
 mod panic;
+pub mod report;
 pub mod sync;
 pub mod thread;
 pub mod time;
@@ -71,9 +72,9 @@ pub use latency::set_latency_warning;
 pub use panic::{PanicNotifier, TaskPanic, set_panic_notifier};
 pub use scheduler::{
     Builder, CancelOutcome, CancelledError, JoinHandle, RunBuilder, Runtime, RuntimeBuilder, SimultaneousError, Task,
-    WorkerStats, ctrl_c, current, current_name, current_worker, event_loop, is_cancel, is_cancelled, no_switch, park,
-    run, runner, set_exit, set_own_selfishness, set_selfishness, shield, spawn, spawn_local, spawn_named, stopping,
-    worker_stats, yield_slice,
+    WorkerStats, ctrl_c, current, current_name, current_worker, event_loop, inherit_labels, is_cancel, is_cancelled,
+    label, labels, no_switch, park, remove_label, run, runner, set_exit, set_label, set_own_selfishness,
+    set_selfishness, shield, spawn, spawn_local, spawn_named, stopping, worker_stats, yield_slice,
 };
 pub use thread::{InParallelError, Scope, ScopedJoinHandle, in_parallel, scope};
 pub use time::{Elapsed, deadline, sleep, sleep_until, timeout};

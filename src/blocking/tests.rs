@@ -115,7 +115,11 @@ fn a_thousand_jobs_share_eight_threads() {
                 let job = move || {
                     let running = now.0.fetch_add(1, Ordering::SeqCst) + 1;
                     now.1.fetch_max(running, Ordering::SeqCst);
-                    std::thread::sleep(Duration::from_micros(200));
+                    // The first eight meet; on a slow machine a thread could be gone before the last of them is there.
+                    let limit = Instant::now() + Duration::from_secs(20);
+                    while now.1.load(Ordering::SeqCst) < 8 && Instant::now() < limit {
+                        std::thread::yield_now();
+                    }
                     now.0.fetch_sub(1, Ordering::SeqCst);
                     i
                 };

@@ -3,7 +3,8 @@
 //! The window is a few loads and one copy of the used stack. Strings behind pointers (the name) and the owner of a lock
 //! are read inside it, because only then are they known to live.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::walk::Registers;
 use crate::observe::{Object, WaitKind, WaitReason};
@@ -43,6 +44,15 @@ pub(super) struct Captured {
     pub(super) slices: u64,
     pub(super) name: Option<String>,
     pub(super) class: Option<String>,
+    /// Number of the class; 0 for an unstarted task.
+    pub(super) class_number: u16,
+    pub(super) labels: Vec<(String, String)>,
+    pub(super) run_ticks: u64,
+    pub(super) longest_slice: Duration,
+    pub(super) longest_delay: Duration,
+    /// When the task first ran, in ticks, where that is known.
+    pub(super) started: Option<u64>,
+    pub(super) owner: u16,
     pub(super) wait: WaitReason,
     /// What is waited for, where that is an object of `sync`.
     pub(super) object: Option<Seen>,
@@ -62,6 +72,13 @@ impl Captured {
             slices: 0,
             name: None,
             class: None,
+            class_number: 0,
+            labels: Vec::new(),
+            run_ticks: 0,
+            longest_slice: Duration::ZERO,
+            longest_delay: Duration::ZERO,
+            started: None,
+            owner: 0,
             wait: WaitReason::of(WaitKind::None),
             object: None,
             site: None,
@@ -107,12 +124,23 @@ impl Captured {
         self.id = id;
         self.since = cell.accounting.since.load(Ordering::Relaxed);
         self.slices = cell.accounting.slices.load(Ordering::Relaxed);
+        self.run_ticks = cell.accounting.run_ticks.load(Ordering::Relaxed);
+        let us = |of: &AtomicU32| Duration::from_micros(of.load(Ordering::Relaxed).into());
+        self.longest_slice = us(&cell.accounting.longest_slice);
+        self.longest_delay = us(&cell.accounting.longest_delay);
+        self.class_number = cell.class.load(Ordering::Relaxed);
+        self.owner = owner;
+        self.started = None;
         self.parent = cell.parent.load(Ordering::Relaxed);
         // SAFETY: INSPECT keeps the cell from being emptied, whatever the task does (`State::may_empty`); name and site
         // are constant until then.
         unsafe {
             self.name = cell.name().map(str::to_owned);
-            self.class = cell.class().map(str::to_owned);
+            self.class = cell.class_name().map(str::to_owned);
+            self.labels.clear();
+            if let Some(label) = cell.label() {
+                self.labels.extend(label.pairs().iter().map(|(k, v)| ((**k).into(), (**v).into())));
+            }
             self.site = *cell.site.get();
         }
         self.wait = cell.wait();
@@ -121,6 +149,9 @@ impl Captured {
         self.bytes.clear();
         if running {
             self.doing = Doing::Running(owner);
+            if let Some(w) = worker_at(owner) {
+                self.since = w.slice_start.load(Ordering::Relaxed);
+            }
             return cell.state.snapshot().id() == id;
         }
         match life {
@@ -136,6 +167,9 @@ impl Captured {
             _ => self.doing = Doing::Runnable,
         }
         if life != Life::Unstarted {
+            let local = cell.local.load(Ordering::Relaxed);
+            // SAFETY: a started task's record lives in its first frame, and the task cannot run in the window.
+            self.started = (!local.is_null()).then(|| unsafe { (*local).started.get() });
             self.copy_stack(cell);
         }
         true

@@ -19,6 +19,7 @@ use crate::task::TaskCell;
 /// What a task was doing when it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum TaskState {
     /// Spawned, has not run.
     Unstarted,
@@ -43,6 +44,8 @@ pub struct TaskWhere {
     pub name: Option<String>,
     /// Its class, if one was given at the spawn; else its spawn site is its class.
     pub class: Option<String>,
+    /// Its labels, in the order in which they were first set.
+    pub labels: Vec<(String, String)>,
     /// What it was doing.
     pub state: TaskState,
     /// For how long.
@@ -70,6 +73,9 @@ impl fmt::Display for TaskWhere {
         }
         if let Some(name) = &self.name {
             write!(f, " \"{}\"", Escaped(name))?;
+        }
+        for (key, value) in &self.labels {
+            write!(f, " {}={}", Escaped(key), Escaped(value))?;
         }
         if !self.wait.is_empty() {
             write!(f, " {}", self.wait)?;
@@ -188,7 +194,7 @@ fn runtime_clock(cell: &TaskCell) -> Option<u64> {
     scheduler::runtime::epoch_of(id).map(|e| e.elapsed().as_nanos() as u64)
 }
 
-fn view(c: &mut Captured, cell: &TaskCell) -> TaskWhere {
+pub(super) fn view(c: &mut Captured, cell: &TaskCell) -> TaskWhere {
     let mut wait = String::new();
     let mut stack = String::new();
     if matches!(c.doing, Doing::Parked) || c.wait.kind == WaitKind::Stack && c.doing == Doing::Unstarted {
@@ -205,6 +211,7 @@ fn view(c: &mut Captured, cell: &TaskCell) -> TaskWhere {
         id: c.id,
         name: c.name.take(),
         class: c.class.take(),
+        labels: std::mem::take(&mut c.labels),
         state,
         age: clock::since(c.since),
         wait,

@@ -6,10 +6,13 @@
 //! Must not know: who asks, or over what.
 
 mod capture;
+mod classes;
+mod collect;
 pub(crate) mod condensed;
 mod frames;
 mod line;
 mod modules;
+mod snapshot;
 mod stacks;
 mod symbols;
 mod walk;
@@ -17,7 +20,12 @@ mod walk;
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64", not(any(miri, coro_asan))))]
 mod walk_tests;
 
+pub use crate::observe::Distribution;
+pub use classes::{ClassReport, classes, classes_of};
 pub(crate) use frames::{install_overflow_frames, stack_text};
 pub(crate) use line::{Cursor, one};
 pub use line::{TaskState, TaskWhere, where_all, where_is};
+pub use snapshot::{
+    Edge, Frame, Object, Options, Party, Process, SCHEMA_VERSION, Site, Snapshot, Stack, Task, Wait, Worker,
+};
 pub use stacks::{StackStats, stack_stats};

@@ -4,10 +4,14 @@
 //! Invariants: nothing here allocates, blocks or calls into the scheduler. What must call upward does so through a
 //! function pointer that the upper layer registered.
 
+pub(crate) mod class;
+mod histogram;
 mod hooks;
 mod object;
 mod wait;
 
+pub use histogram::Distribution;
+pub(crate) use histogram::Histogram;
 pub(crate) use hooks::SLICE_OVERRUN;
 pub(crate) use object::Object;
 pub(crate) use wait::{WaitKind, WaitReason};

@@ -206,6 +206,7 @@ impl Source {
             let Some(shared) = worker_at(worker as u16).filter(|s| s.identity() == worker) else { continue };
             match Worker::current() {
                 Some(w) if w.shared.index == shared.index => {
+                    w.wakes_in_slice();
                     w.reactor.borrow_mut().remove(id, true, |task| w.unpark_own(task));
                 }
                 _ => shared.retire(self.fd, id, waiters),

@@ -79,7 +79,7 @@ impl<T> JoinHandle<T> {
         while !state.is_done() {
             crate::sys::fork::refuse_wait("a task");
             // SAFETY: JOINER is clear, so the slot belongs to the handle.
-            unsafe { *self.task.cell().joiner.get() = Some(suspend::current_unparker()) };
+            unsafe { (*self.task.cell().joiner.get()).set(suspend::current_unparker()) };
             if state.add_joiner() == Joiner::Done {
                 break;
             }
@@ -234,7 +234,7 @@ pub fn current_name() -> Option<String> {
 /// As [`current_name`], without a copy.
 pub(crate) fn current_label() -> Option<Arc<str>> {
     // SAFETY: the task runs, so its worker owns the cell; the label stays until the cell is freed.
-    here().and_then(|h| unsafe { (*h.cell.label.get()).as_deref().and_then(|l| l.name.clone()) })
+    here().and_then(|h| unsafe { h.cell.label() }.and_then(|l| l.name.clone()))
 }
 
 /// The worker that runs the calling task, counted from 0 within its runtime; `None` on a plain thread.

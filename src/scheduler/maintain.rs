@@ -119,6 +119,7 @@ impl Worker {
         }
         if self.shared.has_retired.load(Ordering::Relaxed) {
             for id in self.shared.take_retired() {
+                self.woken_at.set(self.ticker.now());
                 self.reactor.borrow_mut().remove(id, false, |task| self.unpark_own(task));
             }
         }
@@ -126,17 +127,30 @@ impl Worker {
 
     fn poll(&self, timeout: Option<Duration>) {
         let mut reactor = self.reactor.borrow_mut();
-        let wake = |task: TaskRef| self.unpark_own(task);
+        // One look at the clock for all that one poll wakes.
+        let mut first = true;
+        let mut wake = |task: TaskRef| {
+            if std::mem::take(&mut first) {
+                self.woken_at.set(self.ticker.now());
+            }
+            self.unpark_own(task);
+        };
         if cfg!(debug_assertions) && self.runtime.chaos.load(Ordering::Relaxed) {
-            reactor.spurious(wake);
+            reactor.spurious(&mut wake);
         }
         Reactor::poll(&mut reactor, timeout, wake);
+    }
+
+    /// What is woken next is woken by the running task.
+    pub(super) fn wakes_in_slice(&self) {
+        self.woken_at.set(self.shared.slice_start.load(Ordering::Relaxed));
     }
 
     /// Unparks a task that this worker owns.
     #[inline]
     pub(super) fn unpark_own(&self, task: TaskRef) {
         if task.cell().state.unpark(task.id()) == Unpark::Queue {
+            task.cell().accounting.woken(self.woken_at.get());
             task.cell().prefetch_stack();
             self.queue.push(task.cell());
         }
@@ -160,6 +174,9 @@ impl Worker {
                     batch[n] = Some(due);
                     n += 1;
                 }
+            }
+            if n > 0 {
+                self.woken_at.set(self.ticker.now());
             }
             // No task runs in between, so what an action points to is still alive.
             batch[..n].iter_mut().filter_map(Option::take).for_each(|action| self.fire(action));

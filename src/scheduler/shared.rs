@@ -9,10 +9,55 @@ use std::sync::{Mutex, PoisonError};
 use super::fresh::Fresh;
 use super::idle::{Idle, Wake};
 use super::inbox::{Inbox, Linked};
+use crate::observe::{Histogram, class};
 use crate::reactor::{Kicker, RegistrationId};
 use crate::sys::atomic::AtomicPtr as CheckedPtr;
+use crate::sys::clock;
 use crate::sys::fork;
-use crate::task::TaskCell;
+use crate::task::{Accounting, TaskCell};
+
+/// What a worker has counted of the tasks of one class. One writer, the worker.
+#[derive(Debug)]
+pub(crate) struct ClassStats {
+    /// Slices that were long enough to be measured (see [`NOTEWORTHY`](crate::task::NOTEWORTHY)).
+    pub(crate) slices: Histogram,
+    /// Times from a wake-up or spawn to the slice that it led to.
+    pub(crate) delays: Histogram,
+    /// Tasks that have ended, and their slices and ticks.
+    pub(crate) ended: AtomicU64,
+    pub(crate) ended_slices: AtomicU64,
+    pub(crate) ended_ticks: AtomicU64,
+}
+
+impl ClassStats {
+    const fn new() -> ClassStats {
+        ClassStats {
+            slices: Histogram::new(),
+            delays: Histogram::new(),
+            ended: AtomicU64::new(0),
+            ended_slices: AtomicU64::new(0),
+            ended_ticks: AtomicU64::new(0),
+        }
+    }
+
+    /// By the worker.
+    #[inline]
+    pub(super) fn task_ended(&self, a: &Accounting) {
+        for (total, more) in [
+            (&self.ended, 1),
+            (&self.ended_slices, a.slices.load(Ordering::Relaxed)),
+            (&self.ended_ticks, a.run_ticks.load(Ordering::Relaxed)),
+        ] {
+            total.store(total.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        }
+    }
+
+    fn clear(&self) {
+        self.slices.clear();
+        self.delays.clear();
+        [&self.ended, &self.ended_slices, &self.ended_ticks].iter().for_each(|c| c.store(0, Ordering::Relaxed));
+    }
+}
 
 impl Linked for TaskCell {
     fn link(&self) -> &CheckedPtr<TaskCell> {
@@ -59,6 +104,8 @@ pub(crate) struct Shared {
     retired: Mutex<Vec<RegistrationId>>,
     pub(crate) has_retired: AtomicBool,
     poll: Mutex<Option<(Kicker, mio::Registry)>>,
+    /// By number of the class; null until a task of it started here.
+    classes: Box<[AtomicPtr<ClassStats>]>,
 }
 
 const MAX_WORKERS: usize = 1024;
@@ -86,6 +133,7 @@ impl Shared {
                 c.store(0, Ordering::Relaxed);
             }
             shared.load.store(0, Ordering::Relaxed);
+            (0..class::MOST as u16).filter_map(|n| shared.class_stats(n)).for_each(ClassStats::clear);
             return Ok(shared);
         }
         let index = COUNT.fetch_add(1, Ordering::SeqCst);
@@ -119,9 +167,27 @@ impl Shared {
             retired: Mutex::new(Vec::new()),
             has_retired: AtomicBool::new(false),
             poll: Mutex::new(None),
+            classes: std::iter::repeat_with(AtomicPtr::default).take(class::MOST).collect(),
         }));
         WORKERS[index].store(std::ptr::from_ref(shared).cast_mut(), Ordering::Release);
         Ok(shared)
+    }
+
+    /// What was counted of a class here; `None` if no task of it started here.
+    #[inline]
+    pub(crate) fn class_stats(&self, number: u16) -> Option<&'static ClassStats> {
+        let stats = self.classes.get(usize::from(number))?.load(Ordering::Acquire);
+        // SAFETY: only leaked boxes are stored.
+        (!stats.is_null()).then(|| unsafe { &*stats })
+    }
+
+    /// A task of that class starts here. By the worker.
+    #[inline]
+    pub(super) fn use_class(&self, number: u16) {
+        let Some(stats) = self.classes.get(usize::from(number)) else { return };
+        if stats.load(Ordering::Relaxed).is_null() {
+            stats.store(Box::leak(Box::new(ClassStats::new())), Ordering::Release);
+        }
     }
 
     /// Tells this worker from every other that the process has or had. Never 0.
@@ -163,6 +229,7 @@ impl Shared {
     /// # Safety
     /// The caller's transition said `Queue`, so the task's link is its own.
     pub(crate) unsafe fn deliver(&self, cell: &'static TaskCell) {
+        cell.accounting.woken(clock::ticks());
         // SAFETY: cells are type-stable; the link is the caller's.
         unsafe { self.inbox.push(std::ptr::from_ref(cell).cast_mut()) };
         let _ = self.wake();

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 
 use super::worker::{Outcome, Worker};
 use crate::context::{self, Ctx};
-use crate::observe::{SLICE_OVERRUN, WaitKind, WaitReason};
+use crate::observe::{SLICE_OVERRUN, WaitKind, WaitReason, class};
 use crate::stack;
 use crate::sys::atomic::publish;
+use crate::sys::clock;
 use crate::task::state::{CellFate, Finish, Life, Park, Snapshot, Start};
-use crate::task::{TaskCell, TaskLocal, Unparker};
+use crate::task::{Accounting, TaskCell, TaskLocal, Unparker};
 
 impl Worker {
     /// Runs `cell` until it yields, parks or ends. `now` is the end of the slice before; returns the end of this one.
@@ -19,10 +20,13 @@ impl Worker {
         let shared = self.shared;
         publish(&shared.current, ptr::from_ref(cell).cast_mut());
         let word = cell.state.resume_check();
-        if (word.inspected() || word.life() == Life::Unstarted) && !self.admit(cell, word, now) {
+        if (word.inspected() || word.life() == Life::Unstarted) && !self.admit(cell, word) {
             return self.ticker.now();
         }
 
+        if let Some(woken) = cell.accounting.woken_at() {
+            self.account_delay(cell, now.saturating_sub(woken));
+        }
         shared.slice_start.store(now, Ordering::Relaxed);
         shared.slices.store(shared.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.current.set(cell);
@@ -34,10 +38,10 @@ impl Worker {
         let a = &cell.accounting;
         a.slices.store(a.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         a.run_ticks.store(a.run_ticks.load(Ordering::Relaxed) + length, Ordering::Relaxed);
-        a.since.store(end, Ordering::Relaxed);
+        a.stopped(end);
         shared.busy.store(shared.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
-        if length > self.runtime.latency_ticks.load(Ordering::Relaxed) {
-            self.report_overrun(cell, length);
+        if length > self.periods.noteworthy {
+            self.account_slice(cell, length);
         }
 
         match self.outcome.get() {
@@ -71,8 +75,8 @@ impl Worker {
     /// The rare cases before a slice: somebody reads the task, or it runs for the first time.
     #[cold]
     #[inline(never)]
-    fn admit(&self, cell: &'static TaskCell, word: Snapshot, now: u64) -> bool {
-        let go = !word.inspected() && self.start(cell, now);
+    fn admit(&self, cell: &'static TaskCell, word: Snapshot) -> bool {
+        let go = !word.inspected() && self.start(cell);
         if !go {
             // Nobody runs: let the inspector see that.
             self.shared.current.store(ptr::null_mut(), Ordering::Release);
@@ -96,7 +100,7 @@ impl Worker {
     }
 
     /// UNSTARTED → ACTIVE with a stack and a context; false when the task went back to wait.
-    fn start(&self, cell: &'static TaskCell, now: u64) -> bool {
+    fn start(&self, cell: &'static TaskCell) -> bool {
         let class = stack::ClassId::from_index(cell.stack_class.load(Ordering::Relaxed));
         let stack = match self.stacks.borrow_mut().take(class) {
             Ok(stack) => stack,
@@ -122,7 +126,7 @@ impl Worker {
             *cell.stack.get() = Some(stack);
             *cell.ctx.get() = Ctx::new(top, task_main, ptr::from_ref(cell).cast_mut().cast());
         }
-        cell.accounting.since.store(now, Ordering::Relaxed);
+        self.classify(cell);
         let live = &self.shared.live;
         live.store(live.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         true
@@ -144,6 +148,9 @@ impl Worker {
         }
         let s = self.shared;
         s.live.store(s.live.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        if let Some(stats) = s.class_stats(cell.class.load(Ordering::Relaxed)) {
+            stats.task_ended(&cell.accounting);
+        }
         match cell.state.finish() {
             Finish::HandleOwns => {}
             Finish::Free => self.free_cell(cell),
@@ -191,6 +198,42 @@ impl Worker {
         }
     }
 
+    /// Gives a task that starts its class.
+    fn classify(&self, cell: &TaskCell) {
+        // SAFETY: the task is ours, and both are constant since its spawn.
+        let number = unsafe {
+            match (cell.class_name(), *cell.site.get()) {
+                (Some(name), _) => class::of_name(name),
+                (None, Some(site)) => class::of_site(site),
+                (None, None) => class::OTHER,
+            }
+        };
+        cell.class.store(number, Ordering::Relaxed);
+        self.shared.use_class(number);
+    }
+
+    /// A slice begins that a wake-up or the spawn led to, so long ago.
+    #[inline]
+    fn account_delay(&self, cell: &TaskCell, delay: u64) {
+        let Some(stats) = self.shared.class_stats(cell.class.load(Ordering::Relaxed)) else { return };
+        stats.delays.record(delay);
+        if delay > self.periods.noteworthy {
+            Accounting::longest(&cell.accounting.longest_delay, clock::duration(delay));
+        }
+    }
+
+    /// A slice has ended that was long enough to be looked at.
+    #[inline(never)]
+    fn account_slice(&self, cell: &TaskCell, length: u64) {
+        if let Some(stats) = self.shared.class_stats(cell.class.load(Ordering::Relaxed)) {
+            stats.slices.record(length);
+        }
+        Accounting::longest(&cell.accounting.longest_slice, clock::duration(length));
+        if length > self.runtime.latency_ticks.load(Ordering::Relaxed) {
+            self.report_overrun(cell, length);
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn report_overrun(&self, cell: &TaskCell, length: u64) {
@@ -222,7 +265,7 @@ pub(super) unsafe fn empty_cell(cell: &TaskCell) {
     // SAFETY: by the caller's promise.
     unsafe {
         drop_payload(cell);
-        drop((*cell.label.get()).take());
+        cell.drop_label();
         drop((*cell.joiner.get()).take());
     }
     cell.state.free();
@@ -248,6 +291,9 @@ unsafe extern "C-unwind" fn task_main(arg: *mut ()) -> ! {
         };
         local.room.set(room);
         local.whole_room.set(room);
+    }
+    if let Some(w) = Worker::current() {
+        local.started.set(w.shared.slice_start.load(Ordering::Relaxed));
     }
     let failed = super::suspend::run_closure(cell);
     let Some(worker) = Worker::current() else { crate::sys::fork::end_child(failed) };

@@ -4,14 +4,14 @@ use std::io;
 use std::panic::Location;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::join::JoinHandle;
 use super::runtime::Inner;
-use super::suspend::here;
+use super::suspend::{Here, here};
 use super::worker::Worker;
 use crate::stack::{self, ClassId};
-use crate::task::{Label, TaskCell, store_closure, vtable};
+use crate::task::{JoinerSlot, Label, TaskCell, store_closure, vtable};
 
 /// Ids are handed to workers in blocks, so that a spawn touches no shared line.
 const ID_BLOCK: u64 = 32;
@@ -42,11 +42,22 @@ impl<'a> Plan<'a> {
         Plan { name: Some(name), ..self }
     }
 
-    fn label(&self) -> Option<Box<Label>> {
-        if self.name.is_none() && self.class.is_none() {
+    fn label(&self, parent: Option<Here>) -> Option<Box<Label>> {
+        // SAFETY: the parent is the running task.
+        let inherited = parent.and_then(|h| unsafe { h.cell.label() }).filter(|l| l.inherit.load(Ordering::Relaxed));
+        let spawn_stack = spawn_stack();
+        if self.name.is_none() && self.class.is_none() && inherited.is_none() && spawn_stack.is_none() {
             return None;
         }
-        Some(Box::new(Label { name: self.name.map(Arc::from), class: self.class.map(Box::from) }))
+        let mut label = Box::new(Label::default());
+        label.name = self.name.map(Arc::from);
+        label.class = self.class.map(Box::from);
+        label.spawn_stack = spawn_stack;
+        if let Some(parent) = inherited {
+            label.inherit.store(true, Ordering::Relaxed);
+            label.start_with(parent.pairs().to_vec());
+        }
+        Some(label)
     }
 }
 
@@ -302,6 +313,41 @@ pub(super) fn clearly_more(mine: usize, theirs: usize) -> bool {
     mine > theirs + LOCAL_SLACK + theirs / 32
 }
 
+/// How many return addresses of a spawn are kept.
+const SPAWN_FRAMES: usize = 64;
+
+/// The stack of the caller, if `CORO_SPAWN_STACKS` asks for it.
+#[inline]
+fn spawn_stack() -> Option<Box<[usize]>> {
+    /// 0: not asked yet, 1: no, 2: yes.
+    static WANTED: AtomicU8 = AtomicU8::new(0);
+    match WANTED.load(Ordering::Relaxed) {
+        1 => None,
+        2 => take_spawn_stack(),
+        _ => {
+            let wanted = std::env::var_os("CORO_SPAWN_STACKS").is_some_and(|v| !v.is_empty() && v != "0");
+            WANTED.store(if wanted { 2 } else { 1 }, Ordering::Relaxed);
+            wanted.then(take_spawn_stack).flatten()
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn take_spawn_stack() -> Option<Box<[usize]>> {
+    let base = crate::context::base_range();
+    let mut addresses = Vec::new();
+    backtrace::trace(|frame| {
+        let ip = frame.ip() as usize;
+        let at_base = (base.0..=base.1).contains(&ip);
+        if !at_base {
+            addresses.push(ip);
+        }
+        !at_base && addresses.len() < SPAWN_FRAMES
+    });
+    Some(addresses.into())
+}
+
 /// Everything of a new task but the publication of its word.
 fn fill<F, T>(cell: &'static TaskCell, plan: Plan<'_>, class: ClassId, worker: u16, f: F)
 where
@@ -312,17 +358,20 @@ where
     cell.stack_class.store(class.index() as u8, Ordering::Relaxed);
     cell.local.store(ptr::null_mut(), Ordering::Relaxed);
     cell.set_wait(crate::observe::WaitReason::of(crate::observe::WaitKind::None));
-    cell.parent.store(here().map_or(0, |h| h.id()), Ordering::Relaxed);
-    cell.accounting.slices.store(0, Ordering::Relaxed);
-    cell.accounting.run_ticks.store(0, Ordering::Relaxed);
+    let parent = here();
+    cell.parent.store(parent.map_or(0, |h| h.id()), Ordering::Relaxed);
+    cell.accounting.begin();
+    cell.class.store(0, Ordering::Relaxed);
     // SAFETY: the cell came from a magazine and is the caller's alone until its word is published; what a former
     // task left in these fields has been dropped by `empty_cell`.
     unsafe {
         cell.site.get().write(Some(plan.site));
         cell.vtable.get().write(Some(vtable::<F, T>()));
-        cell.label.get().write(plan.label());
+        if let Some(label) = plan.label(parent) {
+            cell.set_label(label);
+        }
         cell.stack.get().write(None);
-        cell.joiner.get().write(None);
+        cell.joiner.get().write(JoinerSlot::empty());
         store_closure(cell, f);
     }
 }
@@ -344,7 +393,7 @@ impl Worker {
         let id = self.fresh_id();
         let s = self.shared;
         s.spawned.store(s.spawned.load(Ordering::Relaxed) + 1, Ordering::Release);
-        cell.accounting.since.store(s.slice_start.load(Ordering::Relaxed), Ordering::Relaxed);
+        cell.accounting.woken(s.slice_start.load(Ordering::Relaxed));
         Ok((cell, id))
     }
 
@@ -520,7 +569,7 @@ impl Inner {
             }
         };
         fill(cell, plan, class, index, f);
-        cell.accounting.since.store(crate::sys::clock::ticks(), Ordering::Relaxed);
+        cell.accounting.woken(crate::sys::clock::ticks());
         Ok((cell, NEXT_ID.fetch_add(1, Ordering::Relaxed)))
     }
 }

@@ -12,8 +12,8 @@ use std::cell::Cell;
 use std::io;
 use std::panic;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 pub(crate) use super::timeout::{deadline, timeout_scope, timeout_scope_at};
@@ -397,6 +397,8 @@ pub(super) fn queue_if(task: TaskRef, result: Unpark) {
     if let Some(w) = Worker::current()
         && w.shared.index == owner
     {
+        // No clock is read for a wake-up on its own worker: it came some time in the slice that runs.
+        cell.accounting.woken(w.shared.slice_start.load(Ordering::Relaxed));
         w.queue.push(cell);
     } else if let Some(shared) = super::shared::worker_at(owner) {
         // SAFETY: the transition gave us the task's link.
@@ -751,49 +753,4 @@ pub fn is_cancelled() -> bool {
 /// Whether the calling task or plain thread unwinds.
 pub(crate) fn unwinding() -> bool {
     std::thread::panicking() && here().is_none_or(|h| h.unwinding())
-}
-
-impl Worker {
-    #[cold]
-    fn waits_outside_of_tasks(&self) {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            crate::sys::stderr::write(
-                "coro: a worker waits for a lock or channel of coro while it runs no task (in a global allocator?); all \
-                 its tasks are held up until that wait ends\n",
-            );
-        });
-    }
-
-    /// Nobody on this thread unwinds.
-    #[inline(always)]
-    fn calm(&self) {
-        if self.unsettled.get() {
-            self.unsettled.set(false);
-            self.deliver_deferred();
-        }
-    }
-
-    /// A task has ended, perhaps one that unwound without being known to.
-    #[inline(always)]
-    pub(super) fn settle_unwinding(&self) {
-        if self.unsettled.get() && !std::thread::panicking() {
-            self.calm();
-        }
-    }
-
-    /// Wakes the tasks whose interrupts could not be raised, so that they look again.
-    #[cold]
-    fn deliver_deferred(&self) {
-        for task in std::mem::take(&mut *self.deferred.borrow_mut()) {
-            let cell = task.cell();
-            let local = cell.local.load(Ordering::Relaxed);
-            if cell.state.snapshot().id() == task.id() && !local.is_null() {
-                // SAFETY: a started task of this worker that is not running; its first frame lives until its end,
-                // which clears the pointer.
-                unsafe { (*local).interrupt_deferred.set(false) };
-                self.unpark_own(task);
-            }
-        }
-    }
 }

@@ -20,7 +20,7 @@ use crate::context::sanitizer::Fiber;
 use crate::reactor::{Poller, Reactor};
 use crate::stack::{ClassId, StackPool};
 use crate::sys::{clock, current};
-use crate::task::{Magazine, TaskCell, TaskRef};
+use crate::task::{Magazine, NOTEWORTHY, TaskCell, TaskRef};
 use crate::timer::Timers;
 
 /// Why a task gave the worker back.
@@ -63,6 +63,8 @@ pub(crate) struct Worker {
     /// Unstarted tasks of another worker that this one, idle, leaves there for now.
     pub(super) held: Cell<Option<HoldOff>>,
     pub(super) ticker: clock::Ticker,
+    /// When what is woken by the present poll or timers was woken, in ticks.
+    pub(super) woken_at: Cell<u64>,
     pub(super) periods: Periods,
     pub(super) magazine: RefCell<Magazine>,
     pub(super) credits: Cell<usize>,
@@ -92,6 +94,8 @@ pub(super) struct Periods {
     pub(super) poll: u64,
     pub(super) load: u64,
     pub(super) trim: u64,
+    /// Slices and delays below are not measured one by one.
+    pub(super) noteworthy: u64,
 }
 
 impl Periods {
@@ -101,6 +105,7 @@ impl Periods {
             poll: clock::in_ticks(Duration::from_micros(250)),
             load: clock::in_ticks(Duration::from_millis(10)),
             trim: clock::in_ticks(Duration::from_millis(500)),
+            noteworthy: clock::in_ticks(NOTEWORTHY),
         }
     }
 }
@@ -127,6 +132,7 @@ impl Worker {
             others_slices: RefCell::default(),
             held: Cell::new(None),
             ticker: clock::Ticker::new(),
+            woken_at: Cell::new(0),
             periods: Periods::new(),
             magazine: RefCell::new(Magazine::new()),
             credits: Cell::new(0),

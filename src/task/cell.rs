@@ -5,8 +5,9 @@ use std::mem::MaybeUninit;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use super::label::Label;
 use super::local::TaskLocal;
 use super::payload::VTable;
 use super::state::State;
@@ -25,16 +26,59 @@ pub(crate) struct Accounting {
     pub(crate) slices: AtomicU64,
     /// Ticks spent running, without the unfinished slice.
     pub(crate) run_ticks: AtomicU64,
-    /// When the task last changed between running and not running, in ticks.
+    /// When the task last changed between unstarted, parked, runnable and running, in ticks. The lowest bit is no time: it
+    /// says that the task was made runnable then by a spawn or a wake-up, whose delay the next slice accounts for. Written by
+    /// the owner at the end of a slice, and by whoever made it runnable, before it was queued.
     pub(crate) since: AtomicU64,
+    /// Microseconds of the longest slice; shorter ones than [`NOTEWORTHY`] are not looked at.
+    pub(crate) longest_slice: AtomicU32,
+    /// Microseconds of the longest time between a wake-up and the slice that it led to.
+    pub(crate) longest_delay: AtomicU32,
 }
 
-/// What a task was called at its spawn.
-#[derive(Debug)]
-pub(crate) struct Label {
-    /// Shared with the `Thread`s that name the task.
-    pub(crate) name: Option<Arc<str>>,
-    pub(crate) class: Option<Box<str>>,
+/// Slices shorter than this are counted, but not measured one by one.
+pub(crate) const NOTEWORTHY: std::time::Duration = std::time::Duration::from_micros(1);
+
+/// The bit of [`Accounting::since`] that says "woken".
+const WOKEN: u64 = 1;
+
+impl Accounting {
+    /// Nothing yet; by whoever makes the task.
+    #[inline(always)]
+    pub(crate) fn begin(&self) {
+        self.slices.store(0, Ordering::Relaxed);
+        self.run_ticks.store(0, Ordering::Relaxed);
+        self.longest_slice.store(0, Ordering::Relaxed);
+        self.longest_delay.store(0, Ordering::Relaxed);
+    }
+
+    /// The task has just stopped running.
+    #[inline(always)]
+    pub(crate) fn stopped(&self, at: u64) {
+        self.since.store(at & !WOKEN, Ordering::Relaxed);
+    }
+
+    /// The task was made runnable; by whoever is to queue it.
+    #[inline(always)]
+    pub(crate) fn woken(&self, at: u64) {
+        self.since.store(at | WOKEN, Ordering::Relaxed);
+    }
+
+    /// When the task was woken, if a wake-up is why it runs now.
+    #[inline(always)]
+    pub(crate) fn woken_at(&self) -> Option<u64> {
+        let since = self.since.load(Ordering::Relaxed);
+        (since & WOKEN != 0).then_some(since)
+    }
+
+    /// Keeps the larger of the two; by the owner.
+    #[inline]
+    pub(crate) fn longest(of: &AtomicU32, took: std::time::Duration) {
+        let us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        if us > of.load(Ordering::Relaxed) {
+            of.store(us, Ordering::Relaxed);
+        }
+    }
 }
 
 /// One task. See the module's head for who may touch what.
@@ -57,6 +101,8 @@ pub(crate) struct TaskCell {
     pub(crate) payload_kind: AtomicU8,
     /// Size class of the stack that the task will get; written at spawn.
     pub(crate) stack_class: AtomicU8,
+    /// The task's class in `observe::class`; written by its worker at the start, 0 before.
+    pub(crate) class: AtomicU16,
 
     // Second line: written at slice boundaries and at the start.
     pub(crate) accounting: Accounting,
@@ -65,16 +111,17 @@ pub(crate) struct TaskCell {
     pub(crate) stack: UnsafeCell<Option<Stack>>,
     /// Written at spawn, then constant until the cell is freed.
     pub(crate) vtable: UnsafeCell<Option<&'static VTable>>,
-    /// Written at spawn, then constant.
-    pub(crate) site: UnsafeCell<Option<&'static Location<'static>>>,
 
     // Third line.
     /// Id of the creator, 0 for a plain thread; written at spawn.
     pub(crate) parent: AtomicU64,
-    /// Written at spawn, dropped when the cell is freed; read by others inside a window.
-    pub(crate) label: UnsafeCell<Option<Box<Label>>>,
+    /// Null or a box. Written at spawn or once by the task itself, dropped when the cell is freed; read by others inside a
+    /// window.
+    pub(crate) label: AtomicPtr<Label>,
     /// Written by the handle while JOINER is clear, read by the finishing worker while it is set.
-    pub(crate) joiner: UnsafeCell<Option<Unparker>>,
+    pub(crate) joiner: UnsafeCell<JoinerSlot>,
+    /// Written at spawn, then constant.
+    pub(crate) site: UnsafeCell<Option<&'static Location<'static>>>,
     /// Closure before the start, result after the end. See `payload`.
     pub(crate) payload: UnsafeCell<[MaybeUninit<u64>; INLINE_WORDS]>,
 }
@@ -101,22 +148,50 @@ impl TaskCell {
         WaitReason::new(kind, self.wait_detail.load(Ordering::Relaxed))
     }
 
-    /// The name, for the owner or inside an inspection window.
+    /// What is known of the task by names, for the owner or inside an inspection window.
     ///
     /// # Safety
     /// The caller is the owner of the cell in its present state, or holds its inspection window.
+    pub(crate) unsafe fn label(&self) -> Option<&Label> {
+        let label = self.label.load(Ordering::Acquire);
+        // SAFETY: a box that was complete before its address was stored; dropped after the last window closed.
+        (!label.is_null()).then(|| unsafe { &*label })
+    }
+
+    /// The name.
+    ///
+    /// # Safety
+    /// As for [`TaskCell::label`].
     pub(crate) unsafe fn name(&self) -> Option<&str> {
-        // SAFETY: the name is written before the word is published and dropped after the last window closed.
-        unsafe { (*self.label.get()).as_deref().and_then(|l| l.name.as_deref()) }
+        // SAFETY: forwarded.
+        unsafe { self.label() }.and_then(|l| l.name.as_deref())
     }
 
     /// The class that was given at spawn; without one the spawn site is the class.
     ///
     /// # Safety
-    /// As for [`TaskCell::name`].
-    pub(crate) unsafe fn class(&self) -> Option<&str> {
-        // SAFETY: as for the name.
-        unsafe { (*self.label.get()).as_deref().and_then(|l| l.class.as_deref()) }
+    /// As for [`TaskCell::label`].
+    pub(crate) unsafe fn class_name(&self) -> Option<&str> {
+        // SAFETY: forwarded.
+        unsafe { self.label() }.and_then(|l| l.class.as_deref())
+    }
+
+    /// Gives the task its label; once.
+    ///
+    /// # Safety
+    /// By the task itself, or by whoever makes it; it has none yet.
+    pub(crate) unsafe fn set_label(&self, label: Box<Label>) {
+        self.label.store(Box::into_raw(label), Ordering::Release);
+    }
+
+    /// # Safety
+    /// The caller owns the cell: nobody reads it any more.
+    pub(crate) unsafe fn drop_label(&self) {
+        let label = self.label.swap(ptr::null_mut(), Ordering::Relaxed);
+        if !label.is_null() {
+            // SAFETY: came from `set_label`, and is nobody else's now.
+            drop(unsafe { Box::from_raw(label) });
+        }
     }
 
     /// Fetches the innermost part of the stack, which the next slice will touch. By the owner, between slices.
@@ -172,4 +247,37 @@ impl TaskRef {
 pub(crate) enum Unparker {
     Task(TaskRef),
     Thread(Arc<ThreadParker>),
+}
+
+/// An `Option<Unparker>` in two words, since the cell has no room for a third: no cell and a word is a thread's parker, no
+/// cell and no word is nobody.
+#[derive(Debug)]
+pub(crate) struct JoinerSlot {
+    cell: *const TaskCell,
+    word: *const (),
+}
+
+impl JoinerSlot {
+    pub(crate) const fn empty() -> JoinerSlot {
+        JoinerSlot { cell: ptr::null(), word: ptr::null() }
+    }
+
+    /// Puts somebody in; whoever was there is dropped.
+    pub(crate) fn set(&mut self, who: Unparker) {
+        drop(self.take());
+        *self = match who {
+            Unparker::Task(t) => JoinerSlot { cell: t.cell, word: ptr::without_provenance(t.id as usize) },
+            Unparker::Thread(parker) => JoinerSlot { cell: ptr::null(), word: Arc::into_raw(parker).cast() },
+        };
+    }
+
+    /// Takes out whoever is there.
+    pub(crate) fn take(&mut self) -> Option<Unparker> {
+        let JoinerSlot { cell, word } = std::mem::replace(self, JoinerSlot::empty());
+        if !cell.is_null() {
+            return Some(Unparker::Task(TaskRef { cell, id: word.addr() as u64 }));
+        }
+        // SAFETY: a word without a cell came from `Arc::into_raw` in `set`, and was taken out once.
+        (!word.is_null()).then(|| Unparker::Thread(unsafe { Arc::from_raw(word.cast()) }))
+    }
 }

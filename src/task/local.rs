@@ -39,6 +39,8 @@ pub(crate) enum Interrupt {
 /// See the module's head.
 #[derive(Debug)]
 pub(crate) struct TaskLocal {
+    /// When the task first ran, in ticks.
+    pub(crate) started: Cell<u64>,
     /// Something may be pending: looked at before every wait and every I/O call.
     pub(crate) attention: Cell<bool>,
     /// Innermost `timeout` in force.
@@ -92,6 +94,7 @@ pub(crate) struct TaskLocal {
 impl TaskLocal {
     pub(crate) fn new() -> TaskLocal {
         TaskLocal {
+            started: Cell::new(0),
             attention: Cell::new(false),
             scopes: Cell::new(ptr::null()),
             scopes_begun: Cell::new(0),

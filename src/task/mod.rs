@@ -13,13 +13,15 @@
 //! Must not know: workers, queues, timers, I/O.
 
 mod cell;
+mod label;
 mod local;
 pub(crate) mod locals;
 mod payload;
 mod registry;
 pub(crate) mod state;
 
-pub(crate) use cell::{Label, TaskCell, TaskRef, Unparker};
+pub(crate) use cell::{Accounting, JoinerSlot, NOTEWORTHY, TaskCell, TaskRef, Unparker};
+pub(crate) use label::Label;
 pub(crate) use local::{Interrupt, TaskLocal, TimeoutScope};
 pub(crate) use payload::{JoinResult, store_closure, take_result, vtable};
 pub(crate) use registry::{Magazine, Registry};

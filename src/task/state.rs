@@ -431,6 +431,11 @@ impl State {
         let _ = self.change(|w| (w >> ID_SHIFT == id && w & INSPECT != 0).then_some(w & !INSPECT));
     }
 
+    /// Whether an inspector is there; by the running task, after it changed what inspectors read.
+    pub(crate) fn inspected_now(&self) -> bool {
+        self.load(Ordering::SeqCst) & INSPECT != 0
+    }
+
     /// Whether nobody reads the cell of an ended task any more; by whoever was told to free it. Once true it stays
     /// true, because no inspector enters after the end. False: do something else and ask again.
     #[inline(always)]

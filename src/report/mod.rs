@@ -1,0 +1,118 @@
+//! What the runtime tells without being asked: stalls, panics, deadlocks. One handler receives all of it as values; without
+//! one it goes to stderr. The last kinds of panics and stalls are remembered.
+//!
+//! Must not know: who finds out, or over what the remembered ones are shown.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Something the runtime has to tell.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Report {
+    /// A slice lasts longer than the threshold; told while it lasts, again at each doubling.
+    Stall(StallReport),
+    /// That slice has ended.
+    StallEnded(StallReport),
+    /// A panic ended a task.
+    Panic(PanicReport),
+    /// Tasks wait for one another. The text has every edge.
+    Deadlock(DeadlockReport),
+    /// A console session began or ended.
+    Attach(String),
+    /// A console session is about to change something.
+    Audit(String),
+}
+
+/// The task that a report is about.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct TaskIdentity {
+    /// Its id; 0 for none.
+    pub id: u64,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its class.
+    pub class: String,
+    /// Its labels.
+    pub labels: Vec<(String, String)>,
+    /// Where it was spawned, `file:line`.
+    pub spawned_at: String,
+    /// The tasks that spawned it, nearest first, as far as they still exist.
+    pub lineage: Vec<u64>,
+}
+
+/// A slice that keeps its worker; see [`Report::Stall`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct StallReport {
+    /// The task that runs.
+    pub task: TaskIdentity,
+    /// Worker, counted from 0 in its runtime, and the kernel's number of its thread.
+    pub worker: usize,
+    /// The kernel's number of the worker's thread.
+    pub thread: i32,
+    /// How long the slice has lasted.
+    pub lasted: Duration,
+    /// The threshold that was in force.
+    pub threshold: Duration,
+    /// CPU time of the thread in this slice, where the system tells.
+    pub cpu: Option<Duration>,
+    /// `spinning`, `blocked in futex`, `not scheduled (throttled)`.
+    pub verdict: String,
+    /// Tasks that wait for this worker.
+    pub behind: usize,
+    /// The condensed stack, innermost first; empty if it could not be had.
+    pub stack: String,
+    /// Reports that were not made because there were too many.
+    pub suppressed: u64,
+}
+
+/// A panic that ended a task; see [`Report::Panic`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct PanicReport {
+    /// The task.
+    pub task: TaskIdentity,
+    /// The payload's text.
+    pub message: String,
+    /// `file:line:column`, if it was seen.
+    pub location: Option<String>,
+    /// The condensed stack, innermost first; empty if it was not seen.
+    pub stack: String,
+}
+
+/// A circle of tasks; see [`Report::Deadlock`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct DeadlockReport {
+    /// The tasks in it.
+    pub tasks: Vec<u64>,
+    /// Whether no one else could end it.
+    pub certain: bool,
+    /// Every edge with resource, holder, age and stack, one a line.
+    pub text: String,
+}
+
+/// One kind of panic or stall: those of one place.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Remembered {
+    /// Where: the location of a panic, the innermost frame of a stall.
+    pub site: String,
+    /// How often.
+    pub count: u64,
+    /// The first time.
+    pub first: SystemTime,
+    /// The last time.
+    pub last: SystemTime,
+    /// The last one's message.
+    pub message: String,
+    /// The last one's stack, condensed.
+    pub stack: String,
+}
+
+/// Whoever wants to be told.
+pub type ReportHandler = Arc<dyn Fn(&Report) + Send + Sync>;

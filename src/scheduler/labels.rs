@@ -1,0 +1,81 @@
+//! The running task's labels: what the program wants to see beside the task in every view.
+
+use std::sync::atomic::Ordering;
+
+use super::suspend::{Here, here};
+use crate::task::{Label, TaskCell};
+
+/// The box with the task's labels, made if it has none.
+fn own_label(h: &Here) -> &'static Label {
+    let cell: &'static TaskCell = h.cell;
+    // SAFETY: the task itself runs: it may read its label, which stays until the cell is freed, and it alone makes one.
+    unsafe {
+        if cell.label().is_none() {
+            cell.set_label(Box::default());
+        }
+        cell.label().expect("just made")
+    }
+}
+
+/// Sets a label of the running task, shown beside it in every view and report; returns the old value.
+///
+/// A task has at most 16 labels; keys are cut after 64 bytes and values after 256. Costs an allocation or two, so set it
+/// per request, not per byte. On a plain thread it does nothing and returns `None`.
+///
+/// # Panics
+/// If the task has 16 other labels.
+///
+/// # Examples
+/// ```
+/// coro::run(|| {
+///     coro::set_label("req", 4711);
+///     assert_eq!(coro::label("req").as_deref(), Some("4711"));
+///     assert_eq!(coro::set_label("req", 4712).as_deref(), Some("4711"));
+///     let line = coro::where_is(coro::current().unwrap().id()).unwrap().to_string();
+///     assert!(line.contains("req=4712"), "{line}");
+/// });
+/// ```
+pub fn set_label(key: &str, value: impl std::fmt::Display) -> Option<String> {
+    let h = here()?;
+    let windowed = || h.cell.state.inspected_now();
+    match own_label(&h).set(key, Some(&value.to_string()), windowed) {
+        Ok(was) => was,
+        Err(()) => panic!("a task has at most 16 labels; take one away with coro::remove_label first"),
+    }
+}
+
+/// Takes a label of the running task away; returns its value.
+pub fn remove_label(key: &str) -> Option<String> {
+    let h = here()?;
+    // SAFETY: the task itself runs.
+    let label = unsafe { h.cell.label() }?;
+    label.set(key, None, || h.cell.state.inspected_now()).unwrap_or(None)
+}
+
+/// A label of the running task.
+pub fn label(key: &str) -> Option<String> {
+    labels().into_iter().find(|(k, _)| k == key).map(|(_, v)| v)
+}
+
+/// All labels of the running task, in the order in which they were first set.
+pub fn labels() -> Vec<(String, String)> {
+    // SAFETY: the task itself runs.
+    let label = here().and_then(|h| unsafe { h.cell.label() });
+    label.map_or_else(Vec::new, |l| l.pairs().iter().map(|(k, v)| ((**k).into(), (**v).into())).collect())
+}
+
+/// Whether tasks that the running task spawns from now on get a copy of its labels, and pass it on in the same way;
+/// returns what was said before. Off unless the task that spawned this one had it on.
+///
+/// # Examples
+/// ```
+/// coro::run(|| {
+///     coro::set_label("req", 4711);
+///     coro::inherit_labels(true);
+///     let label = coro::spawn(|| coro::label("req")).join().unwrap();
+///     assert_eq!(label.as_deref(), Some("4711"));
+/// });
+/// ```
+pub fn inherit_labels(yes: bool) -> bool {
+    here().is_some_and(|h| own_label(&h).inherit.swap(yes, Ordering::Relaxed))
+}
