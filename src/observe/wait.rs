@@ -31,7 +31,8 @@ pub(crate) enum WaitKind {
     Recv,
     /// The end of a task; detail: its id.
     Join,
-    /// The end of a scope's children; detail: how many are left is not known here.
+    /// The end of a scope's children; detail: the address of their number, an `AtomicUsize` that lives as long as the wait.
+    /// Each child has the same address in its `TaskLocal`.
     Scope,
     /// The end of the runtime.
     EventLoop,

@@ -41,6 +41,8 @@ pub(crate) enum Interrupt {
 pub(crate) struct TaskLocal {
     /// When the task first ran, in ticks.
     pub(crate) started: Cell<u64>,
+    /// The scope whose child the task is, as in the wait of that scope; 0 for none.
+    pub(crate) scope: Cell<usize>,
     /// Something may be pending: looked at before every wait and every I/O call.
     pub(crate) attention: Cell<bool>,
     /// Innermost `timeout` in force.
@@ -95,6 +97,7 @@ impl TaskLocal {
     pub(crate) fn new() -> TaskLocal {
         TaskLocal {
             started: Cell::new(0),
+            scope: Cell::new(0),
             attention: Cell::new(false),
             scopes: Cell::new(ptr::null()),
             scopes_begun: Cell::new(0),

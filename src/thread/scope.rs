@@ -30,6 +30,13 @@ struct Shared {
     children: Mutex<Vec<Task>>,
 }
 
+impl Shared {
+    /// Tells the scope from others, and leads views to the number of children that run: the detail of the wait.
+    fn address(&self) -> usize {
+        std::ptr::from_ref(&self.running).expose_provenance()
+    }
+}
+
 /// Says that a child has ended, as the last thing that it does with anything borrowed.
 struct Ends(Arc<Shared>);
 
@@ -70,6 +77,9 @@ struct Child<F, T> {
 impl<F: FnOnce() -> T, T> Child<F, T> {
     fn run(mut self) {
         let (Some(f), Some(packet)) = (self.f.take(), self.packet.take()) else { return };
+        if let Some(h) = here() {
+            h.local().scope.set(packet.shared.address());
+        }
         let result = panic::catch_unwind(AssertUnwindSafe(f));
         *packet.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         drop(packet);
@@ -289,7 +299,7 @@ fn wait_for_children(shared: &Shared, mut forwarded: bool) -> bool {
             forward();
         }
         crate::sys::fork::refuse_wait("the children of a scope");
-        suspend::wait_shielded(WaitReason::new(WaitKind::Scope, shared.running.load(Ordering::Relaxed) as u64));
+        suspend::wait_shielded(WaitReason::new(WaitKind::Scope, shared.address() as u64));
     }
     forwarded
 }
