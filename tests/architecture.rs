@@ -34,6 +34,7 @@ const UNSAFE_LAYERS: &[&str] = &["sys", "stack", "context", "task", "reactor"];
 const UNSAFE_FILES: &[&str] = &[
     "inspect/capture.rs",
     "inspect/collect.rs",
+    "inspect/facts.rs",
     "inspect/frames.rs",
     "inspect/modules.rs",
     "inspect/walk_tests.rs",

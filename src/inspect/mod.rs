@@ -9,6 +9,8 @@ mod capture;
 mod classes;
 mod collect;
 pub(crate) mod condensed;
+mod deadlock;
+mod facts;
 mod frames;
 mod line;
 mod modules;
@@ -22,6 +24,7 @@ mod walk_tests;
 
 pub use crate::observe::Distribution;
 pub use classes::{ClassReport, classes, classes_of};
+pub use deadlock::{Deadlock, DeadlockKind, DeadlockWait, deadlocks, suspected_deadlocks};
 pub(crate) use frames::{install_overflow_frames, stack_text};
 pub(crate) use line::{Cursor, one};
 pub use line::{TaskState, TaskWhere, where_all, where_is};

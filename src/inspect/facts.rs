@@ -1,0 +1,86 @@
+//! What the search for deadlocks needs of a parked task: what it waits for, and what could end that. No stack, no text.
+
+use std::sync::atomic::Ordering;
+
+use crate::observe::{Object, WaitKind};
+use crate::task::state::{Inspect, Life};
+use crate::task::{TaskCell, TaskLocal};
+
+/// See the module's head.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) cell: &'static TaskCell,
+    pub(super) id: u64,
+    /// Slices begun: the same number later means the same wait.
+    pub(super) slices: u64,
+    pub(super) kind: WaitKind,
+    /// The detail of the wait reason.
+    pub(super) detail: u64,
+    /// Who holds what is waited for: a task, or [`THREAD`](crate::observe::THREAD) and a number; 0: nobody, or not known.
+    pub(super) owner: u64,
+    /// Whose child in a scope it is: the detail of that scope's wait.
+    pub(super) scope: usize,
+    /// A time limit around the wait will end it.
+    pub(super) limited: bool,
+}
+
+impl Facts {
+    /// Looks at the task in `cell` if it is parked and waits for something that `wanted` says yes to.
+    pub(super) fn of(cell: &'static TaskCell, wanted: impl Fn(WaitKind) -> bool) -> Option<Facts> {
+        let word = cell.state.snapshot();
+        // Without a window this may be any moment's kind; it only spares the window for most tasks.
+        if word.life() != Life::Parked || !wanted(cell.wait().kind) {
+            return None;
+        }
+        let Inspect::Entered(word) = cell.state.inspect_begin() else { return None };
+        let id = word.id();
+        let holds = word.life() == Life::Parked && cell.state.inspect_confirm(id);
+        let facts = holds.then(|| Facts::copy(cell, id));
+        cell.state.inspect_end(id);
+        facts.filter(|f| wanted(f.kind))
+    }
+
+    /// Inside the window, of a task that is parked: it cannot leave its wait before the window closes.
+    fn copy(cell: &'static TaskCell, id: u64) -> Facts {
+        let wait = cell.wait();
+        let mut owner = 0;
+        if wait.kind.has_object() {
+            // SAFETY: the task is parked in a wait that borrows the object.
+            owner = unsafe { &*std::ptr::with_exposed_provenance::<Object>(wait.detail as usize) }.owner();
+        }
+        let local = cell.local.load(Ordering::Relaxed);
+        // SAFETY: a started task's record lives in its first frame, and the task does not run.
+        let (scope, limited) = unsafe { local.as_ref() }.map_or((0, false), |l| (l.scope.get(), is_limited(l)));
+        Facts {
+            cell,
+            id,
+            slices: cell.accounting.slices.load(Ordering::Relaxed),
+            kind: wait.kind,
+            detail: wait.detail,
+            owner,
+            scope,
+            limited,
+        }
+    }
+
+    /// Whether the task is still in that wait, and the same party still holds what it waits for.
+    pub(super) fn still(&self) -> bool {
+        Facts::of(self.cell, |k| k == self.kind)
+            .is_some_and(|f| (f.id, f.slices, f.detail, f.owner) == (self.id, self.slices, self.detail, self.owner))
+    }
+}
+
+/// Whether a `timeout` is in force that can end the task's waits.
+fn is_limited(local: &TaskLocal) -> bool {
+    let shields = local.shields.get();
+    let mut scope = local.scopes.get();
+    while !scope.is_null() {
+        // SAFETY: scopes are linked only while their frames live on the task's stack, and the task does not run.
+        let s = unsafe { &*scope };
+        if s.deadline.is_some() && s.shields >= shields {
+            return true;
+        }
+        scope = s.outer.get();
+    }
+    false
+}

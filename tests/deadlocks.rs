@@ -1,0 +1,181 @@
+//! Circles of tasks that wait for one another are found, and nothing else is taken for one.
+
+mod util;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coro::inspect::{DeadlockKind, deadlocks, suspected_deadlocks};
+use coro::sync::Mutex;
+use util::{runtime, until, within};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The circles that one of `tasks` is in. Other tests of this program may have circles of their own.
+fn circles(tasks: &[u64]) -> Vec<Vec<u64>> {
+    let of = |d: &coro::inspect::Deadlock| d.waits.iter().map(|w| w.task.id).collect::<Vec<_>>();
+    deadlocks().iter().map(of).filter(|c| c.iter().any(|id| tasks.contains(id))).collect()
+}
+
+/// Tasks that each hold one of `n` locks and want the next.
+fn ring(rt: &coro::Runtime, n: usize) -> Vec<coro::JoinHandle<()>> {
+    let locks: Arc<Vec<_>> = Arc::new((0..n).map(|_| Mutex::new(()).named("ring")).collect());
+    let ready = Arc::new(coro::sync::Barrier::new(n));
+    (0..n)
+        .map(|i| {
+            let (locks, ready) = (locks.clone(), ready.clone());
+            rt.spawn(move || {
+                let _mine = locks[i].lock();
+                ready.wait();
+                let _next = locks[(i + 1) % n].lock();
+            })
+        })
+        .collect()
+}
+
+fn release(tasks: Vec<coro::JoinHandle<()>>) {
+    tasks.iter().for_each(|t| drop(t.task().cancel_now()));
+    tasks.into_iter().for_each(|t| drop(t.join()));
+}
+
+#[test]
+fn a_circle_of_three_is_found_with_every_edge() {
+    within(LIMIT, || {
+        let rt = runtime(2);
+        let tasks = ring(&rt, 3);
+        let ids: Vec<u64> = tasks.iter().map(|t| t.id()).collect();
+        let outsider = rt.spawn({
+            let first = tasks[0].task();
+            move || {
+                while !first.is_finished() {
+                    coro::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        until(LIMIT, "the circle", || !circles(&ids).is_empty());
+        let found = deadlocks().into_iter().find(|d| ids.contains(&d.waits[0].task.id)).unwrap();
+        assert_eq!((found.kind, found.tasks, found.behind), (DeadlockKind::Circle, 3, 0));
+        for (i, w) in found.waits.iter().enumerate() {
+            let at = ids.iter().position(|id| *id == w.task.id).unwrap();
+            assert_eq!(w.holder, ids[(at + 1) % 3]);
+            assert_eq!(found.waits[(i + 1) % 3].task.id, w.holder);
+            assert!(w.task.stack.contains("deadlocks.rs"), "{}", w.task.stack);
+            assert!(w.task.wait.contains(&format!("held by #{}", w.holder)), "{}", w.task.wait);
+        }
+        let text = found.to_string();
+        assert!(text.starts_with("deadlock: 3 tasks wait for one another\n  #"), "{text}");
+        assert_eq!(text.lines().count(), 4, "{text}");
+        release(tasks);
+        outsider.join().unwrap();
+        assert!(circles(&ids).is_empty());
+    });
+}
+
+#[test]
+fn who_waits_behind_a_circle_is_counted_but_not_in_it() {
+    within(LIMIT, || {
+        let rt = runtime(1);
+        let tasks = ring(&rt, 2);
+        let ids: Vec<u64> = tasks.iter().map(|t| t.id()).collect();
+        let mut tasks = tasks.into_iter();
+        let (first, second) = (tasks.next().unwrap(), tasks.next().unwrap());
+        let cancel = [first.task(), second.task()];
+        let joiner = rt.spawn(move || drop(first.join()));
+        let joins_joiner = rt.spawn(move || drop(joiner.join()));
+        until(LIMIT, "both to wait behind it", || {
+            deadlocks().iter().any(|d| ids.contains(&d.waits[0].task.id) && d.tasks == 2 && d.behind == 2)
+        });
+        cancel.iter().for_each(|t| drop(t.cancel_now()));
+        drop(second.join());
+        joins_joiner.join().unwrap();
+    });
+}
+
+#[test]
+fn joins_scopes_and_a_lock_of_ones_own_make_circles_as_well() {
+    within(LIMIT, || {
+        let rt = runtime(1);
+        // A task that locks twice.
+        let lock = Arc::new(Mutex::new(()));
+        let twice = rt.spawn(move || {
+            let _one = lock.lock();
+            let _two = lock.lock();
+        });
+        // A scope that waits for a child, which wants the lock that the scope's task holds.
+        let outer = rt.spawn(|| {
+            let lock = Mutex::new(());
+            let _held = lock.lock();
+            coro::scope(|s| {
+                s.spawn(|| drop(lock.lock()));
+            });
+        });
+        // Two tasks that join each other.
+        let (give, take) = coro::sync::mpsc::channel::<coro::JoinHandle<()>>();
+        let first = rt.spawn(move || drop(take.recv().unwrap().join()));
+        let id_of_first = first.id();
+        let (give_first, take_first) = coro::sync::mpsc::channel::<coro::JoinHandle<()>>();
+        let second = rt.spawn(move || drop(take_first.recv().unwrap().join()));
+        let cancel = [twice.task(), outer.task(), first.task(), second.task()];
+        let id_of_second = second.id();
+        give_first.send(first).unwrap();
+        give.send(second).unwrap();
+
+        until(LIMIT, "the lock of its own", || circles(&[twice.id()]) == [[twice.id()]]);
+        until(LIMIT, "the scope", || circles(&[outer.id()]).iter().any(|c| c.len() == 2));
+        until(LIMIT, "the joins", || circles(&[id_of_first]).iter().any(|c| c.len() == 2 && c.contains(&id_of_second)));
+        cancel.iter().for_each(|t| drop(t.cancel_now()));
+        drop(twice.join());
+        drop(outer.join());
+    });
+}
+
+#[test]
+fn a_circle_with_a_time_limit_is_only_suspected() {
+    within(LIMIT, || {
+        let rt = runtime(1);
+        let lock = Arc::new(Mutex::new(()));
+        let limited = rt.spawn(move || {
+            let _one = lock.lock();
+            let _ = coro::timeout(Duration::from_secs(3600), || drop(lock.lock()));
+        });
+        let is_mine = |d: &coro::inspect::Deadlock| d.waits[0].task.id == limited.id();
+        until(LIMIT, "the suspicion", || suspected_deadlocks().iter().any(is_mine));
+        let found = suspected_deadlocks().into_iter().find(is_mine).unwrap();
+        assert_eq!((found.kind, found.waits[0].limited), (DeadlockKind::Suspected, true));
+        assert!(circles(&[limited.id()]).is_empty());
+        release(vec![limited]);
+    });
+}
+
+#[test]
+fn busy_locks_are_never_taken_for_a_circle() {
+    within(LIMIT, || {
+        let rt = runtime(2);
+        let locks: Arc<Vec<_>> = Arc::new((0..4).map(|_| Mutex::new(0u64)).collect());
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let tasks: Vec<_> = (0..40usize)
+            .map(|i| {
+                let (locks, stop) = (locks.clone(), stop.clone());
+                rt.spawn(move || {
+                    let (low, high) = (i % 3, i % 3 + 1);
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        let mut one = locks[low].lock().unwrap();
+                        coro::yield_slice();
+                        *locks[high].lock().unwrap() += 1;
+                        *one += 1;
+                    }
+                })
+            })
+            .collect();
+        let ids: Vec<u64> = tasks.iter().map(|t| t.id()).collect();
+        let end = std::time::Instant::now() + Duration::from_secs(1);
+        let mut looks = 0;
+        while std::time::Instant::now() < end {
+            assert_eq!(circles(&ids), Vec::<Vec<u64>>::new(), "after {looks} looks");
+            looks += 1;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        tasks.into_iter().for_each(|t| t.join().unwrap());
+        assert!(looks > 10);
+    });
+}
