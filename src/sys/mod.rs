@@ -9,6 +9,8 @@ pub(crate) mod fork;
 pub(crate) mod mem;
 pub(crate) mod message;
 pub(crate) mod parker;
+#[allow(dead_code, reason = "stall reports and the stacks of running tasks, which use it, come next")]
+pub(crate) mod proc;
 pub(crate) mod signal;
 pub(crate) mod socket;
 #[cfg(any(target_os = "linux", target_os = "android"))]
