@@ -29,8 +29,10 @@ pub(super) enum Doing {
 /// What was copied of an [`Object`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    /// 0: nobody, a plain thread, or not known.
+    /// See [`Object::owner`].
     pub(super) owner: u64,
+    /// See [`Object::since`].
+    pub(super) since: u64,
     pub(super) name: Option<&'static str>,
     pub(super) site: &'static std::panic::Location<'static>,
 }
@@ -161,7 +163,7 @@ impl Captured {
                 if self.wait.kind.has_object() {
                     // SAFETY: the task is parked in a wait that borrows the object; it cannot leave in the window.
                     let o = unsafe { &*std::ptr::with_exposed_provenance::<Object>(self.wait.detail as usize) };
-                    self.object = Some(Seen { owner: o.owner(), name: o.name(), site: o.site() });
+                    self.object = Some(Seen { owner: o.owner(), since: o.since(), name: o.name(), site: o.site() });
                 }
             }
             _ => self.doing = Doing::Runnable,

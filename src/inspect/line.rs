@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::{Captured, Doing};
 use super::frames::frames;
-use crate::observe::WaitKind;
+use crate::observe::{THREAD, WaitKind};
 use crate::scheduler::{self, shared};
 use crate::sys::{clock, peername};
 use crate::task::TaskCell;
@@ -165,7 +165,12 @@ fn wait_text(c: &Captured, cell: &TaskCell, out: &mut String) {
                 let _ = write!(out, " \"{}\"", Escaped(name));
             }
             let _ = write!(out, " {}:{}", o.site.file(), o.site.line());
-            if o.owner == 0 { Ok(()) } else { write!(out, " held by #{}", o.owner) }
+            let _ = match o.owner {
+                0 => return,
+                t if t & THREAD != 0 => write!(out, " held by thread {}", t & !THREAD),
+                t => write!(out, " held by #{t}"),
+            };
+            if o.since == 0 { Ok(()) } else { write!(out, " for {}", Age(clock::since(o.since))) }
         }
         WaitKind::Join => write!(out, " #{detail}"),
         WaitKind::Signal => write!(out, " {detail}"),

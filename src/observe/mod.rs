@@ -13,5 +13,5 @@ mod wait;
 pub use histogram::Distribution;
 pub(crate) use histogram::Histogram;
 pub(crate) use hooks::SLICE_OVERRUN;
-pub(crate) use object::Object;
+pub(crate) use object::{Object, THREAD};
 pub(crate) use wait::{WaitKind, WaitReason};

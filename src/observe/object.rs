@@ -1,37 +1,69 @@
-//! What every lock, channel and the like carries for the views: where it was made, what it is called, who holds it.
+//! What every lock, channel and the like carries for the views: where it was made, what it is called, who holds it or
+//! used it last, and since when.
 //!
 //! A parked task's wait reason holds the address of the `Object`; a view copies it while the task cannot be resumed. The
 //! name is `'static`, so that a copy of it stays valid.
+//!
+//! Who and when are two words that are written one after the other and read the same way: a view may see a new holder
+//! with an old time, never anything else. They decide nothing, which is why they are std's atomics also where the rest
+//! of a primitive is model-checked.
 
 #![forbid(unsafe_code)]
 
 use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::atomic::{AtomicU64, Ordering};
+/// Set in what stands for a plain thread; the rest is the kernel's number of it (0 where it has none). Ids of tasks are
+/// shorter.
+pub(crate) const THREAD: u64 = 1 << 63;
+
+/// Who did something with an object, and when. Written by whoever did, read by anyone.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    who: AtomicU64,
+    at: AtomicU64,
+}
+
+impl Mark {
+    pub(crate) const fn new() -> Mark {
+        Mark { who: AtomicU64::new(0), at: AtomicU64::new(0) }
+    }
+
+    /// `who`: a task's id, or [`THREAD`] and a thread's number. `at`: ticks, as exact as whoever calls can tell for
+    /// nothing; 0 is not known.
+    #[inline(always)]
+    pub(crate) fn set(&self, (who, at): (u64, u64)) {
+        self.who.store(who, Ordering::Relaxed);
+        self.at.store(at, Ordering::Relaxed);
+    }
+
+    /// Who; 0: nobody.
+    pub(crate) fn who(&self) -> u64 {
+        self.who.load(Ordering::Relaxed)
+    }
+
+    /// When, in ticks; 0: not known.
+    pub(crate) fn at(&self) -> u64 {
+        self.at.load(Ordering::Relaxed)
+    }
+}
 
 /// See the module's head.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Object {
-    /// The task that holds it, where one task can; 0: none, or a plain thread. First, because views read it alone.
-    owner: AtomicU64,
+    /// Whoever holds it, where one party can; of a channel, a semaphore and the like whoever sent, gave back or let
+    /// others through last.
+    user: Mark,
     site: &'static Location<'static>,
     name: Option<&'static str>,
 }
 
 impl Object {
     /// An unnamed object of the caller's caller.
-    #[cfg(not(loom))]
     #[track_caller]
     pub(crate) const fn new() -> Object {
-        Object { owner: AtomicU64::new(0), site: Location::caller(), name: None }
-    }
-
-    /// An unnamed object of the caller's caller.
-    #[cfg(loom)]
-    #[track_caller]
-    pub(crate) fn new() -> Object {
-        Object { owner: AtomicU64::new(0), site: Location::caller(), name: None }
+        Object { user: Mark::new(), site: Location::caller(), name: None }
     }
 
     /// Gives it a name.
@@ -49,14 +81,32 @@ impl Object {
         self.site
     }
 
-    /// Says which task holds it from now on.
-    #[inline]
-    pub(crate) fn set_owner(&self, task: u64) {
-        self.owner.store(task, Ordering::Relaxed);
+    /// Says who holds it, or has just used it, and since when; see [`Mark::set`].
+    #[inline(always)]
+    pub(crate) fn used(&self, by: (u64, u64)) {
+        self.user.set(by);
     }
 
-    /// The task that holds it; 0: none, or a plain thread.
+    /// Nobody holds it any more.
+    #[inline(always)]
+    pub(crate) fn released(&self) {
+        self.user.who.store(0, Ordering::Relaxed);
+    }
+
+    /// The holder did not know since when it holds this; somebody who begins to wait for it does, at least.
+    pub(crate) fn held_since_at_least(&self, ticks: u64) {
+        if self.owner() != 0 && self.since() == 0 {
+            self.user.at.store(ticks, Ordering::Relaxed);
+        }
+    }
+
+    /// Who holds it or used it last: a task's id, or [`THREAD`] and a thread's number; 0: nobody.
     pub(crate) fn owner(&self) -> u64 {
-        self.owner.load(Ordering::Relaxed)
+        self.user.who()
+    }
+
+    /// Since when, in ticks, or a little before that: a task says when its slice began. 0: not known.
+    pub(crate) fn since(&self) -> u64 {
+        self.user.at()
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) use super::timeout::{deadline, timeout_scope, timeout_scope_at};
 use super::worker::{Outcome, Worker};
 use crate::context;
-use crate::observe::{WaitKind, WaitReason};
+use crate::observe::{THREAD, WaitKind, WaitReason};
 use crate::sys::parker::ThreadParker;
 use crate::task::state::{Snapshot, Unpark};
 use crate::task::{Interrupt, TaskCell, TaskLocal, TaskRef, Unparker};
@@ -70,6 +70,12 @@ impl Here {
 
     pub(crate) fn id(&self) -> u64 {
         self.cell.state.snapshot().id()
+    }
+
+    /// When the running slice began, in ticks: the time as far as it can be told for nothing.
+    #[inline(always)]
+    pub(crate) fn slice_start(&self) -> u64 {
+        self.worker.shared.slice_start.load(Ordering::Relaxed)
     }
 
     pub(crate) fn task(&self) -> TaskRef {
@@ -404,6 +410,42 @@ pub(super) fn queue_if(task: TaskRef, result: Unpark) {
         // SAFETY: the transition gave us the task's link.
         unsafe { shared.deliver(cell) };
     }
+}
+
+/// What stands for the calling plain thread in an [`Object`](crate::observe::Object).
+#[inline]
+pub(crate) fn this_thread() -> u64 {
+    thread_local! {
+        static OWN: Cell<u64> = const { Cell::new(0) };
+    }
+    // Needs no destructor, so it can be reached until the very end of the thread.
+    match OWN.with(Cell::get) {
+        0 => ask_for_thread(&OWN),
+        // The number of the thread that forked.
+        _ if crate::sys::fork::forked() => ask_for_thread(&OWN),
+        own => own,
+    }
+}
+
+#[cold]
+fn ask_for_thread(own: &'static std::thread::LocalKey<Cell<u64>>) -> u64 {
+    let id = THREAD | u64::from(crate::sys::thread_id().unsigned_abs());
+    own.with(|o| o.set(id));
+    id
+}
+
+/// Who runs, and what time it is: for a task when its slice began.
+#[inline]
+pub(crate) fn user() -> (u64, u64) {
+    match here() {
+        Some(h) => (h.id(), h.slice_start()),
+        None => (this_thread(), ticks()),
+    }
+}
+
+/// The clock of [`Object::since`](crate::observe::Object::since).
+pub(crate) fn ticks() -> u64 {
+    crate::sys::clock::ticks()
 }
 
 /// Who is to be woken to wake the caller.

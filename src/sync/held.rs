@@ -58,25 +58,29 @@ impl<R> Core<R> {
 }
 
 impl<R: Exclusive> Core<R> {
-    /// The running task holds the lock from now on.
+    /// The running task or thread holds the lock from now on.
     #[inline]
     pub(super) fn begin(&self) {
-        if let Some(h) = here() {
-            self.raw.object().set_owner(h.id());
-            let guards = &h.local().write_guards;
-            guards.set(guards.get() + 1);
+        match here() {
+            Some(h) => {
+                self.raw.object().used((h.id(), h.slice_start()));
+                let guards = &h.local().write_guards;
+                guards.set(guards.get() + 1);
+            }
+            // A thread would have to read a clock; the first one that waits for it does that instead.
+            None => self.raw.object().used((suspend::this_thread(), 0)),
         }
     }
 
-    /// The running task holds it no longer; the lock itself is still to be given up.
+    /// The running task or thread holds it no longer; the lock itself is still to be given up.
     #[inline]
     pub(super) fn end(&self) {
         if let Some(h) = here() {
             let guards = &h.local().write_guards;
             // A guard of one task may have been passed to another one of the same worker, which never counted it.
             guards.set(guards.get().saturating_sub(1));
-            self.raw.object().set_owner(0);
         }
+        self.raw.object().released();
     }
 }
 

@@ -235,7 +235,7 @@ impl Once {
                 State::Running(runner) => self.wait_for(inner, runner),
                 before => {
                     inner.state = State::Running(Runner::current());
-                    self.gate.object.set_owner(here().map_or(0, |h| h.id()));
+                    self.gate.object.used(suspend::user());
                     break before;
                 }
             }
@@ -250,7 +250,7 @@ impl Once {
         };
         let mut inner = self.gate.lock();
         inner.state = after;
-        self.gate.object.set_owner(0);
+        self.gate.object.released();
         self.complete.store(after == State::Complete, Ordering::Release);
         // All of them also if nothing was completed: of those who would run their own the first one does.
         self.gate.open(inner);

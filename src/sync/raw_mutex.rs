@@ -10,6 +10,7 @@ use super::const_new::const_unless_modelled;
 use super::held::Exclusive;
 use super::waiters::{Taken, WaitList, Waiter};
 use crate::observe::{Object, WaitKind, WaitReason};
+use crate::scheduler::suspend;
 use crate::sys::atomic::{AtomicU32, Lock, LockGuard, Ordering};
 
 const LOCKED: u32 = 1;
@@ -87,6 +88,7 @@ impl RawMutex {
     fn lock_slow(&self, wait: fn(&Waiter, WaitReason)) {
         let reason = WaitReason::object(WaitKind::Lock, &self.object);
         let waiter = Waiter::new();
+        self.object.held_since_at_least(suspend::ticks());
         let mut queued = Queued { lock: self, waiter: &waiter, armed: false };
         let mut front = false;
         loop {

@@ -14,6 +14,7 @@ use super::const_new::const_unless_modelled;
 use super::held::Exclusive;
 use super::waiters::{Taken, WaitList, Waiter};
 use crate::observe::{Object, WaitKind, WaitReason};
+use crate::scheduler::suspend;
 use crate::sys::atomic::{AtomicU32, Lock, LockGuard, Ordering};
 
 const WAITERS: u32 = 1;
@@ -140,6 +141,7 @@ impl RawRwLock {
         let waiter = Waiter::new();
         waiter.note.set(note);
         if self.enqueue(&waiter) {
+            self.object.held_since_at_least(suspend::ticks());
             let mut queued = Queued { lock: self, waiter: &waiter, over: false };
             waiter.wait(WaitReason::object(kind, &self.object));
             queued.over = true;

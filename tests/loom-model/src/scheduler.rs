@@ -64,6 +64,11 @@ pub(crate) mod suspend {
             Arc::as_ptr(&self.0) as u64
         }
 
+        /// No model has a clock.
+        pub(crate) fn slice_start(&self) -> u64 {
+            0
+        }
+
         pub(crate) fn local(&self) -> &Local {
             &self.0.local
         }
@@ -88,6 +93,18 @@ pub(crate) mod suspend {
         pub(crate) fn park(&self, _: WaitReason) {
             self.0.wake.wait();
         }
+    }
+
+    pub(crate) fn this_thread() -> u64 {
+        unreachable!("every model thread is a task")
+    }
+
+    pub(crate) fn user() -> (u64, u64) {
+        (Here(task()).id(), 0)
+    }
+
+    pub(crate) fn ticks() -> u64 {
+        0
     }
 
     pub(crate) fn current_unparker() -> Unparker {
