@@ -55,6 +55,7 @@ mod wiring;
 
 pub mod backdoor;
 mod blocking;
+mod commands;
 pub mod inspect;
 pub mod io;
 mod latency;

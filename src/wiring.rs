@@ -1,11 +1,12 @@
 //! The one place where low layers are tied to high ones: what the scheduler calls when a task panics, when a shutdown
-//! leaves tasks behind, and when the first runtime starts; and what the backdoor answers with.
+//! leaves tasks behind, and when the first runtime starts; and that the backdoor answers with `commands`.
 
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::Ordering;
 
-use crate::backdoor::{self, Answer};
+use crate::backdoor;
+use crate::commands;
 use crate::inspect;
 use crate::scheduler::suspend::here;
 use crate::scheduler::{Upward, runtime};
@@ -67,32 +68,9 @@ fn left_behind(inner: &runtime::Inner) {
     }
 }
 
-struct WhereAll(inspect::Cursor);
-
-impl Answer for WhereAll {
-    fn more(&mut self, out: &mut Vec<u8>) -> bool {
-        self.0.more(out)
-    }
-}
-
-struct Text(Option<String>);
-
-impl Answer for Text {
-    fn more(&mut self, out: &mut Vec<u8>) -> bool {
-        if let Some(text) = self.0.take() {
-            out.extend_from_slice(text.as_bytes());
-        }
-        false
-    }
-}
-
 /// Says what the backdoor answers with; called before every `serve`.
 pub(crate) fn commands() {
-    backdoor::register(backdoor::Commands {
-        where_all: || Box::new(WhereAll(inspect::Cursor::new())),
-        where_is: |id| Box::new(Text(Some(inspect::one(id)))),
-        banner,
-    });
+    backdoor::register(backdoor::Commands { table: commands::TABLE, banner, welcome: commands::status });
 }
 
 fn banner() -> String {

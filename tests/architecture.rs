@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["inspect"],
     &["report"],
     &["latency", "panic"],
+    &["commands"],
     &["backdoor"],
 ];
 
@@ -37,6 +38,7 @@ const UNSAFE_FILES: &[&str] = &[
     "inspect/facts.rs",
     "inspect/frames.rs",
     "inspect/modules.rs",
+    "inspect/status.rs",
     "inspect/walk_tests.rs",
     "net/raw.rs",
     "observe/hooks.rs",

@@ -115,7 +115,8 @@ impl Console {
             }
             session.write(now);
         }
-        self.sessions.iter_mut().for_each(|session| session.tick(now));
+        let commands = self.commands;
+        self.sessions.iter_mut().for_each(|session| session.tick(commands, now));
         // Before the listener: a place or descriptor that has just become free is there for the next client.
         self.sweep();
         if stirred.listener {

@@ -85,8 +85,12 @@ impl Lines {
 
 /// `bytes` with everything that a terminal could obey, or that is no text, written as an escape. Long input is cut.
 pub(super) fn escape(bytes: &[u8]) -> String {
+    escape_up_to(bytes, MAX_ECHO)
+}
+
+/// As [`escape`], cut after `room` characters.
+pub(super) fn escape_up_to(bytes: &[u8], mut room: usize) -> String {
     let mut shown = String::new();
-    let mut room = MAX_ECHO;
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
             if room == 0 {

@@ -1,13 +1,13 @@
 //! The backdoor: a unix socket on which the running process answers questions, for `socat`, `nc` or `ask`.
 //!
 //! The path a question takes: `bind` makes the socket, `console` accepts on a thread of its own and checks the peer,
-//! `session` takes its bytes apart with `line`, `table` finds the command, and the `Commands` that the layers below
-//! registered find the answer, a piece at a time.
+//! `session` takes its bytes apart with `line`, `table` finds the command among those that were registered as
+//! `Commands`, and the command finds the answer, a piece at a time.
 //!
 //! Invariants: nothing listens until the program calls [`serve`], and never if `CORO_BACKDOOR=off` is set; only this user
 //! and root get an answer; sessions, lines, buffers and waiting are bounded by `Limits`; no worker runs any of it.
 //!
-//! Must not know: the scheduler, tasks, stacks.
+//! Must not know: the scheduler, tasks, stacks, what a command means (`crate::commands` is named for its types only).
 
 #![forbid(unsafe_code)]
 
@@ -27,28 +27,20 @@ use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::commands::{Answer, Command};
 use crate::sys::fork;
 use claim::Claim;
 use console::Console;
 
-/// An answer that is made while it is sent.
-pub(crate) trait Answer {
-    /// Appends some more of the answer to `out`, which comes empty; false when finished. Called until it returns false,
-    /// whenever the client has room, and dropped early if the client goes away.
-    ///
-    /// A call should take at most 50 ms and append at most 64 KiB, of whole lines. Names and other foreign text must be
-    /// escaped already.
-    fn more(&mut self, out: &mut Vec<u8>) -> bool;
-}
-
-/// What the layers below answer to. All are called on the console thread, never at the same time by one server.
+/// What the layers around it answer with. All are called on the console thread, never at the same time by one server.
 pub(crate) struct Commands {
-    /// Every task.
-    pub(crate) where_all: fn() -> Box<dyn Answer>,
-    /// One task, by its id; also answers when there is none.
-    pub(crate) where_is: fn(u64) -> Box<dyn Answer>,
+    /// What can be asked, but for `help` and `quit`.
+    pub(crate) table: &'static [Command],
     /// One line that greets a client. It must not begin with `coro: `, by which clients know a refusal.
     pub(crate) banner: fn() -> String,
+    /// What is shown before the first prompt, and only to those who get one: to people, not to programs that send their
+    /// first command at once.
+    pub(crate) welcome: fn() -> Box<dyn Answer>,
 }
 
 static COMMANDS: OnceLock<Commands> = OnceLock::new();
@@ -127,7 +119,8 @@ impl Server {
 
 /// Serves the backdoor on a unix socket at `path`, with mode 0600, on a thread of its own named `coro-console`.
 ///
-/// The commands are `where_all`, `where ID`, `help` and `quit`, one a line: `printf 'where_all\n' | socat - UNIX-CONNECT:PATH`.
+/// Commands are lines, and `help` lists them: `printf 'where_all\n' | socat - UNIX-CONNECT:PATH`. Who sends nothing at once is
+/// shown `status` and a prompt.
 /// Only this user and root are answered. Whoever can connect can see the names and stacks of all tasks.
 ///
 /// With `CORO_BACKDOOR=off` (or `0`) in the environment nothing is served, whatever the program says: one line on standard

@@ -4,7 +4,8 @@
 //! still comes, so that the client reads the last words before an error) → *over*. A client that closes its side first
 //! goes from *open* to *over* once everything it asked for is answered and sent.
 //!
-//! Invariants: answers come in the order of their commands; an answer is asked for more only while less than
+//! Invariants: answers come in the order of their commands; a client that sends its first command before a prompt was due
+//! gets the banner and answers, nothing else; an answer is asked for more only while less than
 //! [`PULL_BELOW`] bytes wait to be sent; input is read only while no complete line waits; a panic in a command ends that
 //! command and nothing else.
 //!
@@ -19,7 +20,8 @@ use std::time::Instant;
 
 use super::line::{Line, Lines, MAX_LINE, escape};
 use super::table::{self, Outcome};
-use super::{Answer, Commands, Limits};
+use super::{Commands, Limits};
+use crate::commands::Answer;
 use crate::sys::fork::Own;
 use crate::sys::unixsock;
 
@@ -74,6 +76,8 @@ pub(super) struct Session {
     output: Output,
     running: Option<Running>,
     prompt: Prompt,
+    /// The welcome was shown, or is not for this client: it came with its first command.
+    welcomed: bool,
     /// When the last command came, for the idle limit. Bytes of an unfinished line do not count: a slow sender is idle.
     commanded: Instant,
     /// When bytes last left, or the buffer was last empty, for the limit on dead readers.
@@ -91,6 +95,7 @@ impl Session {
             output: Output::default(),
             running: None,
             prompt: Prompt::Wanted,
+            welcomed: false,
             commanded: now,
             progressed: now,
         }
@@ -185,6 +190,7 @@ impl Session {
             Some(running) => self.go_on(running, now),
             None => {
                 self.prompt = Prompt::Wanted;
+                self.welcomed = true;
                 self.commanded = now;
                 match self.input.take() {
                     Some(Line::Text(line)) => self.begin(&line, commands, now),
@@ -239,7 +245,7 @@ impl Session {
     }
 
     /// Deadlines that have passed.
-    pub(super) fn tick(&mut self, now: Instant) {
+    pub(super) fn tick(&mut self, commands: &Commands, now: Instant) {
         if !self.output.is_empty() && now >= self.progressed + self.limits.stalled {
             self.phase = Phase::Over;
         }
@@ -252,11 +258,15 @@ impl Session {
             && now >= when
             && self.is_idle()
         {
-            self.push(PROMPT, now);
-            // The client's own line end follows it, on the client's screen.
-            self.output.within_line = false;
-            self.prompt = Prompt::Shown;
-            self.write(now);
+            if self.welcomed {
+                self.push(PROMPT, now);
+                // The client's own line end follows it, on the client's screen.
+                self.output.within_line = false;
+                self.prompt = Prompt::Shown;
+                self.write(now);
+            } else {
+                self.welcome(commands, now);
+            }
         }
         if self.is_waiting() && now >= self.commanded + self.limits.idle {
             if self.prompt == Prompt::Shown {
@@ -267,6 +277,15 @@ impl Session {
             self.write(now);
         }
         self.settle(now);
+    }
+
+    /// Begins what comes before the first prompt; the prompt stays due and follows at its end.
+    fn welcome(&mut self, commands: &Commands, now: Instant) {
+        self.welcomed = true;
+        match catch_unwind(AssertUnwindSafe(commands.welcome)) {
+            Ok(answer) => self.running = Some(Running { name: "status", answer: Some(answer) }),
+            Err(payload) => self.tell_panic("status", payload, now),
+        }
     }
 
     /// When [`Session::tick`] next has something to do, unless bytes come or go before.

@@ -16,6 +16,7 @@ mod line;
 mod modules;
 mod snapshot;
 mod stacks;
+mod status;
 mod symbols;
 mod walk;
 // These tests switch stacks by hand, which neither an interpreter nor the address sanitizer can follow.
@@ -32,3 +33,4 @@ pub use snapshot::{
     Edge, Frame, Object, Options, Party, Process, SCHEMA_VERSION, Site, Snapshot, Stack, Task, Wait, Worker,
 };
 pub use stacks::{StackStats, stack_stats};
+pub(crate) use status::Census;

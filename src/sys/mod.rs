@@ -17,6 +17,7 @@ pub(crate) mod socket;
 pub(crate) mod sockopt;
 pub(crate) mod stderr;
 pub(crate) mod unixsock;
+pub(crate) mod usage;
 
 use std::io;
 use std::os::fd::RawFd;

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Commands, Limits, Server, serve_with};
+use super::{Commands, Limits, Server, serve_with};
+use crate::commands::{Answer, Command};
 
 /// How many lines `where_all` has.
 const LINES: usize = 100_000;
@@ -73,17 +74,30 @@ const PANICS_LATER: u64 = 902;
 const ENDLESS: u64 = 903;
 const SLOW_STEPS: u64 = 904;
 
-static FAKE: Commands = Commands {
-    where_all: || Box::new(Count { next: 0, end: LINES, chunk: 1000, step: Duration::from_millis(5) }),
-    where_is: |id| match id {
-        PANICS_AT_ONCE => panic!("no answer for {id}"),
+const FAKE: Commands = Commands {
+    table: &[
+        Command { names: &["where_all"], arguments: "", help: "", run: |_| Ok(all()) },
+        Command { names: &["where"], arguments: "ID", help: "", run: |arguments| Ok(one(arguments)) },
+    ],
+    banner: || "fake\nbanner".into(),
+    welcome: || Box::new(Count { next: 0, end: 0, chunk: 1, step: Duration::ZERO }),
+};
+
+static SERVED: Commands = FAKE;
+
+fn all() -> Box<dyn Answer> {
+    Box::new(Count { next: 0, end: LINES, chunk: 1000, step: Duration::from_millis(5) })
+}
+
+fn one(arguments: &[&str]) -> Box<dyn Answer> {
+    match arguments[0].trim_start_matches('#').parse().expect("a number") {
+        PANICS_AT_ONCE => panic!("no answer for {PANICS_AT_ONCE}"),
         PANICS_LATER => Box::new(Faulty),
         ENDLESS => Box::new(Count { next: 0, end: usize::MAX, chunk: 1000, step: Duration::ZERO }),
         SLOW_STEPS => Box::new(Count { next: 0, end: 20, chunk: 1, step: Duration::from_millis(50) }),
-        _ => Box::new(Count { next: id as usize, end: id as usize + 1, chunk: 1, step: Duration::ZERO }),
-    },
-    banner: || "fake\nbanner".into(),
-};
+        id => Box::new(Count { next: id as usize, end: id as usize + 1, chunk: 1, step: Duration::ZERO }),
+    }
+}
 
 const BANNER: &str = "fake banner\n";
 
@@ -111,7 +125,7 @@ impl Drop for Directory {
 }
 
 fn try_serve(path: &Path) -> io::Result<Server> {
-    serve_with(path.to_owned(), &FAKE, Limits::STANDARD)
+    serve_with(path.to_owned(), &SERVED, Limits::STANDARD)
 }
 
 /// A server with its own directory, closed at the end.
@@ -125,7 +139,7 @@ impl Served {
     fn new(limits: Limits) -> Self {
         let directory = Directory::new();
         let path = directory.join("s.sock");
-        let server = Some(serve_with(path.clone(), &FAKE, limits).expect("served"));
+        let server = Some(serve_with(path.clone(), &SERVED, limits).expect("served"));
         Self { server, path, _directory: directory }
     }
 

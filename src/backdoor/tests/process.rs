@@ -72,11 +72,7 @@ fn child() {
             unixsock::testing::fork_child_that_exits(|| server.take().map(Server::close).expect("a server"));
         }
         "public" => {
-            super::super::register(Commands {
-                where_all: FAKE.where_all,
-                where_is: FAKE.where_is,
-                banner: FAKE.banner,
-            });
+            super::super::register(Commands { table: FAKE.table, banner: FAKE.banner, welcome: FAKE.welcome });
             let server = super::super::serve(&path).expect("served");
             assert_eq!(server.path(), path);
             super::super::serve_default().expect("served");

@@ -144,6 +144,25 @@ fn a_panic_ends_one_command_only() {
 }
 
 #[test]
+fn the_welcome_is_for_those_who_get_a_prompt_and_comes_once() {
+    static WELCOMING: Commands =
+        Commands { welcome: || Box::new(Count { next: 0, end: 3, chunk: 1, step: Duration::from_millis(1) }), ..FAKE };
+    let directory = Directory::new();
+    let limits = Limits { prompt_after: Duration::from_millis(60), ..Limits::STANDARD };
+    let server = serve_with(directory.join("s.sock"), &WELCOMING, limits).expect("served");
+    let mut person = Client::connect(server.path());
+    person.expect(&format!("{BANNER}line 0\nline 1\nline 2\n> "));
+    person.send("where 7\n");
+    person.expect("line 7\n> ");
+    // A program that asks at once gets what it asked for; a prompt later, but never a welcome.
+    let mut program = Client::connect(server.path());
+    program.send("where 8\n");
+    program.expect(&format!("{BANNER}line 8\n> "));
+    assert_eq!(Client::connect(server.path()).ask("where 9\n"), format!("{BANNER}line 9\n"));
+    server.close();
+}
+
+#[test]
 fn the_prompt_is_for_those_who_wait() {
     let served = Served::new(Limits { prompt_after: Duration::from_millis(60), ..Limits::STANDARD });
     let mut client = served.client();

@@ -1,0 +1,127 @@
+//! Workers, classes and memory as tables.
+
+use std::fmt::Write as _;
+use std::io;
+
+use super::Answer;
+use super::text::{age, at_once, bytes, clean, count, rows, table};
+use crate::inspect::{self, Census};
+use crate::sys::usage;
+
+/// How much of a class's name is shown.
+const LONGEST_NAME: usize = 80;
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+pub(super) fn deadlocks(suspected: bool) -> Box<dyn Answer> {
+    let all = if suspected { inspect::suspected_deadlocks() } else { inspect::deadlocks() };
+    let text = match (all.len(), suspected) {
+        (0, false) => "no deadlocks; deadlocks --suspected also shows circles over channels and semaphores\n",
+        (0, true) => "no deadlocks, and none suspected\n",
+        _ => "",
+    };
+    rows(text, all, |one, out| {
+        let _ = write!(out, "{one}");
+        if !out.ends_with('\n') {
+            out.push('\n');
+        }
+    })
+}
+
+pub(super) fn workers() -> Box<dyn Answer> {
+    let mut census = Census::new();
+    while census.more(super::status::PIECE, super::status::PATIENCE) {}
+    let mut rows =
+        vec![row(["worker", "thread", "load", "live", "runnable", "unstarted", "slices", "busy", "parks", "now"])];
+    let several = census.workers.iter().any(|w| w.runtime > 0);
+    for w in &census.workers {
+        let place = if several { format!("{}/{}", w.runtime, w.index) } else { w.index.to_string() };
+        let now = match w.current {
+            None if w.asleep => "asleep".to_owned(),
+            None => "between tasks".to_owned(),
+            Some((id, lasted)) => format!("{} #{id} for {}", if w.wedged { "WEDGED by" } else { "runs" }, age(lasted)),
+        };
+        rows.push(vec![
+            place,
+            w.thread.to_string(),
+            format!("{:.0}%", w.load * 100.0),
+            count(w.live as u64),
+            count(w.behind as u64),
+            count(w.unstarted as u64),
+            count(w.slices),
+            age(w.busy),
+            count(w.parks),
+            now,
+        ]);
+    }
+    table("", rows)
+}
+
+pub(super) fn classes() -> Box<dyn Answer> {
+    let mut all = inspect::classes();
+    all.sort_by_key(|c| std::cmp::Reverse((c.run_time, c.live, c.ended)));
+    let before = "slices: how long a task keeps its worker. delays: from a wake-up to the slice that it leads to.\n";
+    let mut rows = vec![row([
+        "live",
+        "ended",
+        "slices",
+        "run time",
+        "slice p50",
+        "p99",
+        "longest",
+        "delay p50",
+        "p99",
+        "longest",
+        "class",
+    ])];
+    for c in &all {
+        let of = |d: &inspect::Distribution| [age(d.quantile(0.5)), age(d.quantile(0.99)), age(d.longest())];
+        let mut cells = vec![count(c.live), count(c.ended), count(c.slices), age(c.run_time)];
+        cells.extend(of(&c.slice_lengths));
+        cells.extend(of(&c.wake_delays));
+        cells.push(clean(&c.class, LONGEST_NAME));
+        rows.push(cells);
+    }
+    // The first column is the one that stands left.
+    for cells in &mut rows {
+        let class = cells.pop().unwrap_or_default();
+        cells.insert(0, class);
+    }
+    table(before, rows)
+}
+
+pub(super) fn memory() -> Box<dyn Answer> {
+    at_once(memory_text().unwrap_or_else(|e| format!("memory: {e}\n")))
+}
+
+fn memory_text() -> io::Result<String> {
+    let mut text = String::new();
+    let m = usage::memory();
+    let peak = if m.only_peak { " at its peak (no descriptor left to ask for more)" } else { "" };
+    text += &format!("resident      {}{peak}\n", bytes(m.resident));
+    if let Some(tables) = m.page_tables {
+        text += &format!("page tables   {}\n", bytes(tables));
+    }
+    let s = inspect::stack_stats()?;
+    let pooled = s.committed.saturating_sub(s.in_use);
+    text += &format!("stacks        {} in use, {} pooled", count(s.in_use as u64), count(pooled as u64));
+    text += &format!("; {} promised to tasks\n", count(s.promised as u64));
+    text += &format!("guards        {}, {} mappings\n", s.guards, count(s.guard_mappings as u64));
+    let mut census = Census::new();
+    while census.more(super::status::PIECE, super::status::PATIENCE) {}
+    let depth = census.depth();
+    let one = |what: &str, (deep, id, size): (usize, u64, usize)| {
+        format!("{what} {} of {} by #{id}\n", bytes(deep as u64), bytes(size as u64))
+    };
+    if depth.looked_at > 0 {
+        text += &one("deepest now  ", depth.deepest_now);
+        text += &one("deepest ever ", depth.deepest_ever);
+        let parked = census.parked as u64;
+        text +=
+            &format!("              of {} parked tasks, {} looked at", count(parked), count(depth.looked_at as u64));
+        text += "; `ever` is in whole pages, by whatever task had that stack\n";
+    }
+    Ok(text)
+}
