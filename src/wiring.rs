@@ -24,6 +24,7 @@ fn init() {
         overflow::describe_with(describe);
         inspect::install_overflow_frames();
         crate::latency::install();
+        crate::report::look_for_deadlocks();
     });
 }
 

@@ -194,7 +194,10 @@ fn serve_with(path: PathBuf, commands: &'static Commands, limits: Limits) -> io:
     let shown = path.display().to_string();
     // Made there, since answers need not be able to change threads.
     let spares = console::spares();
-    let run = move || Console::new(listener, stop, shown, commands, limits, spares).run();
+    let run = move || {
+        let _own = crate::sys::threads::Own::new();
+        Console::new(listener, stop, shown, commands, limits, spares).run();
+    };
     let thread = std::thread::Builder::new().name("coro-console".into()).spawn(run)?;
     // From here on the file stays until `close` or exit, also when the server is dropped.
     let claim = std::mem::ManuallyDrop::new(claim);

@@ -187,7 +187,10 @@ impl Pool {
 
     /// Starts the thread that `starting` was raised for.
     fn start(&'static self) {
-        let started = thread::Builder::new().name(self.name.to_owned()).spawn(move || self.work());
+        let started = thread::Builder::new().name(self.name.to_owned()).spawn(move || {
+            let _own = crate::sys::threads::Own::new();
+            self.work();
+        });
         let Err(e) = started else { return };
         let mut state = self.lock();
         state.starting -= 1;

@@ -1,4 +1,4 @@
-//! Deadlocks: tasks that wait for one another in a circle, and runtimes in which everybody waits.
+//! Deadlocks: tasks that wait for one another in a circle, and processes in which everybody waits.
 //!
 //! Who waits for what is read from the tasks' wait reasons, one task at a time, without stopping anything. A circle found in
 //! such a picture may never have existed at any one moment, so it counts only if every task in it is found a second time
@@ -17,6 +17,7 @@ use std::fmt;
 
 use super::facts::Facts;
 use super::line::{TaskWhere, where_is};
+use super::quiet::quiet;
 use crate::observe::WaitKind;
 use crate::scheduler;
 
@@ -29,7 +30,7 @@ pub enum DeadlockKind {
     /// A circle that somebody outside of it may open: it goes over a channel or semaphore, or a time limit will end a
     /// wait in it.
     Suspected,
-    /// Every task of a runtime waits for another task, and neither a timer nor a descriptor nor a job can wake one.
+    /// Every task of the process waits for another task, and neither a timer nor a descriptor nor a job can wake one.
     Quiet,
 }
 
@@ -41,9 +42,9 @@ pub enum DeadlockKind {
 pub struct Deadlock {
     /// What it is.
     pub kind: DeadlockKind,
-    /// The tasks, each waiting for the next, and the last for the first; of a quiet runtime, at most 32 of them.
+    /// The tasks, each waiting for the next, and the last for the first; of a quiet process, at most 32 of them.
     pub waits: Vec<DeadlockWait>,
-    /// How many tasks are in it; of a quiet runtime all of them.
+    /// How many tasks are in it; of a quiet process all of them.
     pub tasks: usize,
     /// How many other tasks wait, directly or not, for one of these.
     pub behind: usize,
@@ -59,6 +60,8 @@ pub struct DeadlockWait {
     pub holder: u64,
     /// A time limit will end the wait.
     pub limited: bool,
+    /// Slices that the task had begun: tells this wait from later ones.
+    pub slices: u64,
 }
 
 impl fmt::Display for Deadlock {
@@ -68,7 +71,8 @@ impl fmt::Display for Deadlock {
             DeadlockKind::Circle if n == 1 => writeln!(f, "deadlock: a task waits for itself")?,
             DeadlockKind::Circle => writeln!(f, "deadlock: {n} tasks wait for one another")?,
             DeadlockKind::Suspected => writeln!(f, "suspected deadlock: {n} tasks seem to wait for one another")?,
-            DeadlockKind::Quiet => writeln!(f, "deadlock: all {n} tasks of a runtime wait, and nothing can wake them")?,
+            DeadlockKind::Quiet if n == 1 => writeln!(f, "deadlock: the only task waits, and nothing can wake it")?,
+            DeadlockKind::Quiet => writeln!(f, "deadlock: all {n} tasks wait, and nothing can wake one of them")?,
         }
         for w in &self.waits {
             let limit = if w.limited { "  (a time limit will end this wait)" } else { "" };
@@ -85,7 +89,8 @@ impl fmt::Display for Deadlock {
     }
 }
 
-/// Every circle of tasks that wait for one another, which nobody outside can open.
+/// Every circle of tasks that wait for one another, which nobody outside can open; and all tasks of the process, if each waits
+/// for another one and nothing can wake any: no timer, descriptor, job, signal or thread.
 ///
 /// Mutexes, read-write locks, `Once`, joins and scopes are looked at. A circle in which a [`timeout`](crate::timeout) will end a
 /// wait is not reported, nor is one that goes over a plain thread: what threads wait for is not known here. Takes time in
@@ -110,7 +115,9 @@ impl fmt::Display for Deadlock {
 /// });
 /// ```
 pub fn deadlocks() -> Vec<Deadlock> {
-    search(is_certain)
+    let mut found = search(is_certain);
+    found.extend(quiet());
+    found
 }
 
 /// As [`deadlocks`], with circles over channels, semaphores and the like by the task that used them last, and with those
@@ -264,7 +271,7 @@ fn search(wanted: impl Fn(WaitKind) -> bool) -> Vec<Deadlock> {
         let waits: Vec<DeadlockWait> = (0..n)
             .filter_map(|k| {
                 let (t, next) = (&graph.tasks[circle[k]], &graph.tasks[circle[(k + 1) % n]]);
-                Some(DeadlockWait { task: where_is(t.id)?, holder: next.id, limited: t.limited })
+                Some(DeadlockWait { task: where_is(t.id)?, holder: next.id, limited: t.limited, slices: t.slices })
             })
             .collect();
         let kind = if certain { DeadlockKind::Circle } else { DeadlockKind::Suspected };

@@ -14,6 +14,7 @@ mod facts;
 mod frames;
 mod line;
 mod modules;
+mod quiet;
 mod snapshot;
 mod stacks;
 mod status;

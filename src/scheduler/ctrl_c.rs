@@ -119,6 +119,7 @@ impl Drop for Place {
 fn listen() -> io::Result<()> {
     let (pipe, sender) = InterruptPipe::new()?;
     let listener = move || {
+        let _own = crate::sys::threads::Own::new();
         while pipe.wait() {
             let unparkers: Vec<Unparker> = state().waiters.iter().map(|w| w.unparker.clone()).collect();
             unparkers.iter().for_each(super::unpark);

@@ -79,6 +79,8 @@ impl Worker {
             && !self.must_end()
         {
             let timeout = self.rest_timeout(now);
+            let has_timers = !self.timers.borrow().is_empty() || !self.stackless.borrow().is_empty();
+            self.shared.has_timers.store(has_timers, Ordering::Relaxed);
             self.shared.parks.store(self.shared.parks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             self.poll(timeout);
         }

@@ -285,9 +285,10 @@ impl RuntimeBuilder {
         let prefix = self.name.as_deref().unwrap_or("coro");
         for (i, poller) in pollers.into_iter().enumerate() {
             let (shared, inner2) = (inner.workers[i], inner.clone());
-            let started = std::thread::Builder::new()
-                .name(format!("{prefix}-{i}"))
-                .spawn(move || worker_thread(shared, inner2, poller));
+            let started = std::thread::Builder::new().name(format!("{prefix}-{i}")).spawn(move || {
+                let _own = crate::sys::threads::Own::new();
+                worker_thread(shared, inner2, poller)
+            });
             match started {
                 Ok(t) => inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(t),
                 Err(e) => {

@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) ended: AtomicU64,
     /// Times that the worker went to sleep.
     pub(crate) parks: AtomicU64,
+    /// It fell asleep while timers, or starts to be retried, were pending.
+    pub(crate) has_timers: AtomicBool,
     pub(crate) index: u16,
     pub(crate) runtime: AtomicU32,
     /// How often this place was claimed: tells a later worker from an earlier one.
@@ -155,6 +157,7 @@ impl Shared {
             spawned: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             parks: AtomicU64::new(0),
+            has_timers: AtomicBool::new(false),
             index: index as u16,
             runtime: AtomicU32::new(runtime),
             epoch: AtomicU32::new(1),

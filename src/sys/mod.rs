@@ -16,6 +16,7 @@ pub(crate) mod socket;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod sockopt;
 pub(crate) mod stderr;
+pub(crate) mod threads;
 pub(crate) mod unixsock;
 pub(crate) mod usage;
 

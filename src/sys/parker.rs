@@ -1,8 +1,34 @@
 //! Blocks a plain thread until another one wakes it.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
+
+/// Threads that wait for a token, and for nothing else: no time limit ends the wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// How many plain threads wait for a task or another thread, without a time limit.
+pub(crate) fn waiting() -> usize {
+    WAITING.load(Ordering::SeqCst)
+}
+
+/// A thread that waits so, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Waiting(());
+
+impl Waiting {
+    pub(crate) fn new() -> Waiting {
+        WAITING.fetch_add(1, Ordering::SeqCst);
+        Waiting(())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 /// A token that one thread waits for. Spurious wake-ups are possible, lost ones are not.
 #[derive(Debug, Default)]
@@ -35,7 +61,10 @@ impl ThreadParker {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         while !*token {
             match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
-                None => token = self.arrived.wait(token).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    let _waits = Waiting::new();
+                    token = self.arrived.wait(token).unwrap_or_else(PoisonError::into_inner);
+                }
                 Some(left) if left.is_zero() => return,
                 Some(left) => {
                     token = self.arrived.wait_timeout(token, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -140,6 +140,7 @@ impl ControlPipe {
             if left.is_some_and(|l| l.is_zero()) {
                 return None;
             }
+            let _waits = left.is_none().then(super::parker::Waiting::new);
             let _ = super::poll_fd(self.read, false, left);
         }
     }

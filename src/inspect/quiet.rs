@@ -1,0 +1,102 @@
+//! Whether everybody waits and nobody is left who could wake anybody.
+//!
+//! Said of the whole process, and only if it is sure: every worker sleeps without a timer, every task waits for another
+//! task, no job runs on the blocking pool, and every thread of the program waits for a task as well. A single thread that does
+//! anything else might wake a task, so then nothing is said.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::Ordering;
+
+use super::deadlock::{Deadlock, DeadlockKind, DeadlockWait};
+use super::line::where_is;
+use crate::observe::WaitKind;
+use crate::scheduler::{self, runtime};
+use crate::sys::{parker, threads};
+use crate::task::state::Life;
+
+/// How many of the tasks are listed.
+const LISTED: usize = 32;
+
+/// Whether only another task or thread can end a wait of that kind.
+fn needs_somebody(kind: WaitKind) -> bool {
+    use WaitKind::*;
+    matches!(
+        kind,
+        Park | Lock
+            | ReadLock
+            | WriteLock
+            | Once
+            | Join
+            | Scope
+            | Send
+            | Recv
+            | Semaphore
+            | Condvar
+            | Event
+            | WaitGroup
+            | Barrier
+    )
+}
+
+/// What tells one moment from another: any slice or sleep of any worker changes it. `None` if somebody is awake, has a
+/// timer, or has work.
+fn standstill() -> Option<Vec<(u64, u64)>> {
+    let mut marks = Vec::new();
+    for runtime in runtime::all() {
+        for w in runtime.workers() {
+            let still = w.current.load(Ordering::SeqCst).is_null()
+                && w.idle.looks_asleep()
+                && w.inbox.is_empty()
+                && w.fresh.looks_empty()
+                && !w.has_timers.load(Ordering::SeqCst)
+                && !w.gone.load(Ordering::SeqCst);
+            if !still {
+                return None;
+            }
+            marks.push((w.slices.load(Ordering::SeqCst), w.parks.load(Ordering::SeqCst)));
+        }
+    }
+    Some(marks)
+}
+
+/// Every task, if each waits for somebody.
+fn waiting() -> Option<Vec<u64>> {
+    let mut all = Vec::new();
+    for cell in scheduler::all_cells() {
+        let word = cell.state.snapshot();
+        match word.life() {
+            Life::Free | Life::Done => {}
+            Life::Parked if needs_somebody(cell.wait().kind) && !word.cancel_requested() => all.push(word.id()),
+            _ => return None,
+        }
+    }
+    Some(all)
+}
+
+/// How many slices a task has begun.
+fn slices_of(id: u64) -> Option<u64> {
+    let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
+    Some(cell.accounting.slices.load(Ordering::Relaxed))
+}
+
+/// Every task of the process, if nothing can wake any of them.
+pub(super) fn quiet() -> Option<Deadlock> {
+    let before = standstill()?;
+    let tasks = waiting().filter(|t| !t.is_empty())?;
+    let jobs = crate::blocking::blocking_stats();
+    if jobs.queued > 0 || !jobs.running.is_empty() || threads::foreign()? > parker::waiting() {
+        return None;
+    }
+    // The second look: nobody has run in between.
+    if standstill()? != before || waiting()? != tasks {
+        return None;
+    }
+    let waits = tasks.iter().take(LISTED).filter_map(|id| {
+        let task = where_is(*id)?;
+        let slices = slices_of(*id)?;
+        Some(DeadlockWait { task, holder: 0, limited: false, slices })
+    });
+    let deadlock = Deadlock { kind: DeadlockKind::Quiet, waits: waits.collect(), tasks: tasks.len(), behind: 0 };
+    standstill().is_some_and(|now| now == before).then_some(deadlock)
+}
