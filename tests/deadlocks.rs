@@ -34,7 +34,10 @@ fn ring(rt: &coro::Runtime, n: usize) -> Vec<coro::JoinHandle<()>> {
 }
 
 fn release(tasks: Vec<coro::JoinHandle<()>>) {
-    tasks.iter().for_each(|t| assert_ne!(t.task().cancel_now(), coro::CancelOutcome::Ended));
+    // The first one's end may be the others' as well.
+    for t in &tasks {
+        let _ = t.task().cancel_now();
+    }
     tasks.into_iter().for_each(|t| drop(t.join()));
 }
 
@@ -85,7 +88,9 @@ fn who_waits_behind_a_circle_is_counted_but_not_in_it() {
         until(LIMIT, "both to wait behind it", || {
             deadlocks().iter().any(|d| ids.contains(&d.waits[0].task.id) && d.tasks == 2 && d.behind == 2)
         });
-        cancel.iter().for_each(|t| assert_ne!(t.cancel_now(), coro::CancelOutcome::Ended));
+        for t in &cancel {
+            let _ = t.cancel_now();
+        }
         drop(second.join());
         joins_joiner.join().unwrap();
     });
@@ -123,7 +128,9 @@ fn joins_scopes_and_a_lock_of_ones_own_make_circles_as_well() {
         until(LIMIT, "the lock of its own", || circles(&[twice.id()]) == [[twice.id()]]);
         until(LIMIT, "the scope", || circles(&[outer.id()]).iter().any(|c| c.len() == 2));
         until(LIMIT, "the joins", || circles(&[id_of_first]).iter().any(|c| c.len() == 2 && c.contains(&id_of_second)));
-        cancel.iter().for_each(|t| assert_ne!(t.cancel_now(), coro::CancelOutcome::Ended));
+        for t in &cancel {
+            let _ = t.cancel_now();
+        }
         drop(twice.join());
         drop(outer.join());
     });
