@@ -114,14 +114,14 @@ fn overflow_frames(registers: &stack::Registers, low: usize, top: usize) {
         let mut line = String::new();
         let first = if first { First::Instruction } else { First::ResumePoint };
         f.texts.write(&addresses[i..=i], first, Detail::Whole, &mut f.symbols, &mut line);
-        crate::sys::stderr::write(&format!("coro:   {i:>4} {line}\n"));
+        crate::sys::stderr::write_raw(format!("coro:   {i:>4} {line}\n").as_bytes());
     };
     let n = addresses.len();
     for i in 0..n {
         if i < SHOWN || i + SHOWN >= n {
             print(i, i == 0);
         } else if i == SHOWN {
-            crate::sys::stderr::write(&format!("coro:        ... {} frames ...\n", n - 2 * SHOWN));
+            crate::sys::stderr::write_raw(format!("coro:        ... {} frames ...\n", n - 2 * SHOWN).as_bytes());
         }
     }
 }

@@ -142,14 +142,18 @@ impl Search {
 
 fn tell(deadlock: &Deadlock) {
     let text = deadlock.to_string();
-    stderr::write(&format!("coro: {text}"));
-    super::deliver(Report::Deadlock(DeadlockReport {
-        tasks: deadlock.waits.iter().map(|w| w.task.id).collect(),
-        certain: deadlock.kind != DeadlockKind::Suspected,
-        text,
-    }));
+    let report = || {
+        Report::Deadlock(DeadlockReport {
+            tasks: deadlock.waits.iter().map(|w| w.task.id).collect(),
+            certain: deadlock.kind != DeadlockKind::Suspected,
+            text: text.clone(),
+        })
+    };
+    if !super::deliver(report) {
+        stderr::write(&format!("coro: {text}"));
+    }
     if deadlock.kind == DeadlockKind::Quiet && policy() == OnDeadlock::Abort {
-        stderr::write("coro: nothing can go on; aborting, as CORO_ON_DEADLOCK or on_deadlock asked for\n");
+        stderr::last_words("coro: nothing can go on; aborting, as CORO_ON_DEADLOCK or on_deadlock asked for\n");
         std::process::abort();
     }
 }

@@ -6,12 +6,23 @@
 #![forbid(unsafe_code)]
 
 mod deadlocks;
+#[allow(dead_code, reason = "panics come next")]
+mod deliver;
+#[allow(dead_code, reason = "panics come next")]
+mod memory;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 pub(crate) use deadlocks::start as look_for_deadlocks;
 pub use deadlocks::{OnDeadlock, on_deadlock};
-
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+pub use deliver::set_report_handler;
+#[allow(unused_imports, reason = "for whoever finds something out")]
+pub(crate) use deliver::{deliver, later};
+pub use memory::{panics, stalls};
+#[allow(unused_imports, reason = "for whoever finds something out")]
+pub(crate) use memory::{remember_panic, remember_stall};
 
 /// Something the runtime has to tell.
 #[derive(Debug, Clone)]
@@ -29,6 +40,47 @@ pub enum Report {
     Attach(String),
     /// A console session is about to change something.
     Audit(String),
+}
+
+impl Report {
+    /// The id of the task that it is about; 0 for none.
+    pub fn task(&self) -> u64 {
+        match self {
+            Report::Stall(s) | Report::StallEnded(s) => s.task.id,
+            Report::Panic(p) => p.task.id,
+            Report::Deadlock(d) => d.tasks.first().copied().unwrap_or(0),
+            Report::Attach(_) | Report::Audit(_) => 0,
+        }
+    }
+}
+
+/// What it says, in one line but for a deadlock's.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Report::Stall(s) => write!(f, "High Latency: ({:.3}s so far) for {s}", s.lasted.as_secs_f64()),
+            Report::StallEnded(s) => write!(f, "High Latency: ({:.3}s) for {s}", s.lasted.as_secs_f64()),
+            Report::Panic(p) => p.fmt(f),
+            Report::Deadlock(d) => f.write_str(&d.text),
+            Report::Attach(text) | Report::Audit(text) => write!(f, "{}", OneLine(text)),
+        }
+    }
+}
+
+/// Text that somebody else chose, with what could steer a terminal or fake a line escaped.
+#[derive(Debug)]
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                '"' | '\'' | '\\' => write!(f, "{c}")?,
+                c => write!(f, "{}", c.escape_debug())?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The task that a report is about.
@@ -73,6 +125,43 @@ pub struct StallReport {
     pub stack: String,
     /// Reports that were not made because there were too many.
     pub suppressed: u64,
+}
+
+impl fmt::Display for StallReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task #{}", self.task.id)?;
+        if let Some(name) = &self.task.name {
+            write!(f, " \"{}\"", OneLine(name))?;
+        }
+        write!(f, " worker={}", self.worker)?;
+        if !self.verdict.is_empty() {
+            write!(f, " {}", self.verdict)?;
+        }
+        if !self.stack.is_empty() {
+            write!(f, " {}", self.stack)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PanicReport {
+    /// `task 17 (db writer): panic "…" at src/db.rs:31:5 [src/db.rs fetch|31] …`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "task {} ({}): panic {:?}",
+            self.task.id,
+            OneLine(self.task.name.as_deref().unwrap_or("")),
+            self.message
+        )?;
+        if let Some(at) = &self.location {
+            write!(f, " at {at}")?;
+        }
+        if !self.stack.is_empty() {
+            write!(f, " {}", self.stack)?;
+        }
+        Ok(())
+    }
 }
 
 /// A panic that ended a task; see [`Report::Panic`].
@@ -121,8 +210,3 @@ pub struct Remembered {
 
 /// Whoever wants to be told.
 pub type ReportHandler = Arc<dyn Fn(&Report) + Send + Sync>;
-
-/// Hands a report to whoever wants it.
-pub(crate) fn deliver(report: Report) {
-    drop(report);
-}

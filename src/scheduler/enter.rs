@@ -200,6 +200,7 @@ impl RunBuilder {
         ctrl_c::give_back(handlers, runtime.inner().id);
         runtime::set_running(None);
         runtime.shut_down(END_PATIENCE);
+        crate::sys::stderr::flush(crate::sys::stderr::EXIT_PATIENCE);
         match result {
             Ok(value) => value,
             Err(payload) if suspend::is_cancel(&*payload) && stopping() => {
@@ -284,7 +285,7 @@ struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
-        crate::sys::stderr::write("coro: run was unwound while its first task lasts; aborting\n");
+        crate::sys::stderr::last_words("coro: run was unwound while its first task lasts; aborting\n");
         std::process::abort();
     }
 }

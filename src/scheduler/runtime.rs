@@ -351,7 +351,7 @@ struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
-        crate::sys::stderr::write(
+        crate::sys::stderr::last_words(
             "coro: a worker's own loop panicked, see above; a global allocator that waits for a lock or channel of coro \
              does that, else please report it. Aborting\n",
         );

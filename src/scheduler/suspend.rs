@@ -117,8 +117,8 @@ impl Here {
         self.refuse_if_no_switch();
         if crate::sys::signal::on_alternate_stack() {
             // The next signal would overwrite the frames that wait. A panic could not leave the handler either.
-            crate::sys::stderr::write(
-                "coro: a task may not wait in a signal handler; write to a pipe or set a flag there, and wait in a task. \
+            crate::sys::stderr::write_raw(
+                b"coro: a task may not wait in a signal handler; write to a pipe or set a flag there, and wait in a task. \
                  Aborting\n",
             );
             std::process::abort();

@@ -120,7 +120,7 @@ pub(crate) fn refuse_wait(what: &str) {
 
 /// Ends a child that has come to the end of the task in which it was forked, as it ends where a thread forks and returns.
 pub(crate) fn end_child(failed: bool) -> ! {
-    super::stderr::write("coro: a task that forked has ended in the child, and the child with it\n");
+    super::stderr::write_raw(b"coro: a task that forked has ended in the child, and the child with it\n");
     // SAFETY: ends the process without running what belongs to the parent.
     unsafe { libc::_exit(if failed { 101 } else { 0 }) }
 }

@@ -1,0 +1,180 @@
+//! The way from whoever found something out to the handler.
+//!
+//! The handler is the application's code and may take its time, so it runs on a thread of its own (`coro-report`, started
+//! by the first report). The queue to it is bounded: what finds no room is dropped, counted and told on stderr.
+//!
+//! Invariants: [`deliver`] never waits for a handler and never calls one. Reports arrive in the order in which they were
+//! delivered, one at a time. Must not know: what is in a report.
+
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use super::{Report, ReportHandler};
+use crate::sys::{stderr, threads};
+
+/// Reports, and other work of the thread, that wait.
+const ROOM: usize = 256;
+
+enum Job {
+    Report(Box<Report>),
+    /// Something that must not be done where it was found out, such as naming the frames of a stack.
+    Work(Box<dyn FnOnce() + Send>),
+}
+
+struct Queue {
+    jobs: VecDeque<Job>,
+    put: u64,
+    done: u64,
+    /// Dropped and not yet told.
+    dropped: u64,
+    thread: Option<ThreadId>,
+}
+
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { jobs: VecDeque::new(), put: 0, done: 0, dropped: 0, thread: None });
+static MORE: Condvar = Condvar::new();
+static PROGRESS: Condvar = Condvar::new();
+
+static HANDLER: Mutex<Option<ReportHandler>> = Mutex::new(None);
+
+fn queue() -> MutexGuard<'static, Queue> {
+    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn handler() -> Option<ReportHandler> {
+    HANDLER.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Says who receives what the runtime has to tell; returns who did so far (`None`: it goes to stderr).
+///
+/// The handler runs on a thread of its own, one report after the other, and may wait. Up to 256 reports wait for it;
+/// more are dropped, and a line on stderr says how many. A handler that panics is told of once, and the report goes to
+/// stderr instead.
+///
+/// A panic that ended a task is also told to the notifier, if there is one ([`set_panic_notifier`]), which runs inside
+/// the task.
+///
+/// [`set_panic_notifier`]: crate::set_panic_notifier
+///
+/// # Examples
+/// ```no_run
+/// use coro::report::{Report, set_report_handler};
+/// use std::sync::{Arc, mpsc};
+///
+/// let (sender, reports) = mpsc::channel();
+/// set_report_handler(Some(Arc::new(move |r| sender.send(r.clone()).unwrap())));
+/// coro::run(|| coro::spawn(|| panic!("boom")).join().unwrap_err());
+/// let Report::Panic(panic) = reports.recv().unwrap() else { panic!() };
+/// assert_eq!(panic.message, "boom");
+/// ```
+pub fn set_report_handler(handler: Option<ReportHandler>) -> Option<ReportHandler> {
+    std::mem::replace(&mut *HANDLER.lock().unwrap_or_else(PoisonError::into_inner), handler)
+}
+
+/// Hands a report to the handler, if there is one; otherwise whoever found it out writes it to stderr in the words that
+/// fit.
+#[must_use = "without a handler the caller has to tell"]
+pub(crate) fn deliver(report: impl FnOnce() -> Report) -> bool {
+    if handler().is_none() {
+        return false;
+    }
+    put(Job::Report(Box::new(report())));
+    true
+}
+
+/// Has something done on the thread that reports are made on.
+pub(crate) fn later(work: impl FnOnce() + Send + 'static) {
+    put(Job::Work(Box::new(work)));
+}
+
+fn put(job: Job) {
+    if cfg!(miri) || crate::sys::fork::forked() {
+        return work(job);
+    }
+    let mut q = queue();
+    if q.thread.is_none() {
+        stderr::fed_by(flush);
+        let started = stderr::without_signals(|| std::thread::Builder::new().name("coro-report".into()).spawn(serve));
+        match started {
+            // It is nobody's to join.
+            Ok(thread) => q.thread = Some(thread.thread().id()),
+            Err(_) => {
+                q.dropped += 1;
+                return;
+            }
+        }
+    }
+    if q.jobs.len() >= ROOM {
+        q.dropped += 1;
+        return;
+    }
+    q.jobs.push_back(job);
+    q.put += 1;
+    drop(q);
+    MORE.notify_one();
+}
+
+fn serve() {
+    loop {
+        let (job, dropped) = {
+            // While it runs the application's code it is one of its threads.
+            let _own = threads::Own::new();
+            let mut q = queue();
+            loop {
+                if let Some(job) = q.jobs.pop_front() {
+                    let last = q.jobs.is_empty();
+                    break (job, if last { std::mem::take(&mut q.dropped) } else { 0 });
+                }
+                q = MORE.wait(q).unwrap_or_else(PoisonError::into_inner);
+            }
+        };
+        work(job);
+        if dropped > 0 {
+            stderr::write(&format!("coro: {dropped} reports were dropped: the report handler is too slow\n"));
+        }
+        queue().done += 1;
+        PROGRESS.notify_all();
+    }
+}
+
+fn work(job: Job) {
+    let told = match job {
+        Job::Work(f) => panic::catch_unwind(AssertUnwindSafe(f)).is_ok(),
+        Job::Report(report) => match handler() {
+            // It was taken away meanwhile.
+            None => return stderr::print(report.task(), &report.to_string()),
+            Some(h) => {
+                let told = panic::catch_unwind(AssertUnwindSafe(|| h(&report)));
+                if told.is_err() {
+                    stderr::print(report.task(), &report.to_string());
+                }
+                told.is_ok()
+            }
+        },
+    };
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    if !told {
+        ONCE.call_once(|| stderr::write("coro: the report handler panicked; what it was told goes to stderr\n"));
+    }
+}
+
+/// Waits, at most `patience`, for what was delivered so far.
+pub(crate) fn flush(patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut q = queue();
+    if q.thread == Some(std::thread::current().id()) {
+        return;
+    }
+    let end = q.put;
+    while q.done < end {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        q = PROGRESS.wait_timeout(q, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}

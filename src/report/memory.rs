@@ -1,0 +1,146 @@
+//! The last kinds of panics and stalls, by the place where they happened.
+//!
+//! Invariants: bounded: at most [`KINDS`] places each, and of each the last message and stack; the place that was not
+//! seen for the longest time makes room. Whoever remembers pays for a copy, never for the names of frames: they are
+//! looked up by who asks. Must not know: who asks.
+
+#![forbid(unsafe_code)]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::Remembered;
+use crate::inspect;
+
+const KINDS: usize = 64;
+const LONGEST_SITE: usize = 256;
+const LONGEST_MESSAGE: usize = 1024;
+const LONGEST_STACK: usize = 16 * 1024;
+
+#[derive(Debug)]
+enum Stack {
+    Addresses(Vec<usize>),
+    Text(Box<str>),
+}
+
+#[derive(Debug)]
+struct Kind {
+    site: Box<str>,
+    count: u64,
+    first: SystemTime,
+    last: SystemTime,
+    message: Box<str>,
+    stack: Stack,
+}
+
+#[derive(Debug)]
+struct Table(Mutex<Vec<Kind>>);
+
+static PANICS: Table = Table::new();
+static STALLS: Table = Table::new();
+
+fn cut(text: &str, longest: usize) -> Box<str> {
+    let end = (0..=longest.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    text[..end].into()
+}
+
+impl Table {
+    const fn new() -> Table {
+        Table(Mutex::new(Vec::new()))
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, Vec<Kind>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how often that place was seen, this time included.
+    fn add(&self, site: &str, message: &str, stack: Stack) -> u64 {
+        let (site, message) = (cut(site, LONGEST_SITE), cut(message, LONGEST_MESSAGE));
+        let mut kinds = self.kinds();
+        let last = SystemTime::now();
+        if let Some(k) = kinds.iter_mut().find(|k| k.site == site) {
+            k.count += 1;
+            (k.last, k.message, k.stack) = (last, message, stack);
+            return k.count;
+        }
+        if kinds.len() == KINDS
+            && let Some(oldest) = (0..KINDS).min_by_key(|i| kinds[*i].last)
+        {
+            kinds.remove(oldest);
+        }
+        kinds.push(Kind { site, count: 1, first: last, last, message, stack });
+        1
+    }
+
+    /// The one seen last comes first.
+    fn all(&self) -> Vec<Remembered> {
+        let mut raw: Vec<(Remembered, Option<Vec<usize>>)> = Vec::new();
+        for k in self.kinds().iter() {
+            let (stack, addresses) = match &k.stack {
+                Stack::Addresses(a) => (String::new(), Some(a.clone())),
+                Stack::Text(t) => (t.to_string(), None),
+            };
+            let (site, message) = (k.site.to_string(), k.message.to_string());
+            raw.push((Remembered { site, count: k.count, first: k.first, last: k.last, message, stack }, addresses));
+        }
+        raw.sort_by_key(|(r, _)| std::cmp::Reverse(r.last));
+        raw.into_iter()
+            .map(|(mut r, addresses)| {
+                if let Some(a) = addresses {
+                    r.stack = inspect::stack_text(&a);
+                }
+                r
+            })
+            .collect()
+    }
+}
+
+/// The last 64 places where tasks panicked, the one that was seen last first. Panics that the task caught itself count.
+///
+/// Names of frames are looked up now, which may take milliseconds; not for a task that others wait for.
+pub fn panics() -> Vec<Remembered> {
+    PANICS.all()
+}
+
+/// The last 64 places where slices kept their worker for too long, the one that was seen last first.
+pub fn stalls() -> Vec<Remembered> {
+    STALLS.all()
+}
+
+pub(crate) fn remember_panic(site: &str, message: &str, addresses: Vec<usize>) -> u64 {
+    PANICS.add(site, message, Stack::Addresses(addresses))
+}
+
+#[allow(dead_code, reason = "called by the watchdog")]
+pub(crate) fn remember_stall(site: &str, message: &str, stack: &str) -> u64 {
+    STALLS.add(site, message, Stack::Text(cut(stack, LONGEST_STACK)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_kinds_are_kept_with_count_and_times() {
+        let table = Table::new();
+        for i in 0..100 {
+            assert_eq!(table.add(&format!("src/a.rs:{i}"), "first", Stack::Text("[a]".into())), 1);
+            assert_eq!(table.add("src/often.rs:1", &format!("message {i}"), Stack::Text("[b]".into())), i + 1);
+        }
+        let all = table.all();
+        assert_eq!(all.len(), KINDS);
+        let often = &all[0];
+        assert_eq!((often.site.as_str(), often.count, often.message.as_str()), ("src/often.rs:1", 100, "message 99"));
+        assert!(often.first <= often.last);
+        assert_eq!((all[1].site.as_str(), all[63].site.as_str()), ("src/a.rs:99", "src/a.rs:37"));
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_between_characters() {
+        let table = Table::new();
+        table.add(&"ä".repeat(1000), &"ö".repeat(10_000), Stack::Text("".into()));
+        let all = table.all();
+        assert_eq!((all[0].site.len(), all[0].message.len()), (LONGEST_SITE, LONGEST_MESSAGE));
+        assert_eq!(table.add(&"ä".repeat(2000), "", Stack::Text("".into())), 2);
+    }
+}
