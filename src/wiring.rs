@@ -25,6 +25,8 @@ fn init() {
         inspect::install_overflow_frames();
         crate::latency::install();
         crate::report::look_for_deadlocks();
+        inspect::dump_with(commands::dump);
+        inspect::dump_as_the_environment_says();
     });
 }
 

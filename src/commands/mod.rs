@@ -14,7 +14,7 @@ mod status;
 mod tables;
 mod text;
 
-pub(crate) use status::status;
+pub(crate) use status::{dump, status};
 
 use text::at_once;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Answer;
 use super::text::{age, bytes, count, counted};
-use crate::inspect::{self, Census};
+use crate::inspect::{self, Census, Sink};
 use crate::sys::usage;
 
 /// How long it counts at a time.
@@ -26,6 +26,27 @@ pub(crate) fn status() -> Box<dyn Answer> {
     Box::new(Status(Census::new()))
 }
 
+/// Status and stacks, for standard error.
+pub(crate) fn dump(sink: Sink<'_>) {
+    let pid = std::process::id();
+    if !sink(format!("coro: dump of pid {pid}\n").as_bytes()) {
+        return;
+    }
+    let parts: [fn() -> Box<dyn Answer>; 2] = [status, || Box::new(inspect::Cursor::new())];
+    for part in parts {
+        let mut answer = part();
+        let mut more = true;
+        while more {
+            let mut piece = Vec::new();
+            more = answer.more(&mut piece);
+            if !sink(&piece) {
+                return;
+            }
+        }
+    }
+    sink(format!("coro: end of the dump of pid {pid}\n").as_bytes());
+}
+
 struct Status(Census);
 
 impl Answer for Status {
@@ -37,6 +58,7 @@ impl Answer for Status {
         tasks(&self.0, &mut text);
         wedged(&self.0, &mut text);
         deadlocks(&mut text);
+        waits(&self.0, &mut text);
         memory(&self.0, &mut text);
         workers(&self.0, &mut text);
         out.extend_from_slice(text.as_bytes());
@@ -62,6 +84,9 @@ fn tasks(c: &Census, out: &mut String) {
     }
     let cut = if c.cut { format!("; counted for {}, THERE ARE MORE", age(c.took)) } else { String::new() };
     line(out, "tasks", &format!("{}: {}{cut}", count(c.tasks() as u64), states.join(", ")), "where_all");
+}
+
+fn waits(c: &Census, out: &mut String) {
     if c.waits.is_empty() {
         return;
     }
@@ -100,7 +125,7 @@ fn deadlocks(out: &mut String) {
     let all = inspect::deadlocks();
     let Some(first) = all.first() else { return };
     let said = first.to_string();
-    let said = said.lines().next().unwrap_or_default();
+    let said = said.lines().next().unwrap_or_default().trim_start_matches("deadlock: ");
     let ids: Vec<String> = first.waits.iter().take(KINDS).map(|w| format!("#{}", w.task.id)).collect();
     let more = if all.len() > 1 { format!("; and {} more", count(all.len() as u64 - 1)) } else { String::new() };
     line(out, "DEADLOCK", &format!("{said}: {}{more}", ids.join(" ")), "deadlocks");

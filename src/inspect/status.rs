@@ -285,12 +285,19 @@ fn workers() -> Vec<Busy> {
     all
 }
 
-fn busy(w: &'static Shared, runtime: u32, index: usize, threshold: Duration, epoch: Option<Instant>) -> Busy {
+/// What runs there, if something does: its cell and id, and how long the slice has lasted. Allocates nothing.
+pub(super) fn running_now(w: &Shared) -> Option<(&'static TaskCell, u64, Duration)> {
     let cell = w.current.load(Ordering::SeqCst);
     // SAFETY: cells are type-stable.
-    let cell: Option<&'static TaskCell> = (!cell.is_null()).then(|| unsafe { &*cell });
-    let current = cell.map(|cell| (cell.state.snapshot().id(), clock::since(w.slice_start.load(Ordering::Relaxed))));
-    let current = current.filter(|(id, _)| *id != 0);
+    let cell: &'static TaskCell = (!cell.is_null()).then(|| unsafe { &*cell })?;
+    let id = cell.state.snapshot().id();
+    (id != 0).then(|| (cell, id, clock::since(w.slice_start.load(Ordering::Relaxed))))
+}
+
+fn busy(w: &'static Shared, runtime: u32, index: usize, threshold: Duration, epoch: Option<Instant>) -> Busy {
+    let now = running_now(w);
+    let current = now.map(|(_, id, lasted)| (id, lasted));
+    let load = w.load.load(Ordering::Relaxed) as f32 / 1000.0;
     Busy {
         place: w.index,
         runtime,
@@ -300,13 +307,14 @@ fn busy(w: &'static Shared, runtime: u32, index: usize, threshold: Duration, epo
         behind: 0,
         unstarted: w.fresh.len(),
         live: w.live.load(Ordering::Relaxed),
-        load: w.load.load(Ordering::Relaxed) as f32 / 1000.0,
+        // The figure is made between slices: of one that does not end it knows nothing.
+        load: if current.is_some_and(|(_, age)| age >= WEDGED) { 1.0 } else { load },
         thread: w.thread.load(Ordering::Relaxed),
         asleep: w.idle.looks_asleep(),
         slices: w.slices.load(Ordering::Relaxed),
         busy: clock::duration(w.busy.load(Ordering::Relaxed)),
         parks: w.parks.load(Ordering::Relaxed),
-        cell,
+        cell: now.map(|(cell, ..)| cell),
         epoch,
     }
 }

@@ -5,6 +5,7 @@
 pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod current;
+pub(crate) mod dump_signal;
 pub(crate) mod fork;
 pub(crate) mod mem;
 pub(crate) mod message;

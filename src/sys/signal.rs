@@ -55,7 +55,7 @@ static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 /// A close-on-exec pipe, reading end first.
-fn pipe(flags: libc::c_int) -> io::Result<[RawFd; 2]> {
+pub(super) fn pipe(flags: libc::c_int) -> io::Result<[RawFd; 2]> {
     let mut fds = [-1; 2];
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     {
@@ -84,7 +84,7 @@ fn pipe(flags: libc::c_int) -> io::Result<[RawFd; 2]> {
 }
 
 /// Async-signal-safe. A full pipe already wakes its reader.
-fn write_byte(fd: RawFd, b: u8) {
+pub(super) fn write_byte(fd: RawFd, b: u8) {
     // SAFETY: one byte from a live variable.
     unsafe { libc::write(fd, (&raw const b).cast(), 1) };
 }
