@@ -23,6 +23,7 @@ fn init() {
     ONCE.call_once(|| {
         overflow::describe_with(describe);
         inspect::install_overflow_frames();
+        inspect::loaded::prepare();
         crate::latency::install();
         crate::report::look_for_deadlocks();
         inspect::dump_with(commands::dump);

@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use super::symbols::{AddressHasher, Frame, Generations, Symbols, probe_address};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::hash::{BuildHasher as _, BuildHasherDefault};
 use std::sync::Arc;
 
@@ -108,14 +108,33 @@ const STD_CRATES: &[&str] = &["std", "core", "alloc"];
 /// Runtime-internal: dropped wherever folding finds it, but for the one frame next to user code.
 #[cfg(test)]
 pub(crate) fn is_internal(frame: &Frame) -> bool {
-    matches!(classify(frame), Class::Machinery | Class::Glue)
+    matches!(classify(&frame.named()), Class::Machinery | Class::Glue)
+}
+
+/// What [`classify`] looks at; what is not known is empty.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named<'a> {
+    pub(crate) function: &'a str,
+    pub(crate) is_named: bool,
+    pub(crate) module: &'a str,
+    pub(crate) file: &'a str,
+}
+
+impl Frame {
+    pub(crate) fn named(&self) -> Named<'_> {
+        Named {
+            function: &self.function,
+            is_named: self.is_named,
+            module: self.module.as_deref().unwrap_or(""),
+            file: self.file.as_deref().unwrap_or(""),
+        }
+    }
 }
 
 /// Sorts a frame by the tables above. Debug information reduced to line tables gives names without a
-/// path; then the file decides.
-pub(crate) fn classify(frame: &Frame) -> Class {
-    let name = &*frame.function;
-    let module = frame.module.as_deref().unwrap_or("");
+/// path; then the file decides. Allocates nothing.
+pub(crate) fn classify(frame: &Named<'_>) -> Class {
+    let Named { function: name, module, file, .. } = *frame;
     if C_RUNTIME.iter().any(|library| module.starts_with(library)) {
         return if GLUE_SYMBOLS.contains(&name) { Class::Glue } else { Class::Std };
     }
@@ -132,7 +151,7 @@ pub(crate) fn classify(frame: &Frame) -> Class {
         return Class::Glue;
     }
     let (krate, rest) = path.split_once("::").unwrap_or(("", path));
-    let in_std_file = std_file(frame.file.as_deref().unwrap_or("")).is_some();
+    let in_std_file = std_file(file).is_some();
     if STD_CRATES.contains(&krate) || (krate.is_empty() && in_std_file) {
         let is_glue = GLUE_PATHS.iter().any(|prefix| path.starts_with(prefix)) || GLUE_NAMES.contains(&last);
         return if is_glue { Class::Glue } else { Class::Std };
@@ -154,7 +173,7 @@ pub(crate) fn classify(frame: &Frame) -> Class {
         return if MACHINERY.contains(&module) { Class::Machinery } else { Class::Api };
     }
     // `main` without a path is the C entry point; Rust's is `program::main`.
-    if krate.is_empty() && (GLUE_SYMBOLS.contains(&name) || (name == "main" && frame.file.is_none())) {
+    if krate.is_empty() && (GLUE_SYMBOLS.contains(&name) || (name == "main" && file.is_empty())) {
         return Class::Glue;
     }
     Class::User
@@ -172,32 +191,52 @@ impl Piece {
     pub(crate) fn new(frame: &Frame) -> Piece {
         let mut text = String::with_capacity(48);
         write_frame(frame, &mut text);
-        Piece { class: classify(frame), text: text.into() }
+        Piece { class: classify(&frame.named()), text: text.into() }
     }
 }
 
-/// The pieces a reader wants to see.
+/// Which frames of a stack a reader wants to see.
 ///
 /// - Up to the first user frame: what this crate did inside is dropped; its outermost frame stays,
 ///   as the call that waits.
 /// - Further out: machinery and glue are dropped, calls of this crate's interface stay.
 /// - Outside of the last user frame: everything is dropped.
 /// - Without any user frame nothing is dropped, so that a stack is never empty.
-pub(crate) fn fold<'a>(pieces: &'a [&'a Piece]) -> impl Iterator<Item = &'a Piece> {
-    let is_user = |piece: &&Piece| piece.class == Class::User;
-    let is_ours = |piece: &&Piece| matches!(piece.class, Class::Api | Class::Machinery);
-    let bounds = pieces.iter().position(is_user).map(|first| {
-        let last = pieces.iter().rposition(is_user).unwrap_or(first);
-        (pieces[..first].iter().rposition(is_ours), last)
-    });
-    pieces.iter().enumerate().filter_map(move |(at, &piece)| {
-        let stays = match bounds {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Folding {
+    /// This crate's outermost frame inside of the first user frame, and the last user frame.
+    bounds: Option<(Option<usize>, usize)>,
+}
+
+impl Folding {
+    pub(crate) fn of(classes: &[Class]) -> Folding {
+        Folding::by(classes.iter().copied())
+    }
+
+    fn by(classes: impl DoubleEndedIterator<Item = Class> + ExactSizeIterator + Clone) -> Folding {
+        let is_user = |class: Class| class == Class::User;
+        let is_ours = |class: Class| matches!(class, Class::Api | Class::Machinery);
+        let bounds = classes.clone().position(is_user).map(|first| {
+            let last = classes.clone().rposition(is_user).unwrap_or(first);
+            let call = classes.take(first).enumerate().rfind(|&(_, class)| is_ours(class));
+            (call.map(|(at, _)| at), last)
+        });
+        Folding { bounds }
+    }
+
+    pub(crate) fn keeps(&self, at: usize, class: Class) -> bool {
+        match self.bounds {
             None => true,
             Some((Some(call), _)) if at <= call => at == call,
-            Some((_, last)) => at <= last && !matches!(piece.class, Class::Machinery | Class::Glue),
-        };
-        stays.then_some(piece)
-    })
+            Some((_, last)) => at <= last && !matches!(class, Class::Machinery | Class::Glue),
+        }
+    }
+}
+
+/// The pieces that [`Folding`] keeps.
+pub(crate) fn fold<'a>(pieces: &'a [&'a Piece]) -> impl Iterator<Item = &'a Piece> {
+    let folding = Folding::by(pieces.iter().map(|piece| piece.class));
+    pieces.iter().enumerate().filter_map(move |(at, &piece)| folding.keeps(at, piece.class).then_some(piece))
 }
 
 /// Whether a stack is shown whole or folded.
@@ -324,7 +363,9 @@ pub(crate) fn write_frame(frame: &Frame, out: &mut String) {
         None => out.push('?'),
     }
     out.push(' ');
-    push_escaped(&short_function(&frame.function), out);
+    let mut name = String::with_capacity(32);
+    write_short_function(&frame.function, &mut name);
+    push_escaped(&name, out);
     out.push('|');
     match frame.line {
         Some(line) => _ = write!(out, "{line}"),
@@ -363,8 +404,8 @@ fn std_file(path: &str) -> Option<(&str, &str)> {
     STD_CRATES.contains(&krate).then_some((krate, rest))
 }
 
-/// `fetch`, `Conn::read`, `serve::{closure}`.
-pub(crate) fn short_function(name: &str) -> String {
+/// Writes `fetch`, `Conn::read`, `serve::{closure}`. Allocates nothing itself; `out` does not fail.
+pub(crate) fn write_short_function(name: &str, out: &mut impl fmt::Write) {
     let mut is_closure = false;
     // `{impl#0}`, `{shim:vtable#0}` and suffixes such as `{{vtable.shim}}` say nothing to a reader.
     let mut parts = segments(name).rev().map(|part| part.split("{{vtable").next().unwrap_or(part));
@@ -379,20 +420,18 @@ pub(crate) fn short_function(name: &str) -> String {
     }
     let parent = parts.find(|part| !part.starts_with('{')).map(type_path);
     let parent = parent.and_then(|path| segments(path).next_back());
-    let mut out = String::with_capacity(32);
     // By convention types, and only they, start with a capital; that tells `Conn` from `db`.
-    if let Some(parent) = parent.filter(|parent| !parent.starts_with(|c: char| c.is_lowercase())) {
-        out.push_str(parent);
-        out.push_str("::");
-    }
-    out.push_str(segments(type_path(last)).next_back().unwrap_or(last));
-    match (is_closure, out.is_empty()) {
-        (true, true) => out.push_str("{closure}"),
-        (true, false) => out.push_str("::{closure}"),
-        (false, true) => out.push('?'),
-        (false, false) => {}
-    }
-    out
+    let parent = parent.filter(|parent| !parent.starts_with(|c: char| c.is_lowercase()));
+    let own = segments(type_path(last)).next_back().unwrap_or(last);
+    let is_empty = parent.is_none() && own.is_empty();
+    let closure = match (is_closure, is_empty) {
+        (true, true) => "{closure}",
+        (true, false) => "::{closure}",
+        (false, true) => "?",
+        (false, false) => "",
+    };
+    let (parent, colons) = parent.map_or(("", ""), |parent| (parent, "::"));
+    let _ = write!(out, "{parent}{colons}{own}{closure}");
 }
 
 /// The type that a qualified path is about: `a::B` for `<a::B as c::D>::m`, `<impl c::D for &a::B>`
@@ -410,9 +449,20 @@ fn type_path(name: &str) -> &str {
     path.trim_end_matches([')', ']'])
 }
 
+/// As many segments as any path has that people write; of a longer one the last.
+const MOST_SEGMENTS: usize = 32;
+
 /// Splits at `::` outside of brackets.
 fn segments(name: &str) -> impl DoubleEndedIterator<Item = &str> {
-    let mut parts = Vec::with_capacity(8);
+    let (mut parts, mut count) = ([""; MOST_SEGMENTS], 0);
+    let mut push = |part| {
+        if count == MOST_SEGMENTS {
+            parts.copy_within(1.., 0);
+            count -= 1;
+        }
+        parts[count] = part;
+        count += 1;
+    };
     let (mut depth, mut start) = (0usize, 0);
     let bytes = name.as_bytes();
     for (at, &byte) in bytes.iter().enumerate() {
@@ -421,26 +471,22 @@ fn segments(name: &str) -> impl DoubleEndedIterator<Item = &str> {
             b'>' if at > 0 && bytes[at - 1] == b'-' => {}
             b'>' | b')' | b']' | b'}' => depth = depth.saturating_sub(1),
             b':' if depth == 0 && at >= start && bytes.get(at + 1) == Some(&b':') => {
-                parts.push(&name[start..at]);
+                push(&name[start..at]);
                 start = at + 2;
             }
             _ => {}
         }
     }
-    parts.push(&name[start.min(name.len())..]);
-    parts.into_iter()
+    push(&name[start.min(name.len())..]);
+    parts.into_iter().take(count)
 }
 
 /// Control characters and those that reorder or hide text.
-fn push_escaped(text: &str, out: &mut String) {
+pub(crate) fn push_escaped(text: &str, out: &mut impl fmt::Write) {
     for c in text.chars() {
         let hides =
             matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if c.is_control() || hides {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
+        let _ = if c.is_control() || hides { write!(out, "{}", c.escape_default()) } else { out.write_char(c) };
     }
 }
 
@@ -530,7 +576,7 @@ mod tests {
             ("main", "src/main.rs", User),
             ("call", "src/main.c", User),
         ] {
-            assert_eq!(classify(&frame(function, file, 1)), class, "{function}");
+            assert_eq!(classify(&frame(function, file, 1).named()), class, "{function}");
         }
         let inside = |module: &str, name: &str| Frame {
             is_named: !name.contains('+'),
@@ -543,7 +589,7 @@ mod tests {
             ("libc.so.6", "__clone3", Glue),
             ("app", "app+0x1f", User),
         ] {
-            assert_eq!(classify(&inside(module, function)), class, "{function}");
+            assert_eq!(classify(&inside(module, function).named()), class, "{function}");
         }
         assert!(is_internal(&frame("__rust_try", "", 0)));
         assert!(!is_internal(&frame("coro::time::sleep", "", 0)));

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::capture::Captured;
 use super::condensed::{Detail, First, StackTexts};
+use super::loaded;
 use super::symbols::{DebugInfo, Symbols};
 use super::walk::{End, Registers, StackBytes, Walker};
 use crate::context;
@@ -21,7 +22,7 @@ pub(super) struct Frames {
 
 impl Frames {
     fn new() -> Frames {
-        let mut walker = Walker::new();
+        let mut walker = Walker::with_modules(loaded::latest());
         let (start, end) = context::base_range();
         walker.set_base_range(start, end);
         let symbols = Symbols::new(walker.modules().clone());
@@ -49,9 +50,9 @@ impl Frames {
         }
     }
 
-    /// Notices modules that were loaded since.
+    /// Notices modules that were loaded since; gives up soon if a thread that stands still keeps the loader's lock.
     pub(super) fn refresh(&mut self) {
-        if self.walker.refresh() {
+        if self.walker.set_modules(loaded::refreshed(loaded::PATIENCE)) {
             self.symbols.set_modules(self.walker.modules().clone());
             self.texts.clear();
         }

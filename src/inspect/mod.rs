@@ -8,13 +8,23 @@
 mod capture;
 mod classes;
 mod collect;
+#[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
 pub(crate) mod condensed;
 mod deadlock;
 mod dump;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
+mod elf;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
+mod elf_files;
 mod facts;
 mod frames;
 mod line;
+pub(crate) mod loaded;
 mod modules;
+#[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
+pub(crate) mod names;
 mod quiet;
 mod snapshot;
 mod stacks;

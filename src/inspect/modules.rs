@@ -15,6 +15,8 @@
 //! `dl_iterate_phdr` waits for the loader's lock, so loading waits for a thread that stands still in
 //! a `dl_iterate_phdr` callback or in a library's constructor. Walking a stack never loads.
 
+use std::ffi::CString;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -53,16 +55,60 @@ pub(crate) struct UnwindTables {
     pub(crate) eh_frame: ImageBytes,
 }
 
+/// What the linker wrote into an image to tell one build from another; mostly 20 bytes, empty if it wrote nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct BuildId {
+    bytes: [u8; BuildId::LONGEST],
+    len: u8,
+}
+
+impl BuildId {
+    const LONGEST: usize = 32;
+
+    /// One that is too long to keep counts as none.
+    pub(crate) fn new(bytes: &[u8]) -> BuildId {
+        let mut id = BuildId::default();
+        if let Some(to) = id.bytes.get_mut(..bytes.len()) {
+            to.copy_from_slice(bytes);
+            id.len = bytes.len() as u8;
+        }
+        id
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len.into()]
+    }
+}
+
+/// In hexadecimal digits.
+impl fmt::Display for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BuildId({self})")
+    }
+}
+
 /// One loaded image.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     /// Path as the loader knows it; the main program's path comes from the operating system.
     pub(crate) path: String,
+    /// The same, byte for byte, to open the file by; empty for the main program.
+    pub(crate) file: CString,
+    pub(crate) build_id: BuildId,
     /// What to add to an address stated in the file to get the address in this process.
     pub(crate) bias: usize,
     /// From the lowest to the highest loaded segment, in this process.
     pub(crate) span: Range<usize>,
     pub(crate) tables: Option<UnwindTables>,
+    /// What the symbolizer read of its file, once it did.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) known: std::sync::OnceLock<&'static super::elf_files::Known>,
 }
 
 impl Image {
@@ -149,6 +195,7 @@ mod platform {
         bias: usize,
         name: Area,
         span: Area,
+        build_id: BuildId,
         hdr: Area,
         eh_frame: Area,
         code: [Area; MAX_CODE],
@@ -338,6 +385,14 @@ mod platform {
             facts.span = Area { start: low, len: high - low };
         }
 
+        for header in headers.iter().filter(|header| header.p_type == libc::PT_NOTE) {
+            let notes = area(header);
+            if facts.build_id.as_bytes().is_empty() && readable_to(notes.start).is_some_and(|end| notes.end() <= end) {
+                // SAFETY: the notes lie in a readable segment of the image, which the caller keeps.
+                facts.build_id = build_id_in(unsafe { notes.bytes() });
+            }
+        }
+
         if let Some(header) = headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME) {
             let hdr = area(header);
             let fits = readable_to(hdr.start).is_some_and(|end| hdr.end() <= end);
@@ -353,6 +408,29 @@ mod platform {
             }
         }
         facts
+    }
+
+    /// The notes of the ELF specification: sizes of name and contents, type, then both, each padded to four bytes.
+    fn build_id_in(mut notes: &[u8]) -> BuildId {
+        const NT_GNU_BUILD_ID: u32 = 3;
+        let word = |at: usize, notes: &[u8]| -> Option<u32> {
+            Some(u32::from_ne_bytes(notes.get(at..)?.get(..4)?.try_into().ok()?))
+        };
+        let mut next = || -> Option<Option<BuildId>> {
+            let (name, contents, kind) = (word(0, notes)? as usize, word(4, notes)? as usize, word(8, notes)?);
+            let at = 12usize.checked_add(name.checked_next_multiple_of(4)?)?;
+            let found = kind == NT_GNU_BUILD_ID && notes.get(12..)?.get(..name)? == b"GNU\0";
+            let id = found.then(|| notes.get(at..)?.get(..contents)).flatten().map(BuildId::new);
+            notes = notes.get(at.checked_add(contents.checked_next_multiple_of(4)?)?..)?;
+            Some(id)
+        };
+        loop {
+            match next() {
+                Some(None) => {}
+                Some(Some(id)) => return id,
+                None => return BuildId::default(),
+            }
+        }
     }
 
     fn eh_frame_start(hdr_address: usize, hdr: &[u8]) -> Option<usize> {
@@ -384,6 +462,8 @@ mod platform {
             }
             map.images.push(Image {
                 path: image_path(index, &copies.name),
+                file: if index == 0 { CString::default() } else { CString::new(copies.name).unwrap_or_default() },
+                build_id: facts.build_id,
                 bias: facts.bias,
                 span: facts.span.start..facts.span.end(),
                 tables: (facts.eh_frame.len > 0).then(|| UnwindTables {
@@ -392,6 +472,8 @@ mod platform {
                     eh_frame_svma: stated(facts.eh_frame),
                     eh_frame: bytes(facts.eh_frame, copies.eh_frame),
                 }),
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                known: std::sync::OnceLock::new(),
             });
         }
         map.code.sort_by_key(|code| code.start);

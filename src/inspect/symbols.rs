@@ -18,6 +18,7 @@ use super::modules::ModuleMap;
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
@@ -176,25 +177,33 @@ impl Symbols {
 /// Leaves generic arguments out of a demangled name but keeps `<Type as Trait>::` and `<impl …>`.
 pub(crate) fn shorten(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
+    shorten_into(name, &mut out);
+    out
+}
+
+/// [`shorten`], allocating nothing itself; `out` does not fail. Of a name that was cut off inside of brackets, what stands
+/// behind the first unclosed one is kept as it is.
+pub(crate) fn shorten_into(name: &str, out: &mut impl fmt::Write) {
     let mut rest = name;
     while let Some(at) = rest.find('<') {
         let Some(inner_len) = matching_angle(&rest[at..]) else {
             break;
         };
-        out.push_str(&rest[..at]);
         let inner = &rest[at + 1..at + inner_len];
-        let opens_path = !out.ends_with(|c: char| c.is_alphanumeric() || "_:}".contains(c));
-        if opens_path || inner.starts_with("impl ") {
-            out.push('<');
-            out.push_str(&shorten(inner));
-            out.push('>');
-        } else if out.ends_with("::") {
-            out.truncate(out.len() - 2);
+        // What stands before decides: after `name`, `name::` or `}` these are arguments.
+        let before = if at > 0 { &rest[..at] } else { &name[..name.len() - rest.len()] };
+        let opens_path = !before.ends_with(|c: char| c.is_alphanumeric() || "_:}>".contains(c));
+        let is_kept = opens_path || inner.starts_with("impl ");
+        let kept = if is_kept { &rest[..at] } else { rest[..at].strip_suffix("::").unwrap_or(&rest[..at]) };
+        let _ = out.write_str(kept);
+        if is_kept {
+            let _ = out.write_char('<');
+            shorten_into(inner, out);
+            let _ = out.write_char('>');
         }
         rest = &rest[at + inner_len + 1..];
     }
-    out.push_str(rest);
-    out
+    let _ = out.write_str(rest);
 }
 
 /// Offset of the `>` that closes the `<` at the start of `text`; the arrow of `fn() -> T` is none.

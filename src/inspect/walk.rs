@@ -3,7 +3,8 @@
 //! Purpose: from three registers and a copy of the stack's used part to the list of code addresses.
 //!
 //! Invariants:
-//! - No memory is read except the copy and the tables in [`ModuleMap`]; a walk takes no lock.
+//! - No memory is read except the copy and the tables in [`ModuleMap`]; a walk takes no lock and allocates nothing, so that
+//!   the watchdog may walk while a thread holds the allocator's lock.
 //! - Every walk ends: each step raises the stack pointer, stays inside the copy, and lands in
 //!   executable code of a known image; there are at most [`MAX_FRAMES`] of them.
 //! - `Complete` is said only after the task's base was reached, never because the tables ran out.
@@ -80,12 +81,7 @@ impl std::fmt::Debug for Walker {
 }
 
 impl Walker {
-    /// Reads the list of loaded images; waits for the loader's lock.
-    pub(crate) fn new() -> Walker {
-        Walker::with_modules(Arc::new(ModuleMap::load()))
-    }
-
-    /// A walker over a list of images that another one has read; takes no lock.
+    /// A walker over a list of images; takes no lock. Allocates; walking does not.
     pub(crate) fn with_modules(modules: Arc<ModuleMap>) -> Walker {
         let engine = engine::Engine::new(&modules);
         Walker { modules, engine, base: 0..0 }
@@ -96,20 +92,13 @@ impl Walker {
         &self.modules
     }
 
-    /// Takes notice of images loaded or unloaded since; true if there were any.
-    ///
-    /// Waits for the loader's lock: never call it while a task must not be delayed, nor on the way
-    /// to a report about workers that stand still. Old images stay walkable without it.
-    pub(crate) fn refresh(&mut self) -> bool {
-        if self.modules.is_current() {
+    /// Goes over to another list of images; false if it is the same. Allocates and frees.
+    pub(crate) fn set_modules(&mut self, modules: Arc<ModuleMap>) -> bool {
+        if Arc::ptr_eq(&self.modules, &modules) {
             return false;
         }
-        let modules = ModuleMap::load();
-        if modules.images.is_empty() {
-            return false;
-        }
-        self.modules = Arc::new(modules);
-        self.engine = engine::Engine::new(&self.modules);
+        self.engine = engine::Engine::new(&modules);
+        self.modules = modules;
         true
     }
 
@@ -122,6 +111,8 @@ impl Walker {
     ///
     /// The first address is `regs.ip`, an instruction; all others are return addresses, which point
     /// *behind* their call. Who looks up a name or line must subtract one from all but the first.
+    ///
+    /// Neither allocates nor takes a lock, if `out` has room for [`MAX_FRAMES`] more.
     pub(crate) fn walk(&mut self, regs: &Registers, stack: &StackBytes<'_>, out: &mut Vec<usize>) -> End {
         let mut cursor = self.engine.start(regs);
         let mut address = regs.ip;
@@ -171,7 +162,7 @@ impl Walker {
 mod engine {
     use super::*;
     use crate::inspect::modules::{Image, ImageBytes};
-    use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder as _};
+    use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, MustNotAllocateDuringUnwind, Unwinder as _};
 
     #[cfg(target_arch = "aarch64")]
     use framehop::aarch64::{
@@ -184,8 +175,8 @@ mod engine {
     pub(super) const LEAF_KEEPS_SP: bool = cfg!(target_arch = "aarch64");
 
     pub(super) struct Engine {
-        unwinder: Unwinder<ImageBytes>,
-        cache: Cache,
+        unwinder: Unwinder<ImageBytes, MustNotAllocateDuringUnwind>,
+        cache: Cache<MustNotAllocateDuringUnwind>,
     }
 
     pub(super) struct Cursor {
@@ -208,7 +199,7 @@ mod engine {
                     unwinder.add_module(module);
                 }
             }
-            Engine { unwinder, cache: Cache::new() }
+            Engine { unwinder, cache: Cache::new_in() }
         }
 
         #[cfg(target_arch = "x86_64")]

@@ -3,6 +3,7 @@
 //! fault here is a fault of the walker. The tests that compare names need a symbol table.
 
 use super::condensed::{Detail, First, StackTexts};
+use super::modules::ModuleMap;
 use super::symbols::{DebugInfo, Symbols};
 use super::walk::{End, MAX_FRAMES, Registers, StackBytes, Walker};
 use std::arch::{asm, global_asm};
@@ -144,7 +145,7 @@ impl Drop for Suspended<'_> {
 }
 
 fn walker() -> Walker {
-    let mut walker = Walker::new();
+    let mut walker = Walker::with_modules(Arc::new(ModuleMap::load()));
     walker.set_base_range(coro_walk_test_entry as *const () as usize, coro_walk_test_entry_end as *const () as usize);
     walker
 }
@@ -420,17 +421,20 @@ fn a_walk_needs_no_loader_lock() {
 #[test]
 fn a_library_loaded_later_is_found_after_refresh() {
     let mut walker = walker();
-    assert!(!walker.refresh());
+    // Another test keeps the loader's lock for a while.
+    let fresh = || super::loaded::refreshed(std::time::Duration::from_secs(10));
+    walker.set_modules(fresh());
+    assert!(!walker.set_modules(fresh()));
     // SAFETY: a system library without constructors of interest.
     let handle = unsafe { libc::dlopen(c"libresolv.so.2".as_ptr(), libc::RTLD_NOW) };
     assert!(!handle.is_null(), "libresolv.so.2 is part of glibc");
-    assert!(walker.refresh());
+    assert!(walker.set_modules(fresh()));
     let is_resolv = |image: &super::modules::Image| image.path.contains("libresolv");
     assert!(walker.modules().images.iter().any(is_resolv));
-    assert!(!walker.refresh());
+    assert!(!walker.set_modules(fresh()));
     // SAFETY: nothing of the library is in use.
     unsafe { libc::dlclose(handle) };
-    walker.refresh();
+    walker.set_modules(fresh());
     let suspended = Suspended::new(|| _ = step_a(&[1, 2]));
     assert_eq!(walk(&mut walker, &suspended).0, End::Complete);
 }
@@ -441,18 +445,18 @@ fn a_library_loaded_later_is_found_after_refresh() {
 fn measure() {
     let each = |start: Instant, n: usize| start.elapsed().as_nanos() as f64 / n as f64;
     let start = Instant::now();
-    let first = Walker::new();
+    let first = Walker::with_modules(Arc::new(ModuleMap::load()));
     println!("Walker::new, first in process: {:?}", start.elapsed());
     drop(first);
     let start = Instant::now();
     for _ in 0..100 {
-        black_box(Walker::new());
+        black_box(Walker::with_modules(Arc::new(ModuleMap::load())));
     }
     println!("Walker::new, again: {:.1} µs", each(start, 100) / 1e3);
     let mut walker = walker();
     let start = Instant::now();
     for _ in 0..1000 {
-        walker.refresh();
+        walker.set_modules(super::loaded::refreshed(super::loaded::PATIENCE));
     }
     println!("refresh without change: {:.2} µs", each(start, 1000) / 1e3);
 

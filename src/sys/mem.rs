@@ -69,10 +69,18 @@ pub(crate) unsafe fn remap(addr: usize, len: usize, access: Access) -> io::Resul
     if got == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Maps the first `len` bytes of an open file, for reading.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn map_file(fd: libc::c_int, len: usize) -> io::Result<usize> {
+    // SAFETY: without `MAP_FIXED` a new mapping replaces nothing; a wrong descriptor gives an error.
+    let addr = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) };
+    if addr == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(addr.expose_provenance()) }
+}
+
 /// Unmaps a range.
 ///
 /// # Safety
-/// The range came from [`map`] and nothing in it is in use.
+/// The range came from [`map`] or [`map_file`] and nothing in it is in use.
 pub(crate) unsafe fn unmap(addr: usize, len: usize) -> io::Result<()> {
     // SAFETY: passed on to the caller.
     check(unsafe { libc::munmap(ptr::with_exposed_provenance_mut(addr), len) })

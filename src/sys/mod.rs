@@ -7,6 +7,8 @@ pub(crate) mod clock;
 pub(crate) mod current;
 pub(crate) mod dump_signal;
 pub(crate) mod fork;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) mod kept;
 pub(crate) mod mem;
 pub(crate) mod message;
 pub(crate) mod parker;
