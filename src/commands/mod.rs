@@ -64,6 +64,25 @@ pub(crate) static TABLE: &[Command] = &[
         },
     },
     Command {
+        names: &["stacks"],
+        arguments: "[--all]",
+        help: "every stack once, with how many tasks have it; with their ids",
+        run: |arguments| match arguments {
+            [] => Ok(Box::new(inspect::StacksCursor::new(false, inspect::Style::PLAIN))),
+            ["--all"] => Ok(Box::new(inspect::StacksCursor::new(true, inspect::Style::PLAIN))),
+            [other, ..] => Err(format!("stacks knows no \"{other}\", only --all")),
+        },
+    },
+    Command {
+        names: &["tree"],
+        arguments: "",
+        help: "who spawned whom, tasks of one class together",
+        run: |arguments| match arguments {
+            [] => Ok(Box::new(inspect::TreeCursor::new(inspect::Style::PLAIN))),
+            _ => Err("tree takes no argument".into()),
+        },
+    },
+    Command {
         names: &["where", "where_is"],
         arguments: "ID",
         help: "one task, by its id: where 17 or where #17",
@@ -110,6 +129,18 @@ fn bare(name: &str, arguments: &[&str], answer: fn() -> Box<dyn Answer>) -> Begu
 impl Answer for inspect::Cursor {
     fn more(&mut self, out: &mut Vec<u8>) -> bool {
         inspect::Cursor::more(self, out)
+    }
+}
+
+impl Answer for inspect::StacksCursor {
+    fn more(&mut self, out: &mut Vec<u8>) -> bool {
+        inspect::StacksCursor::more(self, out)
+    }
+}
+
+impl Answer for inspect::TreeCursor {
+    fn more(&mut self, out: &mut Vec<u8>) -> bool {
+        inspect::TreeCursor::more(self, out)
     }
 }
 

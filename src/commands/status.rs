@@ -32,7 +32,8 @@ pub(crate) fn dump(sink: Sink<'_>) {
     if !sink(format!("coro: dump of pid {pid}\n").as_bytes()) {
         return;
     }
-    let parts: [fn() -> Box<dyn Answer>; 2] = [status, || Box::new(inspect::Cursor::new())];
+    let parts: [fn() -> Box<dyn Answer>; 2] =
+        [status, || Box::new(inspect::StacksCursor::new(false, inspect::Style::PLAIN))];
     for part in parts {
         let mut answer = part();
         let mut more = true;

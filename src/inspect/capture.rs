@@ -2,18 +2,32 @@
 //!
 //! The window is a few loads and one copy of the used stack. Strings behind pointers (the name) and the owner of a lock
 //! are read inside it, because only then are they known to live.
+//!
+//! Invariants: between `inspect_begin` and `inspect_end` nothing is allocated, locked or asked of the system; what is copied
+//! there is bounded, and its buffers were made, and touched, before. How long each window was is measured.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::walk::Registers;
-use crate::observe::{Object, WaitKind, WaitReason};
+use crate::observe::{Distribution, Histogram, Object, WaitKind, WaitReason};
 use crate::scheduler::shared::worker_at;
-use crate::task::TaskCell;
+use crate::sys::clock::{self, Ticker};
 use crate::task::state::{Inspect, Life};
+use crate::task::{LONGEST_KEY, LONGEST_VALUE, Label, MOST_LABELS, TaskCell};
 
-/// Longest part of a stack that is copied, innermost part first.
-const LONGEST: usize = 1 << 20;
+/// Longest part of a stack that is copied, innermost part first, when all tasks are looked at: 25 us of copying at the least
+/// that memory does today.
+const LONGEST: usize = 256 << 10;
+/// The same where one task was asked for by name, which may be held for longer.
+const LONGEST_OF_ONE: usize = 1 << 20;
+/// Room for a stack from the start; more is made when a task with more comes, outside of its window.
+const FIRST_ROOM: usize = 32 << 10;
+/// A name or class is cut after so many bytes.
+const LONGEST_NAME: usize = 1024;
+/// Return addresses of a spawn that are copied.
+const SPAWN_FRAMES: usize = 128;
 const ATTEMPTS: u32 = 50;
 
 /// What a task is doing.
@@ -37,18 +51,26 @@ pub(super) struct Seen {
     pub(super) site: &'static std::panic::Location<'static>,
 }
 
-/// The copy. `bytes` is reused from task to task.
+/// How a look into the window ended.
+enum Look {
+    Seen,
+    /// It was no window after all: the task moved.
+    Again,
+    /// The stack needs a larger buffer.
+    Room(usize),
+}
+
+/// The copy. Its buffers are used again from task to task.
 #[derive(Debug)]
 pub(super) struct Captured {
+    /// Whether to copy what few tasks have: the return addresses of the spawn.
+    pub(super) wants_spawn_stack: bool,
     pub(super) id: u64,
     pub(super) doing: Doing,
     pub(super) since: u64,
     pub(super) slices: u64,
-    pub(super) name: Option<String>,
-    pub(super) class: Option<String>,
     /// Number of the class; 0 for an unstarted task.
     pub(super) class_number: u16,
-    pub(super) labels: Vec<(String, String)>,
     pub(super) run_ticks: u64,
     pub(super) longest_slice: Duration,
     pub(super) longest_delay: Duration,
@@ -63,19 +85,33 @@ pub(super) struct Captured {
     pub(super) registers: Option<Registers>,
     pub(super) base: usize,
     pub(super) bytes: Vec<u8>,
+    pub(super) spawn_stack: Vec<usize>,
+    /// How much of its stack the task uses; 0 where that is not known.
+    pub(super) used: usize,
+    /// When the window closed, in ticks.
+    pub(super) at: u64,
+    /// Name, class and labels, one after the other.
+    texts: String,
+    name: Option<Range<usize>>,
+    class: Option<Range<usize>>,
+    labels: Vec<(Range<usize>, Range<usize>)>,
+    ticker: Ticker,
+    windows: Histogram,
+    longest_window: u64,
 }
 
 impl Captured {
     pub(super) fn new() -> Captured {
+        let labels = MOST_LABELS * (LONGEST_KEY + LONGEST_VALUE);
+        let mut bytes = vec![0; FIRST_ROOM];
+        bytes.clear();
         Captured {
+            wants_spawn_stack: false,
             id: 0,
             doing: Doing::Unstarted,
             since: 0,
             slices: 0,
-            name: None,
-            class: None,
             class_number: 0,
-            labels: Vec::new(),
             run_ticks: 0,
             longest_slice: Duration::ZERO,
             longest_delay: Duration::ZERO,
@@ -87,12 +123,50 @@ impl Captured {
             parent: 0,
             registers: None,
             base: 0,
-            bytes: Vec::new(),
+            bytes,
+            spawn_stack: Vec::with_capacity(SPAWN_FRAMES),
+            used: 0,
+            at: 0,
+            texts: String::with_capacity(2 * LONGEST_NAME + labels),
+            name: None,
+            class: None,
+            labels: Vec::with_capacity(MOST_LABELS),
+            ticker: Ticker::new(),
+            windows: Histogram::new(),
+            longest_window: 0,
         }
+    }
+
+    /// The task's name.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.clone().map(|r| &self.texts[r])
+    }
+
+    /// The class that the task was given; without one its spawn site is its class.
+    pub(super) fn class(&self) -> Option<&str> {
+        self.class.clone().map(|r| &self.texts[r])
+    }
+
+    /// The task's labels.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.labels.iter().map(|(k, v)| (&self.texts[k.clone()], &self.texts[v.clone()]))
+    }
+
+    /// How long since the task came into the state that it was found in.
+    pub(super) fn age(&self) -> Duration {
+        clock::duration(self.at.saturating_sub(self.since))
+    }
+
+    /// How long tasks were held so far: the longest, and all.
+    pub(super) fn windows(&self) -> (Duration, Distribution) {
+        let mut all = Distribution::default();
+        self.windows.add_to(&mut all);
+        (clock::duration(self.longest_window), all)
     }
 
     /// Copies the task in `cell`, if there is one that has not ended. Only that id, if one is given.
     pub(super) fn capture(&mut self, cell: &TaskCell, only: Option<u64>) -> bool {
+        let longest = if only.is_some() { LONGEST_OF_ONE } else { LONGEST };
         for _ in 0..ATTEMPTS {
             let word = cell.state.snapshot();
             if word.id() == 0 || only.is_some_and(|id| id != word.id()) {
@@ -102,11 +176,20 @@ impl Captured {
                 Inspect::Gone => return false,
                 Inspect::Busy => std::thread::yield_now(),
                 Inspect::Entered(word) => {
+                    let begun = self.ticker.now();
                     let id = word.id();
-                    let seen = self.copy(cell, id, word.life());
+                    let look = self.copy(cell, id, word.life(), longest);
                     cell.state.inspect_end(id);
-                    if seen {
-                        return only.is_none_or(|wanted| wanted == id);
+                    self.at = self.ticker.now();
+                    let held = self.at.saturating_sub(begun);
+                    self.windows.record(held);
+                    self.longest_window = self.longest_window.max(held);
+                    match look {
+                        Look::Seen => return only.is_none_or(|wanted| wanted == id),
+                        Look::Again => {}
+                        Look::Room(bytes) => {
+                            self.bytes.resize(bytes.next_power_of_two(), 0);
+                        }
                     }
                 }
             }
@@ -115,13 +198,13 @@ impl Captured {
     }
 
     /// Inside the window.
-    fn copy(&mut self, cell: &TaskCell, id: u64, life: Life) -> bool {
+    fn copy(&mut self, cell: &TaskCell, id: u64, life: Life, longest: usize) -> Look {
         let owner = cell.owner.load(Ordering::Relaxed);
         // A task that was PARKED at entry has left its stack and cannot come back in the window, wherever its worker is.
         let running = life == Life::Active
             && worker_at(owner).is_some_and(|w| std::ptr::eq(w.current.load(Ordering::SeqCst), cell));
         if !running && !cell.state.inspect_confirm(id) {
-            return false;
+            return Look::Again;
         }
         self.id = id;
         self.since = cell.accounting.since.load(Ordering::Relaxed);
@@ -137,24 +220,20 @@ impl Captured {
         // SAFETY: INSPECT keeps the cell from being emptied, whatever the task does (`State::may_empty`); name and site
         // are constant until then.
         unsafe {
-            self.name = cell.name().map(str::to_owned);
-            self.class = cell.class_name().map(str::to_owned);
-            self.labels.clear();
-            if let Some(label) = cell.label() {
-                self.labels.extend(label.pairs().iter().map(|(k, v)| ((**k).into(), (**v).into())));
-            }
+            self.copy_label(cell.label());
             self.site = *cell.site.get();
         }
         self.wait = cell.wait();
         self.object = None;
         self.registers = None;
         self.bytes.clear();
+        self.used = 0;
         if running {
             self.doing = Doing::Running(owner);
             if let Some(w) = worker_at(owner) {
                 self.since = w.slice_start.load(Ordering::Relaxed);
             }
-            return cell.state.snapshot().id() == id;
+            return if cell.state.snapshot().id() == id { Look::Seen } else { Look::Again };
         }
         match life {
             Life::Unstarted => self.doing = Doing::Unstarted,
@@ -172,28 +251,53 @@ impl Captured {
             let local = cell.local.load(Ordering::Relaxed);
             // SAFETY: a started task's record lives in its first frame, and the task cannot run in the window.
             self.started = (!local.is_null()).then(|| unsafe { (*local).started.get() });
-            self.copy_stack(cell);
+            return self.copy_stack(cell, longest);
         }
-        true
+        Look::Seen
     }
 
-    fn copy_stack(&mut self, cell: &TaskCell) {
+    /// Inside the window.
+    fn copy_label(&mut self, label: Option<&Label>) {
+        self.texts.clear();
+        self.labels.clear();
+        self.spawn_stack.clear();
+        (self.name, self.class) = (None, None);
+        let Some(label) = label else { return };
+        self.name = label.name.as_deref().and_then(|n| push_bounded(&mut self.texts, n));
+        self.class = label.class.as_deref().and_then(|c| push_bounded(&mut self.texts, c));
+        for (k, v) in label.pairs().iter().take(MOST_LABELS) {
+            if let (Some(k), Some(v)) = (push_bounded(&mut self.texts, k), push_bounded(&mut self.texts, v)) {
+                self.labels.push((k, v));
+            }
+        }
+        if self.wants_spawn_stack
+            && let Some(addresses) = &label.spawn_stack
+        {
+            self.spawn_stack.extend_from_slice(&addresses[..addresses.len().min(SPAWN_FRAMES)]);
+        }
+    }
+
+    /// Inside the window.
+    fn copy_stack(&mut self, cell: &TaskCell, longest: usize) -> Look {
         // SAFETY: the window holds and the task has run: its context and stack are still.
         let (ctx, limit, top) = unsafe {
-            let Some(stack) = &*cell.stack.get() else { return };
+            let Some(stack) = &*cell.stack.get() else { return Look::Seen };
             (*cell.ctx.get(), stack.limit(), stack.slot_top())
         };
         if cfg!(any(miri, coro_thread_context)) || ctx.sp < limit || ctx.sp > top {
-            return;
+            return Look::Seen;
         }
-        let len = (top - ctx.sp).min(LONGEST);
-        self.bytes.reserve(len);
+        let len = (top - ctx.sp).min(longest);
+        if len > self.bytes.capacity() {
+            return Look::Room(len);
+        }
         // SAFETY: [sp, sp + len) lies in the task's stack, which nobody writes now; the buffer has the room.
         unsafe {
             copy_words(ctx.sp as *const u8, self.bytes.as_mut_ptr(), len);
             self.bytes.set_len(len);
         }
         self.base = ctx.sp;
+        self.used = top - ctx.sp;
         self.registers = Some(Registers {
             ip: ctx.ip,
             sp: ctx.sp,
@@ -201,6 +305,7 @@ impl Captured {
             #[cfg(target_arch = "aarch64")]
             lr: 0,
         });
+        Look::Seen
     }
 
     /// Whether the task is still in the wait that was copied.
@@ -208,6 +313,18 @@ impl Captured {
         let w = cell.state.snapshot();
         w.id() == self.id && w.life() == Life::Parked && cell.accounting.slices.load(Ordering::Relaxed) == self.slices
     }
+}
+
+/// Appends as much of `text` as there is room for, without allocating; `None` if there is none.
+fn push_bounded(to: &mut String, text: &str) -> Option<Range<usize>> {
+    let room = (to.capacity() - to.len()).min(LONGEST_NAME);
+    let mut len = text.len().min(room);
+    while !text.is_char_boundary(len) {
+        len -= 1;
+    }
+    let start = to.len();
+    to.push_str(&text[..len]);
+    (len > 0 || text.is_empty()).then_some(start..start + len)
 }
 
 /// Copies without the compiler or a sanitizer looking: the bytes belong to frames of another stack.

@@ -2,10 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::capture::Captured;
+use super::snapshot::Site;
 use crate::observe::{Distribution, class};
 use crate::scheduler::{self, runtime};
 use crate::sys::clock;
@@ -58,6 +61,45 @@ pub(super) fn class_name(number: u16) -> Arc<str> {
         Some(class) => class.to_string().into(),
         None if number == class::OTHER => "(other)".into(),
         None => "".into(),
+    }
+}
+
+/// The names of classes, each made once.
+#[derive(Debug, Default)]
+pub(super) struct ClassNames {
+    by_number: Vec<Option<Arc<str>>>,
+    /// Of tasks that have not started, which have no number yet.
+    by_site: HashMap<Site, Arc<str>>,
+    given: HashMap<Box<str>, Arc<str>>,
+}
+
+impl ClassNames {
+    /// The class of a captured task.
+    pub(super) fn of(&mut self, c: &Captured) -> &Arc<str> {
+        match c.class_number {
+            class::NONE => match (c.class(), c.site) {
+                (Some(name), _) => {
+                    if self.given.len() >= class::MOST && !self.given.contains_key(name) {
+                        return self.by_number(class::OTHER);
+                    }
+                    self.given.entry(name.into()).or_insert_with(|| name.into())
+                }
+                (None, Some(site)) => {
+                    let site = Site::from(site);
+                    self.by_site.entry(site).or_insert_with(|| site.to_string().into())
+                }
+                (None, None) => self.by_number(class::OTHER),
+            },
+            number => self.by_number(number),
+        }
+    }
+
+    pub(super) fn by_number(&mut self, number: u16) -> &Arc<str> {
+        let at = usize::from(number);
+        if self.by_number.len() <= at {
+            self.by_number.resize(at + 1, None);
+        }
+        self.by_number[at].get_or_insert_with(|| class_name(number))
     }
 }
 

@@ -1,17 +1,22 @@
 //! Takes a [`Snapshot`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::capture::{Captured, Doing};
-use super::classes::class_name;
-use super::frames::frames;
-use super::line::view;
-use super::snapshot::{Options, Process, SCHEMA_VERSION, Snapshot, Stack, Task, Wait, Worker};
+use super::classes::ClassNames;
+use super::condensed::{First, Piece, fold};
+use super::frames::{Frames, frames};
+use super::grouped::StackTable;
+use super::snapshot::{Frame, Options, Process, SCHEMA_VERSION, Snapshot, Stack, Task, Wait, Worker};
+use super::sweep::{Sweep, Then};
 use crate::observe::WaitKind;
+use crate::scheduler::shared::{Shared, worker_at};
 use crate::scheduler::{self, runtime};
 use crate::sys::clock;
+use crate::task::TaskCell;
 
 impl Snapshot {
     /// Looks at everything, without stopping anything.
@@ -31,75 +36,140 @@ impl Snapshot {
     /// });
     /// ```
     pub fn take(options: &Options) -> Snapshot {
-        let (begun, taken_at) = (Instant::now(), SystemTime::now());
-        let mut c = Captured::new();
-        let mut stacks: Vec<Stack> = Vec::new();
-        let mut by_text: HashMap<String, usize> = HashMap::new();
-        let (mut tasks, mut left_out) = (Vec::new(), 0);
+        let taken_at = SystemTime::now();
         frames().refresh();
-        for cell in scheduler::all_cells() {
-            if !c.capture(cell, None) {
-                continue;
+        let places = Places::new();
+        let mut workers = places.workers();
+        let mut sweep = Sweep::new();
+        sweep.captured.wants_spawn_stack = true;
+        let (mut tasks, mut left_out) = (Vec::new(), 0);
+        let (mut table, mut counts) = (StackTable::default(), Vec::new());
+        let mut names = ClassNames::default();
+        let mut runnable = vec![0usize; workers.len()];
+        let swept = |frames: &mut Frames, c: &mut Captured, cell: &'static TaskCell| {
+            if let Some(n) =
+                (c.doing == Doing::Runnable).then(|| places.worker(c.owner).and_then(|w| runnable.get_mut(w)))
+            {
+                n.into_iter().for_each(|n| *n += 1);
             }
             if options.limit > 0 && tasks.len() == options.limit {
                 left_out += 1;
-                continue;
+                return Then::GoOn;
             }
-            let seen = view(&mut c, cell);
-            let stack = (options.stacks && !seen.stack.is_empty()).then(|| {
-                let at = *by_text.entry(seen.stack.clone()).or_insert_with(|| {
-                    let complete = !seen.stack.ends_with(" [...]");
-                    stacks.push(Stack { frames: Vec::new(), complete, condensed: seen.stack.clone(), count: 0 });
-                    stacks.len() - 1
-                });
-                stacks[at].count += 1;
-                at
+            let stack = (options.stacks && c.registers.is_some()).then(|| {
+                let complete = frames.walk(c);
+                let (n, is_new) = table.number(frames.addresses(), complete, usize::MAX)?;
+                if is_new {
+                    counts.push(0);
+                }
+                counts[n] += 1;
+                Some(n)
             });
-            let wait = (c.doing == Doing::Parked && c.wait.kind != WaitKind::None).then(|| Wait {
-                kind: c.wait.kind.word(),
-                text: seen.wait.clone(),
-                object: None,
-                fd: None,
-                peer: None,
-                left: None,
-                timeout_left: None,
-            });
-            let unfinished = if matches!(c.doing, Doing::Running(_)) { seen.age } else { Duration::ZERO };
-            tasks.push(Task {
-                id: seen.id,
-                name: seen.name,
-                class: class_name(c.class_number),
-                labels: seen.labels,
-                state: seen.state,
-                age: seen.age,
-                runtime: 0,
-                worker: None,
-                parent: seen.parent,
-                spawned_at: seen.spawned_at.map(Into::into),
-                spawn_stack: Vec::new(),
-                wait,
-                slices: c.slices,
-                run_time: clock::duration(c.run_ticks) + unfinished,
-                started: c.started.map(clock::since),
-                longest_slice: c.longest_slice.max(unfinished),
-                longest_delay: c.longest_delay,
-                stack,
-            });
+            tasks.push(task(c, cell, &places, &mut names, stack.flatten()));
+            Then::GoOn
+        };
+        sweep.all(swept);
+        for (w, n) in workers.iter_mut().zip(runnable) {
+            w.runnable = n;
         }
+        // The lock is for one stack at a time: names can take a while.
+        let stacks = table.into_stacks().into_iter().zip(counts);
+        let stacks = stacks.map(|((a, complete), n)| stack(&mut frames(), &a, complete, n)).collect();
+        let (longest_window, windows) = sweep.captured.windows();
         Snapshot {
             schema_version: SCHEMA_VERSION,
             taken_at,
-            took: begun.elapsed(),
-            longest_window: Duration::ZERO,
+            took: sweep.took(),
+            longest_window,
+            window_p9999: windows.quantile(0.9999).min(longest_window),
             process: process(),
             tasks,
             left_out,
             stacks,
-            workers: workers(),
+            workers,
             objects: Vec::new(),
             edges: Vec::new(),
         }
     }
+}
+
+/// One task and its stack, for the long view.
+#[allow(dead_code, reason = "the long view comes next")]
+pub(super) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
+    let mut frames = frames();
+    frames.refresh();
+    let mut c = Captured::new();
+    c.wants_spawn_stack = true;
+    let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
+    if !c.capture(cell, Some(id)) {
+        return None;
+    }
+    let stack = c.registers.is_some().then(|| {
+        let complete = frames.walk(&c);
+        let addresses = Box::from(frames.addresses());
+        stack(&mut frames, &addresses, complete, 1)
+    });
+    Some((task(&c, cell, &Places::new(), &mut ClassNames::default(), stack.as_ref().map(|_| 0)), stack))
+}
+
+fn task(c: &Captured, cell: &TaskCell, places: &Places, names: &mut ClassNames, stack: Option<usize>) -> Task {
+    let age = c.age();
+    let wait = (c.doing == Doing::Parked && c.wait.kind != WaitKind::None).then(|| {
+        let mut text = String::new();
+        c.wait_text(cell, &mut text);
+        Wait { kind: c.wait.kind.word(), text, object: None, fd: None, peer: None, left: None, timeout_left: None }
+    });
+    let unfinished = if matches!(c.doing, Doing::Running(_)) { age } else { Duration::ZERO };
+    let shared = worker_at(c.owner);
+    Task {
+        id: c.id,
+        name: c.name().map(str::to_owned),
+        class: names.of(c).clone(),
+        labels: c.labels().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        state: c.state(),
+        age,
+        runtime: shared.map_or(0, |w| places.runtime(w)),
+        worker: shared.filter(|_| c.doing != Doing::Unstarted).map(Shared::ordinal),
+        parent: c.parent,
+        spawned_at: c.site.map(Into::into),
+        spawn_stack: c.spawn_stack.clone(),
+        wait,
+        slices: c.slices + u64::from(matches!(c.doing, Doing::Running(_))),
+        run_time: clock::duration(c.run_ticks) + unfinished,
+        started: c.started.map(|at| clock::duration(c.at.saturating_sub(at))),
+        longest_slice: c.longest_slice.max(unfinished),
+        longest_delay: c.longest_delay,
+        stack_used: c.used,
+        stack,
+    }
+}
+
+/// Names the calls of one stack.
+fn stack(frames: &mut Frames, addresses: &[usize], complete: bool, count: usize) -> Stack {
+    let mut condensed = String::new();
+    frames.text(addresses, First::ResumePoint, complete, &mut condensed);
+    let mut found = Vec::new();
+    let mut pieces = Vec::new();
+    for &address in addresses {
+        for f in frames.resolve(address, true).iter() {
+            pieces.push(Piece::new(f));
+            found.push(Frame {
+                address,
+                function: f.function.clone(),
+                module: f.module.clone(),
+                file: f.file.clone(),
+                line: f.line,
+                folded: true,
+            });
+        }
+    }
+    let pieces: Vec<&Piece> = pieces.iter().collect();
+    for shown in fold(&pieces) {
+        if let Some(at) = pieces.iter().position(|p| std::ptr::eq(*p, shown)) {
+            found[at].folded = false;
+        }
+    }
+    Stack { frames: found, complete, condensed, count }
 }
 
 fn process() -> Process {
@@ -108,31 +178,58 @@ fn process() -> Process {
     Process { pid: std::process::id(), program: program.unwrap_or_default(), version: env!("CARGO_PKG_VERSION") }
 }
 
-fn workers() -> Vec<Worker> {
-    let mut all = Vec::new();
-    for (number, runtime) in runtime::all().iter().enumerate() {
-        for (index, w) in runtime.workers().iter().enumerate() {
-            let current = w.current.load(Ordering::SeqCst);
-            // SAFETY: cells are type-stable.
-            let id = if current.is_null() { 0 } else { unsafe { &*current }.state.snapshot().id() };
-            all.push(Worker {
-                runtime: number as u32,
-                index,
-                thread: w.thread.load(Ordering::Relaxed),
-                current: id,
-                slice_age: (id != 0).then(|| clock::since(w.slice_start.load(Ordering::Relaxed))),
-                asleep: w.idle.looks_asleep(),
-                runnable: 0,
-                unstarted: w.fresh.len(),
-                live: w.live.load(Ordering::Relaxed),
-                slices: w.slices.load(Ordering::Relaxed),
-                busy: clock::duration(w.busy.load(Ordering::Relaxed)),
-                parks: w.parks.load(Ordering::Relaxed),
-                spawned: w.spawned.load(Ordering::Relaxed),
-                ended: w.ended.load(Ordering::Relaxed),
-                load: w.load.load(Ordering::Relaxed) as f32 / 1000.0,
-            });
-        }
+/// Which worker and which runtime a task's owner is.
+struct Places {
+    runtimes: Vec<Arc<runtime::Inner>>,
+    /// By the place in the process's table: runtime, and index into the snapshot's workers.
+    places: HashMap<u16, (u32, usize)>,
+}
+
+impl Places {
+    fn new() -> Places {
+        let runtimes = runtime::all();
+        let all =
+            runtimes.iter().zip(0u32..).flat_map(|(r, number)| r.workers().iter().map(move |w| (w.index, number)));
+        let places = all.zip(0usize..).map(|((place, number), index)| (place, (number, index))).collect();
+        Places { runtimes, places }
     }
-    all
+
+    fn runtime(&self, w: &Shared) -> u32 {
+        self.places.get(&w.index).map_or(0, |p| p.0)
+    }
+
+    fn worker(&self, place: u16) -> Option<usize> {
+        self.places.get(&place).map(|p| p.1)
+    }
+
+    fn workers(&self) -> Vec<Worker> {
+        let mut all = Vec::new();
+        for (runtime, number) in self.runtimes.iter().zip(0u32..) {
+            all.extend(runtime.workers().iter().enumerate().map(|(index, w)| worker(number, index, w)));
+        }
+        all
+    }
+}
+
+fn worker(runtime: u32, index: usize, w: &Shared) -> Worker {
+    let current = w.current.load(Ordering::SeqCst);
+    // SAFETY: cells are type-stable.
+    let id = if current.is_null() { 0 } else { unsafe { &*current }.state.snapshot().id() };
+    Worker {
+        runtime,
+        index,
+        thread: w.thread.load(Ordering::Relaxed),
+        current: id,
+        slice_age: (id != 0).then(|| clock::since(w.slice_start.load(Ordering::Relaxed))),
+        asleep: w.idle.looks_asleep(),
+        runnable: 0,
+        unstarted: w.fresh.len(),
+        live: w.live.load(Ordering::Relaxed),
+        slices: w.slices.load(Ordering::Relaxed),
+        busy: clock::duration(w.busy.load(Ordering::Relaxed)),
+        parks: w.parks.load(Ordering::Relaxed),
+        spawned: w.spawned.load(Ordering::Relaxed),
+        ended: w.ended.load(Ordering::Relaxed),
+        load: w.load.load(Ordering::Relaxed) as f32 / 1000.0,
+    }
 }

@@ -1,11 +1,11 @@
 //! The process's one walker and its symbols, and the frames of an overflow report.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::capture::Captured;
 use super::condensed::{Detail, First, StackTexts};
 use super::loaded;
-use super::symbols::{DebugInfo, Symbols};
+use super::symbols::{DebugInfo, Frame, Symbols};
 use super::walk::{End, Registers, StackBytes, Walker};
 use crate::context;
 use crate::stack;
@@ -58,20 +58,48 @@ impl Frames {
         }
     }
 
-    /// Appends the condensed stack of a captured task.
-    pub(super) fn write(&mut self, task: &Captured, out: &mut String) -> bool {
-        let Some(registers) = &task.registers else { return true };
+    /// Walks the copied stack of a captured task; true if its base was reached. The addresses are there until the next walk.
+    pub(super) fn walk(&mut self, task: &Captured) -> bool {
         self.addresses.clear();
+        let Some(registers) = &task.registers else { return true };
         let bytes = StackBytes { base: task.base, bytes: &task.bytes };
-        let end = self.walker.walk(registers, &bytes, &mut self.addresses);
-        self.texts.write(&self.addresses, First::ResumePoint, Detail::Folded, &mut self.symbols, out);
-        let whole = end == End::Complete;
-        if !whole {
-            out.push_str(" [...]");
+        self.walker.walk(registers, &bytes, &mut self.addresses) == End::Complete
+    }
+
+    /// What the last walk found, innermost first.
+    pub(super) fn addresses(&self) -> &[usize] {
+        &self.addresses
+    }
+
+    /// Appends the condensed form of a stack.
+    pub(super) fn text(&mut self, addresses: &[usize], first: First, complete: bool, out: &mut String) {
+        self.texts.write(addresses, first, Detail::Folded, &mut self.symbols, out);
+        if !complete {
+            out.push_str(CUT);
         }
-        whole
+    }
+
+    /// The calls behind one address, innermost first.
+    pub(super) fn resolve(&mut self, address: usize, is_return_address: bool) -> Arc<[Frame]> {
+        self.symbols.resolve(address, is_return_address)
+    }
+
+    /// Appends the condensed stack of a captured task; true if it is whole.
+    pub(super) fn write(&mut self, task: &Captured, out: &mut String) -> bool {
+        if task.registers.is_none() {
+            return true;
+        }
+        let complete = self.walk(task);
+        self.texts.write(&self.addresses, First::ResumePoint, Detail::Folded, &mut self.symbols, out);
+        if !complete {
+            out.push_str(CUT);
+        }
+        complete
     }
 }
+
+/// What stands where a stack could not be followed to the task's base.
+pub(super) const CUT: &str = " [...]";
 
 /// The walker, for one piece of an answer at a time.
 pub(super) fn frames() -> MutexGuard<'static, Frames> {

@@ -1,16 +1,20 @@
-//! One task per line, as people and `grep` read it, and the walk over all of them.
+//! Every task with what it does, as values and as lines.
 //!
-//! `#17 parked 3.2s "db writer" read fd 9 → 10.0.0.7:5432 [src/db.rs fetch|31] [src/main.rs serve|88]`
+//! Must not know: how a line is written (`row`), how tasks are walked (`sweep`).
 
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::io;
 use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::capture::{Captured, Doing};
-use super::frames::frames;
+use super::frames::{CUT, Frames, frames};
+use super::row::{Row, States};
+use super::sweep::{Sweep, Swept, Then};
+use super::text::{Age, Escaped, Style, push_age};
 use crate::observe::{THREAD, WaitKind};
 use crate::scheduler::{self, shared};
 use crate::sys::{clock, peername};
@@ -62,87 +66,18 @@ pub struct TaskWhere {
 
 impl fmt::Display for TaskWhere {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let age = Age(self.age);
-        match self.state {
-            TaskState::Unstarted => write!(f, "#{} unstarted {age}", self.id)?,
-            TaskState::Runnable => write!(f, "#{} runnable {age}", self.id)?,
-            TaskState::Running { worker } => {
-                write!(f, "#{} running on worker {worker} for {}", self.id, Spaced(self.age))?
-            }
-            TaskState::Parked => write!(f, "#{} parked {age}", self.id)?,
-        }
-        if let Some(name) = &self.name {
-            write!(f, " \"{}\"", Escaped(name))?;
-        }
-        for (key, value) in &self.labels {
-            write!(f, " {}={}", Escaped(key), Escaped(value))?;
-        }
-        if !self.wait.is_empty() {
-            write!(f, " {}", self.wait)?;
-        }
-        if !self.stack.is_empty() {
-            write!(f, " {}", self.stack)?;
-        } else if let Some(site) = self.spawned_at {
-            write!(f, " spawned at {}:{}", Escaped(&short_path(site.file())), site.line())?;
-        }
-        Ok(())
-    }
-}
-
-/// A path's last two components.
-fn short_path(path: &str) -> String {
-    let mut parts: Vec<&str> = path.rsplit(['/', '\\']).take(2).collect();
-    parts.reverse();
-    parts.join("/")
-}
-
-/// A name that somebody else chose: nothing in it may steer a terminal or break the line.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if c == '"' || c == '\\' || c.is_control() || is_invisible(c) {
-                write!(f, "{}", c.escape_default())?;
-            } else {
-                f.write_char(c)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Formatting characters that reorder or hide text (Unicode categories Cf, Zl, Zp, the common ones).
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-struct Age(Duration);
-
-impl fmt::Display for Age {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        age_text(self.0, "", f)
-    }
-}
-
-struct Spaced(Duration);
-
-impl fmt::Display for Spaced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        age_text(self.0, " ", f)
-    }
-}
-
-fn age_text(d: Duration, space: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let s = d.as_secs_f64();
-    if s < 0.000_999_5 {
-        write!(f, "{:.0}{space}us", s * 1e6)
-    } else if s < 0.999_5 {
-        write!(f, "{:.0}{space}ms", s * 1e3)
-    } else if s < 3600.0 {
-        write!(f, "{s:.1}{space}s")
-    } else {
-        write!(f, "{}{space}h{:02}m", d.as_secs() / 3600, d.as_secs() / 60 % 60)
+        let row = Row {
+            id: self.id,
+            name: self.name.as_deref(),
+            state: self.state,
+            age: self.age,
+            wait: &self.wait,
+            stack: &self.stack,
+            spawned_at: self.spawned_at.map(Into::into),
+        };
+        let mut line = String::with_capacity(256);
+        row.write(self.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())), Style::PLAIN, &mut line);
+        f.write_str(&line)
     }
 }
 
@@ -199,26 +134,41 @@ fn runtime_clock(cell: &TaskCell) -> Option<u64> {
     scheduler::runtime::epoch_of(id).map(|e| e.elapsed().as_nanos() as u64)
 }
 
-pub(super) fn view(c: &mut Captured, cell: &TaskCell) -> TaskWhere {
-    let mut wait = String::new();
-    let mut stack = String::new();
-    if matches!(c.doing, Doing::Parked) || c.wait.kind == WaitKind::Stack && c.doing == Doing::Unstarted {
-        wait_text(c, cell, &mut wait);
+impl Captured {
+    /// What the task was doing, for views.
+    pub(super) fn state(&self) -> TaskState {
+        match self.doing {
+            Doing::Unstarted => TaskState::Unstarted,
+            Doing::Runnable => TaskState::Runnable,
+            Doing::Running(place) => TaskState::Running { worker: shared::worker_at(place).map_or(0, |w| w.ordinal()) },
+            Doing::Parked => TaskState::Parked,
+        }
     }
-    frames().write(c, &mut stack);
-    let state = match c.doing {
-        Doing::Unstarted => TaskState::Unstarted,
-        Doing::Runnable => TaskState::Runnable,
-        Doing::Running(place) => TaskState::Running { worker: shared::worker_at(place).map_or(0, |w| w.ordinal()) },
-        Doing::Parked => TaskState::Parked,
-    };
+
+    /// Appends what the task waits for, if it waits.
+    pub(super) fn wait_text(&self, cell: &TaskCell, out: &mut String) {
+        if self.doing == Doing::Parked || self.wait.kind == WaitKind::Stack && self.doing == Doing::Unstarted {
+            wait_text(self, cell, out);
+        }
+    }
+}
+
+/// A captured task as a value; takes the walker.
+pub(super) fn view(c: &mut Captured, cell: &TaskCell) -> TaskWhere {
+    view_with(c, cell, &mut frames())
+}
+
+fn view_with(c: &mut Captured, cell: &TaskCell, frames: &mut Frames) -> TaskWhere {
+    let (mut wait, mut stack) = (String::new(), String::new());
+    c.wait_text(cell, &mut wait);
+    frames.write(c, &mut stack);
     TaskWhere {
         id: c.id,
-        name: c.name.take(),
-        class: c.class.take(),
-        labels: std::mem::take(&mut c.labels),
-        state,
-        age: clock::since(c.since),
+        name: c.name().map(str::to_owned),
+        class: c.class().map(str::to_owned),
+        labels: c.labels().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        state: c.state(),
+        age: c.age(),
         wait,
         stack,
         spawned_at: c.site,
@@ -242,23 +192,56 @@ pub(super) fn view(c: &mut Captured, cell: &TaskCell) -> TaskWhere {
 /// });
 /// ```
 pub fn where_all() -> Vec<TaskWhere> {
-    let mut c = Captured::new();
     frames().refresh();
+    let mut sweep = Sweep::new();
     let mut all = Vec::new();
-    for cell in scheduler::all_cells() {
-        if c.capture(cell, None) {
-            all.push(view(&mut c, cell));
-        }
-    }
+    sweep.all(|frames, c, cell| {
+        all.push(view_with(c, cell, frames));
+        Then::GoOn
+    });
     all
 }
 
 /// One task by id; `None` if it has ended.
 pub fn where_is(id: u64) -> Option<TaskWhere> {
-    let mut c = Captured::new();
     frames().refresh();
+    let mut c = Captured::new();
     let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
     c.capture(cell, Some(id)).then(|| view(&mut c, cell))
+}
+
+/// Writes what [`where_all`] finds, a line a task and a summary last, while it is found: a million tasks never become one
+/// text in memory.
+///
+/// # Errors
+/// Those of `out`.
+///
+/// # Examples
+/// ```
+/// coro::run(|| {
+///     let mut text = Vec::new();
+///     coro::inspect::where_all_to(&mut text, coro::inspect::Style::PLAIN)?;
+///     assert!(String::from_utf8_lossy(&text).contains("running on worker 0"));
+///     std::io::Result::Ok(())
+/// })
+/// .unwrap();
+/// ```
+pub fn where_all_to(out: &mut impl io::Write, style: Style) -> io::Result<()> {
+    let mut cursor = Cursor::styled(style);
+    pour(out, |piece| cursor.more(piece))
+}
+
+/// Writes the pieces of a view until there are no more.
+pub(super) fn pour(out: &mut impl io::Write, mut more: impl FnMut(&mut Vec<u8>) -> bool) -> io::Result<()> {
+    let mut piece = Vec::new();
+    loop {
+        let goes_on = more(&mut piece);
+        out.write_all(&piece)?;
+        piece.clear();
+        if !goes_on {
+            return out.flush();
+        }
+    }
 }
 
 /// The answer to `where ID`, for the console.
@@ -275,100 +258,95 @@ pub(crate) fn one(id: u64) -> String {
 }
 
 /// The answer to `where_all`, a piece at a time: the console never waits for the whole.
+#[derive(Debug)]
 pub(crate) struct Cursor {
-    chunk: usize,
-    cell: usize,
-    captured: Captured,
-    seen: [u64; 4],
+    sweep: Sweep,
+    style: Style,
+    seen: States,
     truncated: u64,
-    begun: Instant,
     first: bool,
+    line: String,
+    wait: String,
+    stack: String,
 }
 
-/// Work per piece: well below the 250 ms of silence that a client tolerates.
-const PIECE: Duration = Duration::from_millis(20);
-const PIECE_BYTES: usize = 48 * 1024;
-/// The walker gives way so often, outside any window, so that it holds up no worker on its CPU.
-const GIVE_WAY: Duration = Duration::from_micros(100);
+/// A piece ends when it has so many bytes.
+pub(super) const PIECE_BYTES: usize = 48 * 1024;
 
 impl Cursor {
     pub(crate) fn new() -> Cursor {
+        Cursor::styled(Style::PLAIN)
+    }
+
+    pub(crate) fn styled(style: Style) -> Cursor {
         Cursor {
-            chunk: 0,
-            cell: 0,
-            captured: Captured::new(),
-            seen: [0; 4],
+            sweep: Sweep::new(),
+            style,
+            seen: States::default(),
             truncated: 0,
-            begun: Instant::now(),
             first: true,
+            line: String::with_capacity(512),
+            wait: String::with_capacity(128),
+            stack: String::with_capacity(512),
         }
     }
 
     /// Appends some more lines; false when the last one, a summary, was written.
     pub(crate) fn more(&mut self, out: &mut Vec<u8>) -> bool {
-        let begun = Instant::now();
         if std::mem::take(&mut self.first) {
-            let mut frames = frames();
-            frames.refresh();
-            if let Some(advice) = frames.advice() {
-                out.extend_from_slice(advice.as_bytes());
-                out.push(b'\n');
-            }
+            advise(out);
         }
-        let registry = scheduler::registry();
-        let mut give_way = begun + GIVE_WAY;
-        let mut line = String::new();
-        while self.chunk < registry.chunks() {
-            let cells = registry.cells(self.chunk);
-            while self.cell < cells.len() {
-                let cell = &cells[self.cell];
-                self.cell += 1;
-                if cell.state.snapshot().id() == 0 || !self.captured.capture(cell, None) {
-                    continue;
-                }
-                line.clear();
-                self.write(cell, &mut line);
-                out.extend_from_slice(line.as_bytes());
-                let now = Instant::now();
-                if now >= give_way {
-                    std::thread::yield_now();
-                    give_way = Instant::now() + GIVE_WAY;
-                }
-                if out.len() >= PIECE_BYTES || now.duration_since(begun) >= PIECE {
-                    return true;
-                }
-            }
-            self.chunk += 1;
-            self.cell = 0;
-            if begun.elapsed() >= PIECE {
-                return true;
-            }
+        let Cursor { sweep, style, seen, truncated, line, wait, stack, .. } = self;
+        let swept = sweep.piece(|frames, c, cell| {
+            line.clear();
+            wait.clear();
+            stack.clear();
+            c.wait_text(cell, wait);
+            frames.write(c, stack);
+            let state = c.state();
+            seen.add(state);
+            *truncated += u64::from(stack.ends_with(CUT));
+            let (name, spawned_at) = (c.name(), c.site.map(Into::into));
+            let row = Row { id: c.id, name, state, age: c.age(), wait, stack, spawned_at };
+            row.write(c.labels(), *style, line);
+            line.push('\n');
+            out.extend_from_slice(line.as_bytes());
+            if out.len() >= PIECE_BYTES { Then::Pause } else { Then::GoOn }
+        });
+        if swept == Swept::All {
+            summary(&self.seen, self.truncated, &self.sweep, out);
         }
-        self.summary(out);
-        false
+        swept == Swept::More
     }
+}
 
-    fn write(&mut self, cell: &TaskCell, line: &mut String) {
-        let t = view(&mut self.captured, cell);
-        let kind = match t.state {
-            TaskState::Parked => 0,
-            TaskState::Runnable => 1,
-            TaskState::Running { .. } => 2,
-            TaskState::Unstarted => 3,
-        };
-        self.seen[kind] += 1;
-        self.truncated += u64::from(t.stack.ends_with(" [...]"));
-        let _ = writeln!(line, "{t}");
+/// The first line of the first dump: what to change for better stacks. Notices new modules as well.
+pub(super) fn advise(out: &mut Vec<u8>) {
+    let mut frames = frames();
+    frames.refresh();
+    if let Some(advice) = frames.advice() {
+        out.extend_from_slice(advice.as_bytes());
+        out.push(b'\n');
     }
+}
 
-    fn summary(&self, out: &mut Vec<u8>) {
-        let [parked, runnable, running, unstarted] = self.seen;
-        let total: u64 = self.seen.iter().sum();
-        let cut = if self.truncated > 0 { format!("; {} stacks incomplete", self.truncated) } else { String::new() };
-        let text = format!(
-            "{total} tasks: {parked} parked, {runnable} runnable, {running} running, {unstarted} unstarted{cut}; {}\n",
-            Age(self.begun.elapsed())
-        );
-        out.extend_from_slice(text.as_bytes());
+/// The last line of a dump.
+pub(super) fn summary(seen: &States, truncated: u64, sweep: &Sweep, out: &mut Vec<u8>) {
+    let mut text = format!("{} tasks: ", seen.total());
+    seen.write(true, &mut text);
+    if truncated > 0 {
+        _ = write!(text, "; {truncated} stacks incomplete");
     }
+    text.push_str("; ");
+    push_age(sweep.took(), &mut text);
+    let (longest, windows) = sweep.captured.windows();
+    if windows.count() > 0 {
+        text.push_str(", longest window ");
+        push_age(longest, &mut text);
+        text.push_str(" (p99.99 ");
+        push_age(windows.quantile(0.9999).min(longest), &mut text);
+        text.push(')');
+    }
+    text.push('\n');
+    out.extend_from_slice(text.as_bytes());
 }

@@ -20,16 +20,21 @@ mod elf;
 mod elf_files;
 mod facts;
 mod frames;
+mod grouped;
 mod line;
 pub(crate) mod loaded;
 mod modules;
 #[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
 pub(crate) mod names;
 mod quiet;
+mod row;
 mod snapshot;
 mod stacks;
 mod status;
+mod sweep;
 mod symbols;
+mod text;
+mod tree;
 mod walk;
 // These tests switch stacks by hand, which neither an interpreter nor the address sanitizer can follow.
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64", not(any(miri, coro_asan))))]
@@ -41,10 +46,15 @@ pub use deadlock::{Deadlock, DeadlockKind, DeadlockWait, deadlocks, suspected_de
 pub use dump::dump_on;
 pub(crate) use dump::{Sink, dump_as_the_environment_says, dump_with};
 pub(crate) use frames::{install_overflow_frames, stack_text};
+pub(crate) use grouped::StacksCursor;
+pub use grouped::stacks_to;
 pub(crate) use line::{Cursor, one};
-pub use line::{TaskState, TaskWhere, where_all, where_is};
+pub use line::{TaskState, TaskWhere, where_all, where_all_to, where_is};
 pub use snapshot::{
     Edge, Frame, Object, Options, Party, Process, SCHEMA_VERSION, Site, Snapshot, Stack, Task, Wait, Worker,
 };
 pub use stacks::{StackStats, stack_stats};
 pub(crate) use status::Census;
+pub use text::Style;
+pub(crate) use tree::TreeCursor;
+pub use tree::tree_to;

@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub took: Duration,
     /// The longest that one task was held for its copy.
     pub longest_window: Duration,
+    /// What 99.99 % of those times stayed below.
+    pub window_p9999: Duration,
     /// The process.
     pub process: Process,
     /// Every task, in no order that means anything.
@@ -137,6 +139,8 @@ pub struct Task {
     pub longest_slice: Duration,
     /// The longest time between a wake-up and the slice that it led to; zero if none took 1 µs.
     pub longest_delay: Duration,
+    /// Bytes of its stack that are in use now; 0 while it runs and before its first slice.
+    pub stack_used: usize,
     /// Index into [`Snapshot::stacks`].
     pub stack: Option<usize>,
 }
@@ -167,7 +171,7 @@ pub struct Wait {
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Stack {
-    /// Frames, innermost first, those of inlined calls included. Frames of the runtime are left out.
+    /// Frames, innermost first, those of inlined calls included.
     pub frames: Vec<Frame>,
     /// Whether it was followed to the task's base.
     pub complete: bool,
@@ -192,6 +196,8 @@ pub struct Frame {
     pub file: Option<Arc<str>>,
     /// Line in it.
     pub line: Option<u32>,
+    /// Left out of the condensed form: frames of the runtime and of the standard library that say nothing.
+    pub folded: bool,
 }
 
 /// One worker.

@@ -95,3 +95,30 @@ pub(crate) fn prefetch(line: *const u8) {
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = line;
 }
+
+/// Fetches `lines` cache lines from where the word at `word` points to.
+///
+/// The word may be written meanwhile: it is read by the processor alone, and a prefetch of any address is harmless.
+///
+/// # Safety
+/// `word` lies in mapped memory.
+#[inline(always)]
+pub(crate) unsafe fn prefetch_through(word: *const usize, lines: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri), not(coro_asan)))]
+    {
+        let at: usize;
+        // SAFETY: a load from mapped memory, by the caller's promise.
+        unsafe {
+            std::arch::asm!(
+                "mov {at}, [{word}]",
+                at = out(reg) at, word = in(reg) word,
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+        for i in 0..lines {
+            prefetch(std::ptr::without_provenance(at.wrapping_add(64 * i)));
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri), not(coro_asan))))]
+    let _ = (word, lines);
+}

@@ -203,6 +203,21 @@ impl TaskCell {
         crate::sys::prefetch(sp);
     }
 
+    /// Fetches the cell itself, for a walk that will come to it soon.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        let cell = ptr::from_ref(self).cast::<u8>();
+        (0..size_of::<TaskCell>() / 64).for_each(|line| crate::sys::prefetch(cell.wrapping_add(64 * line)));
+    }
+
+    /// Fetches the innermost part of the stack, whosever it is, for the same walk. If the task runs meanwhile, what is
+    /// fetched is of no use.
+    #[inline(always)]
+    pub(crate) fn prefetch_others_stack(&self) {
+        // SAFETY: the context lies in the cell, which is mapped.
+        unsafe { crate::sys::prefetch_through(&raw const (*self.ctx.get()).sp, 8) };
+    }
+
     /// A reference by identity.
     pub(crate) fn reference(&self, id: u64) -> TaskRef {
         TaskRef { cell: ptr::from_ref(self), id }
