@@ -23,6 +23,10 @@ fn init() {
     ONCE.call_once(|| {
         overflow::describe_with(describe);
         inspect::install_overflow_frames();
+        if cfg!(miri) {
+            // It knows neither files to be mapped nor signals, and what runs beside the tasks would only slow it.
+            return;
+        }
         inspect::loaded::prepare();
         crate::latency::install();
         crate::report::look_for_deadlocks();
