@@ -335,7 +335,7 @@ fn every_wait_says_what_it_waits_for() {
         }
         // Read, write, connect: the descriptor and the peer.
         let client = coro::net::TcpStream::connect(at).unwrap();
-        let peer = client.peer_addr().unwrap();
+        let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         let fd = std::os::fd::AsRawFd::as_raw_fd(&client);
         let mut client2 = client.try_clone().unwrap();
         let reader = coro::spawn(move || {
@@ -343,7 +343,7 @@ fn every_wait_says_what_it_waits_for() {
             drop(c.read(&mut [0; 1]));
         });
         until_parked(reader.task(), "read");
-        assert_eq!(see(reader.id()).wait, format!("read fd {fd} → {peer}"));
+        assert_eq!(see(reader.id()).wait, format!("read fd {fd} {local} → {peer}"));
         let writer = coro::spawn(move || while client2.write(&[0; 65536]).is_ok() {});
         until_parked(writer.task(), "write fd ");
         assert!(see(writer.id()).wait.ends_with(&format!("→ {peer}")), "{}", see(writer.id()));

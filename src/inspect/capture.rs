@@ -307,12 +307,6 @@ impl Captured {
         });
         Look::Seen
     }
-
-    /// Whether the task is still in the wait that was copied.
-    pub(super) fn still(&self, cell: &TaskCell) -> bool {
-        let w = cell.state.snapshot();
-        w.id() == self.id && w.life() == Life::Parked && cell.accounting.slices.load(Ordering::Relaxed) == self.slices
-    }
 }
 
 /// Appends as much of `text` as there is room for, without allocating; `None` if there is none.

@@ -11,6 +11,7 @@ use super::condensed::{First, Piece, fold};
 use super::frames::{Frames, frames};
 use super::grouped::StackTable;
 use super::snapshot::{Frame, Options, Process, SCHEMA_VERSION, Snapshot, Stack, Task, Wait, Worker};
+use super::sockets::descriptor_and_peer;
 use super::sweep::{Sweep, Then};
 use crate::observe::WaitKind;
 use crate::scheduler::shared::{Shared, worker_at};
@@ -117,7 +118,8 @@ fn task(c: &Captured, cell: &TaskCell, places: &Places, names: &mut ClassNames, 
     let wait = (c.doing == Doing::Parked && c.wait.kind != WaitKind::None).then(|| {
         let mut text = String::new();
         c.wait_text(cell, &mut text);
-        Wait { kind: c.wait.kind.word(), text, object: None, fd: None, peer: None, left: None, timeout_left: None }
+        let (fd, peer) = descriptor_and_peer(c.wait);
+        Wait { kind: c.wait.kind.word(), text, object: None, fd, peer, left: None, timeout_left: None }
     });
     let unfinished = if matches!(c.doing, Doing::Running(_)) { age } else { Duration::ZERO };
     let shared = worker_at(c.owner);

@@ -7,17 +7,17 @@
 use std::fmt;
 use std::fmt::Write as _;
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::capture::{Captured, Doing};
 use super::frames::{CUT, Frames, frames};
 use super::row::{Row, States};
+use super::sockets::socket_text;
 use super::sweep::{Sweep, Swept, Then};
 use super::text::{Age, Escaped, Style, push_age};
 use crate::observe::{THREAD, WaitKind};
 use crate::scheduler::{self, shared};
-use crate::sys::{clock, peername};
+use crate::sys::clock;
 use crate::task::TaskCell;
 
 /// What a task was doing when it was looked at.
@@ -85,15 +85,10 @@ fn wait_text(c: &Captured, cell: &TaskCell, out: &mut String) {
     let (kind, detail) = (c.wait.kind, c.wait.detail);
     out.push_str(kind.word());
     let _ = match kind {
-        WaitKind::Read | WaitKind::Write | WaitKind::Connect => {
-            let _ = write!(out, " fd {detail}");
-            match peername(detail as RawFd) {
-                // The descriptor may have been closed and reused between the copy and the question.
-                Some(peer) if c.still(cell) => write!(out, " → {}", Escaped(&peer)),
-                _ => Ok(()),
-            }
+        WaitKind::Read | WaitKind::Write | WaitKind::Accept | WaitKind::Connect => {
+            socket_text(c.wait, out);
+            Ok(())
         }
-        WaitKind::Accept => write!(out, " fd {detail}"),
         k if k.has_object() => {
             let Some(o) = c.object else { return };
             if let Some(name) = o.name {

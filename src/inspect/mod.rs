@@ -11,6 +11,7 @@ mod collect;
 #[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
 pub(crate) mod condensed;
 mod deadlock;
+mod descriptors;
 mod dump;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
@@ -29,6 +30,7 @@ pub(crate) mod names;
 mod quiet;
 mod row;
 mod snapshot;
+mod sockets;
 mod stacks;
 mod status;
 mod sweep;
@@ -43,6 +45,7 @@ mod walk_tests;
 pub use crate::observe::Distribution;
 pub use classes::{ClassReport, classes, classes_of};
 pub use deadlock::{Deadlock, DeadlockKind, DeadlockWait, deadlocks, suspected_deadlocks};
+pub use descriptors::{DescriptorUse, descriptors};
 pub use dump::dump_on;
 pub(crate) use dump::{Sink, dump_as_the_environment_says, dump_with};
 pub(crate) use frames::{install_overflow_frames, stack_text};
@@ -52,6 +55,9 @@ pub(crate) use line::{Cursor, one};
 pub use line::{TaskState, TaskWhere, where_all, where_all_to, where_is};
 pub use snapshot::{
     Edge, Frame, Object, Options, Party, Process, SCHEMA_VERSION, Site, Snapshot, Stack, Task, Wait, Worker,
+};
+pub use sockets::{
+    EventReport, PeerReport, SiteSockets, SocketKind, SocketReport, Waiter, events, peers, sockets, sockets_by_site,
 };
 pub use stacks::{StackStats, stack_stats};
 pub(crate) use status::Census;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use socket2::SockAddr;
 
 use super::socket::Socket;
-use crate::observe::{WaitKind, WaitReason};
+use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::scheduler::suspend::pause_io;
 use crate::sys;
@@ -41,7 +41,7 @@ pub(super) fn accept<S: AsRawFd + AsFd>(listener: &Socket<S>) -> io::Result<(Own
             Err(e) if no_descriptors(&e) && !listener.nonblocking() => {
                 report(&e);
                 listener.keep_ready(Direction::Read);
-                pause_io(pause, WaitReason::new(WaitKind::Accept, fd as u64))?;
+                pause_io(pause, listener.reason(WaitKind::Accept))?;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             result => return result,

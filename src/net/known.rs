@@ -22,7 +22,8 @@ use crate::sys;
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Known {
-    sockets: BTreeMap<u64, Weak<Options>>,
+    /// The options, and the socket's word in the table.
+    sockets: BTreeMap<u64, (Weak<Options>, u64)>,
     /// From so many entries on, those whose sockets are gone are taken out.
     purge_at: usize,
 }
@@ -36,27 +37,28 @@ pub(super) fn lock() -> MutexGuard<'static, Known> {
 }
 
 impl Known {
-    /// What was set on the socket, if a handle of it is alive.
-    pub(super) fn find(&self, socket: &impl AsFd) -> Option<Arc<Options>> {
+    /// What was set on the socket, and its word in the table, if a handle of it is alive.
+    pub(super) fn find(&self, socket: &impl AsFd) -> Option<(Arc<Options>, u64)> {
         if self.sockets.is_empty() {
             return None;
         }
-        self.sockets.get(&sys::socket::number(socket.as_fd())?)?.upgrade()
+        let (options, word) = self.sockets.get(&sys::socket::number(socket.as_fd())?)?;
+        Some((options.upgrade()?, *word))
     }
 
-    pub(super) fn insert(&mut self, socket: &impl AsFd, options: Weak<Options>) {
+    pub(super) fn insert(&mut self, socket: &impl AsFd, options: Weak<Options>, word: u64) {
         let Some(number) = sys::socket::number(socket.as_fd()) else { return };
         if self.sockets.len() >= self.purge_at {
-            self.sockets.retain(|_, options| options.strong_count() > 0);
+            self.sockets.retain(|_, (options, _)| options.strong_count() > 0);
             self.purge_at = FIRST_PURGE.max(2 * self.sockets.len());
         }
-        self.sockets.insert(number, options);
+        self.sockets.insert(number, (options, word));
     }
 
     /// The last handle that knew of certain options gave the socket to std: puts it into blocking mode, unless there are
     /// handles that came in by another way. The last of those then does it.
     pub(super) fn unblock(&self, socket: &impl AsFd) {
-        if let Some(others) = self.find(socket) {
+        if let Some((others, _)) = self.find(socket) {
             others.set_given_away();
             // The last of them may have gone while they were held here.
             if Arc::into_inner(others).is_none_or(|o| o.nonblocking()) {

@@ -4,11 +4,13 @@
 //! they block that thread.
 
 mod accept;
+pub(crate) mod endpoint;
 mod exact;
 mod known;
 mod raw;
 mod resolve;
 mod socket;
+pub(crate) mod table;
 mod tcp;
 mod udp;
 pub mod unix;

@@ -7,6 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 macro_rules! from_raw_fd {
     ($($socket:ty),* $(,)?) => {
         $(impl FromRawFd for $socket {
+            #[track_caller]
             unsafe fn from_raw_fd(fd: RawFd) -> $socket {
                 // SAFETY: the caller promises that the descriptor is open, a socket of this kind, and theirs to give.
                 unsafe { OwnedFd::from_raw_fd(fd) }.into()

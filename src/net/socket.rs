@@ -15,15 +15,18 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{SockAddr, SockRef};
 
+use super::endpoint::Endpoint;
 use super::known;
-use crate::observe::WaitKind;
+use super::table::{Entry, Kind, Opened};
+use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::Direction;
-use crate::scheduler::io::Source;
+use crate::scheduler::io::{Source, now_ticks};
 use crate::sys;
 
 /// What std passes to one vectored call at most: `IOV_MAX`, the same on Linux, macOS and the BSDs.
@@ -35,24 +38,52 @@ pub(super) struct Socket<S: AsRawFd + AsFd> {
     /// `None` only while it is being dropped.
     inner: Option<S>,
     source: Source,
+    /// What views know of it.
+    entry: Entry,
     drained_by_short_read: bool,
 }
 
 impl<S: AsRawFd + AsFd> Socket<S> {
     /// For a socket of our own making: `inner` must be non-blocking already, with nothing set on it.
-    pub(super) fn new(inner: S, drained_by_short_read: bool) -> Socket<S> {
-        let source = Source::new(inner.as_raw_fd());
-        Socket { inner: Some(inner), source, drained_by_short_read }
+    pub(super) fn new(inner: S, what: &Opened) -> Socket<S> {
+        let entry = Entry::new(inner.as_raw_fd(), what);
+        let source = Source::new(inner.as_raw_fd(), entry.serial());
+        Socket { inner: Some(inner), source, entry, drained_by_short_read: what.kind == Kind::TcpStream }
+    }
+
+    /// A connection that this listener gave.
+    pub(super) fn accepted<C: From<OwnedFd> + AsRawFd + AsFd>(
+        &self,
+        fd: OwnedFd,
+        peer: &SockAddr,
+        site: &'static Location<'static>,
+    ) -> Socket<C> {
+        let local = match self.entry.local() {
+            any if any.is_any() => Endpoint::local_of(&fd),
+            one => one,
+        };
+        let (kind, peer) = (self.entry.kind().accepted(), Endpoint::of(peer).of_process(&fd));
+        self.entry.count(Direction::Read, 1, now_ticks());
+        Socket::new(C::from(fd), &Opened { local, peer, ..Opened::new(kind, site) })
     }
 
     /// Takes over a socket that somebody else made, in whatever mode it is, with the time limits that it has. Of one that
     /// is held here already, this is another handle.
-    pub(super) fn adopt(inner: S, drained_by_short_read: bool) -> Socket<S> {
+    pub(super) fn adopt(inner: S, kind: Kind, site: &'static Location<'static>) -> Socket<S> {
+        let fd = inner.as_raw_fd();
         let mut known = known::lock();
-        let known_options = known.find(&inner);
-        let is_known = known_options.is_some();
-        let source = Source::sharing(inner.as_raw_fd(), known_options.unwrap_or_default());
-        let socket = Socket { inner: Some(inner), source, drained_by_short_read };
+        let known_as = known.find(&inner);
+        let is_known = known_as.is_some();
+        let shared = known_as.as_ref().and_then(|(_, word)| Entry::of(*word, fd));
+        let entry = shared.unwrap_or_else(|| {
+            let (local, peer) = (Endpoint::local_of(&inner), Endpoint::peer_of(&inner));
+            let backlog = kind == Kind::TcpListener;
+            let backlog = backlog.then(|| sys::socket::backlog(fd)).flatten().map_or(0, |b| b.most);
+            Entry::new(fd, &Opened { local, peer, backlog, ..Opened::new(kind, site) })
+        });
+        let options = known_as.map(|(options, _)| options).unwrap_or_default();
+        let source = Source::sharing(fd, entry.serial(), options);
+        let socket = Socket { inner: Some(inner), source, entry, drained_by_short_read: kind == Kind::TcpStream };
         let options = socket.source.options();
         // What cannot be asked or set (the descriptor may be anything) is left as it is: the first call tells.
         if !sys::socket::is_nonblocking(socket.as_fd()).unwrap_or(false) {
@@ -67,7 +98,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
             }
         }
         if !is_known {
-            known.insert(&socket, Arc::downgrade(options));
+            known.insert(&socket, Arc::downgrade(options), socket.entry.word());
         }
         drop(known);
         socket
@@ -90,8 +121,24 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     /// Another handle of the same open file description. `clone` is std's `try_clone`.
     pub(super) fn try_clone(&self, clone: impl FnOnce(&S) -> io::Result<S>) -> io::Result<Socket<S>> {
         let inner = clone(self.open()?)?;
-        let source = Source::sharing(inner.as_raw_fd(), self.source.options().clone());
-        Ok(Socket { inner: Some(inner), source, drained_by_short_read: self.drained_by_short_read })
+        let entry = self.entry.share(inner.as_raw_fd());
+        let source = Source::sharing(inner.as_raw_fd(), entry.serial(), self.source.options().clone());
+        Ok(Socket { inner: Some(inner), source, entry, drained_by_short_read: self.drained_by_short_read })
+    }
+
+    /// Says that the connection to `peer` stands.
+    pub(super) fn connected_to(&self, peer: Endpoint) {
+        self.entry.set_endpoints(Endpoint::local_of(self), peer.of_process(self));
+    }
+
+    /// Has the table say what the socket is bound and connected to by now.
+    pub(super) fn readdress(&self) {
+        self.entry.set_endpoints(Endpoint::local_of(self), Endpoint::peer_of(self));
+    }
+
+    /// What a task waits for that waits on this socket in a way of its own.
+    pub(super) fn reason(&self, kind: WaitKind) -> WaitReason {
+        self.source.reason(kind)
     }
 
     pub(super) fn run<T>(&self, d: Direction, kind: WaitKind, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -114,10 +161,10 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         self.source.try_now(op)
     }
 
-    /// As [`try_now`](Socket::try_now), but an interrupt of the task comes first and the call counts as one that found
-    /// its socket ready: for what is tried again and again, with pauses, because no readiness announces it.
-    pub(super) fn attempt<T>(&self, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        self.source.attempt(op)
+    /// Sends once, without waiting. An interrupt of the task comes first and the call counts as one that found its socket
+    /// ready: for what is tried again and again, with pauses, because no readiness announces it.
+    pub(super) fn attempt(&self, op: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        self.source.attempt(op).inspect(|n| self.entry.count(Direction::Write, *n, now_ticks()))
     }
 
     pub(super) fn keep_ready(&self, d: Direction) {
@@ -125,8 +172,38 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     }
 
     fn run_read(&self, room: usize, op: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-        let short = |n: &usize| self.drained_by_short_read && *n > 0 && *n < room;
-        self.source.run_draining(Direction::Read, WaitKind::Read, op, short)
+        self.source.run_done(Direction::Read, WaitKind::Read, op, |n, at| {
+            self.entry.count(Direction::Read, *n, at);
+            self.drained_by_short_read && *n > 0 && *n < room
+        })
+    }
+
+    /// As [`run`](Socket::run), for what receives; `bytes` says how many of them.
+    pub(super) fn run_receive<T>(
+        &self,
+        op: impl FnMut() -> io::Result<T>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> io::Result<T> {
+        self.run_counted(Direction::Read, WaitKind::Read, op, bytes)
+    }
+
+    /// As [`run`](Socket::run), for what sends.
+    pub(super) fn run_send(&self, op: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        self.run_counted(Direction::Write, WaitKind::Write, op, |n| *n)
+    }
+
+    #[inline]
+    fn run_counted<T>(
+        &self,
+        d: Direction,
+        kind: WaitKind,
+        op: impl FnMut() -> io::Result<T>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> io::Result<T> {
+        self.source.run_done(d, kind, op, |value, at| {
+            self.entry.count(d, bytes(value), at);
+            false
+        })
     }
 
     pub(super) fn read(&self, buf: &mut [u8]) -> io::Result<usize>
@@ -149,14 +226,14 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     where
         for<'a> &'a S: Write,
     {
-        self.source.run(Direction::Write, WaitKind::Write, || self.get().write(buf))
+        self.run_send(|| self.get().write(buf))
     }
 
     pub(super) fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>
     where
         for<'a> &'a S: Write,
     {
-        self.source.run(Direction::Write, WaitKind::Write, || self.get().write_vectored(bufs))
+        self.run_send(|| self.get().write_vectored(bufs))
     }
 
     /// As std's `set_read_timeout` and `set_write_timeout`. The kernel is told too, for whoever takes the descriptor.
@@ -204,6 +281,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     /// taken until the socket is dropped, with something dead behind it.
     pub(super) fn close(&self) -> io::Result<()> {
         self.source.close(|| {
+            self.entry.leave(self.get().as_raw_fd());
             // For threads that wait in `poll`, and for clones; a socket that is not connected has nothing to shut down.
             let _ = SockRef::from(self).shutdown(Shutdown::Both);
             sys::socket::bury(self.as_fd())
@@ -214,6 +292,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     pub(super) fn into_inner(mut self) -> S {
         self.source.deregister();
         let inner = self.inner.take().expect("a socket holds its descriptor until it is dropped");
+        self.entry.leave(inner.as_raw_fd());
         // What stands for a closed socket stands for others too.
         if self.source.check_open().is_err() {
             return inner;
@@ -223,7 +302,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         match (self.source.last_options(true), weak) {
             (Some(options), _) if options.nonblocking() => {}
             // Clones stay here. It may come back while they do.
-            (None, Some(options)) => known.insert(&inner, options),
+            (None, Some(options)) => known.insert(&inner, options, self.entry.word()),
             (Some(_) | None, _) => known.unblock(&inner),
         }
         drop(known);
@@ -234,6 +313,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
 impl<S: AsRawFd + AsFd> Drop for Socket<S> {
     fn drop(&mut self) {
         let Some(inner) = &self.inner else { return };
+        self.entry.leave(inner.as_raw_fd());
         // First out of every poll, then closed: a number that the kernel reuses must not meet an old registration.
         self.source.deregister();
         if let Some(options) = self.source.last_options(false)
@@ -303,10 +383,10 @@ macro_rules! stream_traits {
 }
 
 /// Implements what std's types have in common, by way of `self.socket`: access to the descriptor, conversions from and
-/// to it and std's type, `Debug` with the words of std's type; and what ours have beyond that. `$drained` says whether
-/// the short-read rule applies. `FromRawFd` stands in `raw.rs`, because it is unsafe.
+/// to it and std's type, `Debug` with the words of std's type; and what ours have beyond that. `$kind` is what the table of
+/// sockets calls it. `FromRawFd` stands in `raw.rs`, because it is unsafe.
 macro_rules! descriptor_traits {
-    ($socket:ident, $std:ty, $drained:literal) => {
+    ($socket:ident, $std:ty, $kind:ident) => {
         impl $socket {
             /// Closes the socket while other tasks and threads, of any worker, may be waiting on it: each of them gets
             /// an error of kind `NotConnected` that says so, and so does every later call. Closing twice is allowed.
@@ -355,8 +435,10 @@ macro_rules! descriptor_traits {
             /// a clone. A descriptor that was duplicated from one of `coro`'s own by other means than `try_clone`, or comes
             /// from another process that uses `coro`, looks as if its user had set that mode: call
             /// `set_nonblocking(false)`.
+            #[track_caller]
             fn from(s: $std) -> $socket {
-                $socket { socket: $crate::net::socket::Socket::adopt(s, $drained) }
+                let (kind, site) = ($crate::net::table::Kind::$kind, std::panic::Location::caller());
+                $socket { socket: $crate::net::socket::Socket::adopt(s, kind, site) }
             }
         }
         impl From<$socket> for $std {
@@ -368,6 +450,7 @@ macro_rules! descriptor_traits {
         }
         impl From<std::os::fd::OwnedFd> for $socket {
             /// As from std's type.
+            #[track_caller]
             fn from(fd: std::os::fd::OwnedFd) -> $socket {
                 <$std>::from(fd).into()
             }
@@ -388,8 +471,3 @@ macro_rules! descriptor_traits {
 }
 
 pub(super) use {descriptor_traits, stream_traits};
-
-/// A std socket made from a descriptor that is already non-blocking, with nothing set on it.
-pub(super) fn fresh<S: From<OwnedFd> + AsRawFd + AsFd>(fd: OwnedFd, drained_by_short_read: bool) -> Socket<S> {
-    Socket::new(S::from(fd), drained_by_short_read)
-}

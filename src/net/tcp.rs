@@ -5,17 +5,22 @@
 use std::io;
 use std::iter::FusedIterator;
 use std::net::{self, Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
 use super::ToSocketAddrs;
 use super::accept;
+use super::endpoint::Endpoint;
 use super::exact::{RecvExactError, recv_exact};
-use super::socket::{Socket, descriptor_traits, fresh, stream_traits, zero_limit};
+use super::socket::{Socket, descriptor_traits, stream_traits, zero_limit};
+use super::table::{Kind, Opened};
 use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::scheduler::io::interrupted;
+use crate::sys;
 
 /// A TCP connection; as [`std::net::TcpStream`], parking the task.
 ///
@@ -47,7 +52,7 @@ pub struct TcpStream {
 }
 
 stream_traits!(TcpStream);
-descriptor_traits!(TcpStream, net::TcpStream, true);
+descriptor_traits!(TcpStream, net::TcpStream, TcpStream);
 
 /// Tries one address after the other.
 pub(super) fn each_addr<T>(
@@ -73,8 +78,10 @@ impl TcpStream {
     ///
     /// # Cancellation
     /// The first interrupt is an error, and no further address is tried; later ones unwind. The attempt is given up.
+    #[track_caller]
     pub fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<TcpStream> {
-        each_addr(addr, |addr| TcpStream::connect_until(addr, None))
+        let site = Location::caller();
+        each_addr(addr, |addr| TcpStream::connect_until(addr, None, site))
     }
 
     /// Connects to one address within `timeout`.
@@ -84,15 +91,20 @@ impl TcpStream {
     ///
     /// # Cancellation
     /// As [`connect`](TcpStream::connect).
+    #[track_caller]
     pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         if timeout.is_zero() {
             return Err(zero_limit());
         }
         // Beyond what an `Instant` can hold there is no limit.
-        TcpStream::connect_until(*addr, Instant::now().checked_add(timeout))
+        TcpStream::connect_until(*addr, Instant::now().checked_add(timeout), Location::caller())
     }
 
-    fn connect_until(addr: SocketAddr, deadline: Option<Instant>) -> io::Result<TcpStream> {
+    fn connect_until(
+        addr: SocketAddr,
+        deadline: Option<Instant>,
+        site: &'static Location<'static>,
+    ) -> io::Result<TcpStream> {
         let s = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         s.set_nonblocking(true)?;
         let in_progress = match s.connect(&SockAddr::from(addr)) {
@@ -100,7 +112,9 @@ impl TcpStream {
             Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) || e.kind() == io::ErrorKind::Interrupted => true,
             Err(e) => return Err(e),
         };
-        let stream = TcpStream { socket: Socket::new(s.into(), true) };
+        let peer = Endpoint::Ip(addr);
+        let stream =
+            TcpStream { socket: Socket::new(s.into(), &Opened { peer, ..Opened::new(Kind::TcpStream, site) }) };
         if in_progress {
             let (socket, ended) = (&stream.socket, || connected(stream.socket.get()));
             match deadline {
@@ -113,6 +127,7 @@ impl TcpStream {
                 },
             }
         }
+        stream.socket.connected_to(peer);
         Ok(stream)
     }
 
@@ -304,7 +319,7 @@ pub struct TcpListener {
     pub(super) socket: Socket<net::TcpListener>,
 }
 
-descriptor_traits!(TcpListener, net::TcpListener, false);
+descriptor_traits!(TcpListener, net::TcpListener, TcpListener);
 
 /// std's backlog is 128; bursts of connections deserve more, and the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -315,17 +330,21 @@ impl TcpListener {
     /// # Errors
     /// Of the last address tried, with std's kind, naming the address and what to do; the system's error is its
     /// [`source`](std::error::Error::source). `InvalidInput` if there was no address.
+    #[track_caller]
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
-        each_addr(addr, |addr| TcpListener::bind_one(addr).map_err(|e| explain(e, addr)))
+        let site = Location::caller();
+        each_addr(addr, |addr| TcpListener::bind_one(addr, site).map_err(|e| explain(e, addr)))
     }
 
-    fn bind_one(addr: SocketAddr) -> io::Result<TcpListener> {
+    fn bind_one(addr: SocketAddr, site: &'static Location<'static>) -> io::Result<TcpListener> {
         let s = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         s.set_reuse_address(true)?;
         s.set_nonblocking(true)?;
         s.bind(&addr.into())?;
         s.listen(BACKLOG)?;
-        Ok(TcpListener { socket: Socket::new(s.into(), false) })
+        let (local, backlog) = (Endpoint::local_of(&s), sys::socket::backlog(s.as_raw_fd()).map_or(0, |b| b.most));
+        let what = Opened { local, backlog, ..Opened::new(Kind::TcpListener, site) };
+        Ok(TcpListener { socket: Socket::new(s.into(), &what) })
     }
 
     /// The address that it listens on.
@@ -352,9 +371,10 @@ impl TcpListener {
     ///
     /// # Cancellation
     /// The first interrupt is an error, later ones unwind. No connection is lost by it.
+    #[track_caller]
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (fd, peer) = accept::accept(&self.socket)?;
-        let stream = TcpStream { socket: fresh(fd, true) };
+        let stream = TcpStream { socket: self.socket.accepted(fd, &peer, Location::caller()) };
         let peer = peer.as_socket().ok_or_else(no_ip)?;
         Ok((stream, peer))
     }
@@ -376,10 +396,11 @@ impl TcpListener {
     /// assert_eq!(listener.accept_many(2).unwrap().len(), 1);
     /// # drop(clients);
     /// ```
+    #[track_caller]
     pub fn accept_many(&self, max: usize) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
-        let mut all = Vec::new();
+        let (mut all, site) = (Vec::new(), Location::caller());
         accept::accept_many(&self.socket, max, |fd, peer| {
-            let stream = TcpStream { socket: fresh(fd, true) };
+            let stream = TcpStream { socket: self.socket.accepted(fd, &peer, site) };
             all.extend(peer.as_socket().map(|peer| (stream, peer)));
         })?;
         Ok(all)
@@ -495,6 +516,7 @@ pub struct Incoming<'a>(&'a TcpListener);
 impl Iterator for Incoming<'_> {
     type Item = io::Result<TcpStream>;
 
+    #[track_caller]
     fn next(&mut self) -> Option<io::Result<TcpStream>> {
         Some(self.0.accept().map(|(s, _)| s))
     }
@@ -509,6 +531,7 @@ pub struct IntoIncoming(TcpListener);
 impl Iterator for IntoIncoming {
     type Item = io::Result<TcpStream>;
 
+    #[track_caller]
     fn next(&mut self) -> Option<io::Result<TcpStream>> {
         Some(self.0.accept().map(|(s, _)| s))
     }

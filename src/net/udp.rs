@@ -8,12 +8,14 @@
 use std::io;
 use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::panic::Location;
 use std::time::Duration;
 
 use super::ToSocketAddrs;
+use super::endpoint::Endpoint;
 use super::socket::{Socket, descriptor_traits};
+use super::table::{Kind, Opened};
 use super::tcp::each_addr;
-use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::sys::message::reading_is_ended;
 
@@ -52,17 +54,20 @@ pub struct UdpSocket {
     socket: Socket<net::UdpSocket>,
 }
 
-descriptor_traits!(UdpSocket, net::UdpSocket, false);
+descriptor_traits!(UdpSocket, net::UdpSocket, Udp);
 
 impl UdpSocket {
     /// A socket at the first of the addresses that can be had.
     ///
     /// # Errors
     /// Of the last address tried; `InvalidInput` if there was none.
+    #[track_caller]
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<UdpSocket> {
+        let site = Location::caller();
         let socket = each_addr(addr, net::UdpSocket::bind)?;
         socket.set_nonblocking(true)?;
-        Ok(UdpSocket { socket: Socket::new(socket, false) })
+        let what = Opened { local: Endpoint::local_of(&socket), ..Opened::new(Kind::Udp, site) };
+        Ok(UdpSocket { socket: Socket::new(socket, &what) })
     }
 
     /// Receives a datagram and where it came from; what does not fit into `buf` is lost.
@@ -70,7 +75,7 @@ impl UdpSocket {
     /// # Errors
     /// Of the system; `WouldBlock` when the read timeout has passed.
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.read(|s| s.recv_from(buf))
+        self.read(|s| s.recv_from(buf), |(n, _)| *n)
     }
 
     /// As [`recv_from`](UdpSocket::recv_from), leaving the datagram where it is.
@@ -78,7 +83,7 @@ impl UdpSocket {
     /// # Errors
     /// As [`recv_from`](UdpSocket::recv_from).
     pub fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.read(|s| s.peek_from(buf))
+        self.read(|s| s.peek_from(buf), |_| 0)
     }
 
     /// Sends a datagram to the first of the addresses.
@@ -276,7 +281,9 @@ impl UdpSocket {
     /// Of the last address tried; `InvalidInput` if there was none.
     pub fn connect<A: ToSocketAddrs>(&self, addr: A) -> io::Result<()> {
         let socket = self.socket.open()?;
-        each_addr(addr, |a| socket.connect(a))
+        each_addr(addr, |a| socket.connect(a))?;
+        self.socket.readdress();
+        Ok(())
     }
 
     /// Sends a datagram to the peer that the socket is connected to.
@@ -292,7 +299,7 @@ impl UdpSocket {
     /// # Errors
     /// Of the system; `WouldBlock` when the read timeout has passed.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.read(|s| s.recv(buf))
+        self.read(|s| s.recv(buf), |n| *n)
     }
 
     /// As [`recv`](UdpSocket::recv), leaving the datagram where it is.
@@ -300,7 +307,7 @@ impl UdpSocket {
     /// # Errors
     /// As [`recv`](UdpSocket::recv).
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.read(|s| s.peek(buf))
+        self.read(|s| s.peek(buf), |_| 0)
     }
 
     /// With `true`, calls that would have to wait return an error of kind `WouldBlock` instead. Clones have this in
@@ -313,8 +320,12 @@ impl UdpSocket {
     }
 
     /// Nothing but the `close` of a clone ends receiving, which Linux does not tell to a non-blocking receive.
-    fn read<T>(&self, mut op: impl FnMut(&net::UdpSocket) -> io::Result<T>) -> io::Result<T> {
-        self.socket.run(Direction::Read, WaitKind::Read, || match op(self.socket.get()) {
+    fn read<T>(
+        &self,
+        mut op: impl FnMut(&net::UdpSocket) -> io::Result<T>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> io::Result<T> {
+        let receive = || match op(self.socket.get()) {
             Err(e)
                 if e.kind() == io::ErrorKind::WouldBlock
                     && !self.socket.nonblocking()
@@ -323,10 +334,11 @@ impl UdpSocket {
                 Err(io::Error::new(io::ErrorKind::NotConnected, "a clone of this socket was closed"))
             }
             result => result,
-        })
+        };
+        self.socket.run_receive(receive, bytes)
     }
 
-    fn write<T>(&self, mut op: impl FnMut(&net::UdpSocket) -> io::Result<T>) -> io::Result<T> {
-        self.socket.run(Direction::Write, WaitKind::Write, || op(self.socket.get()))
+    fn write(&self, mut op: impl FnMut(&net::UdpSocket) -> io::Result<usize>) -> io::Result<usize> {
+        self.socket.run_send(|| op(self.socket.get()))
     }
 }

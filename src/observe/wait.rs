@@ -14,13 +14,13 @@ pub(crate) enum WaitKind {
     Park,
     /// A sleep; detail: the deadline in nanoseconds of the runtime's timer clock.
     Sleep,
-    /// Readable data; detail: the descriptor.
+    /// Readable data; detail: the descriptor and which socket that is, see [`WaitReason::descriptor`].
     Read,
-    /// Room to write; detail: the descriptor.
+    /// Room to write; detail: as of `Read`.
     Write,
-    /// A connection to accept; detail: the descriptor.
+    /// A connection to accept; detail: as of `Read`.
     Accept,
-    /// A connection to be established; detail: the descriptor.
+    /// A connection to be established; detail: as of `Read`.
     Connect,
     /// A mutex; detail: the address of its [`Object`](super::Object), as for every kind of `sync`. Valid while the task
     /// is parked, because the waiter borrows what it waits for.
@@ -155,6 +155,22 @@ impl WaitReason {
     /// For a kind whose detail is the object waited for.
     pub(crate) fn object(kind: WaitKind, object: &Object) -> WaitReason {
         WaitReason { kind, detail: std::ptr::from_ref(object) as u64 }
+    }
+
+    /// For a kind whose detail is a descriptor: its number, and the serial number of the socket that has it now (0: not
+    /// known), which tells it from the next one with that number.
+    pub(crate) const fn descriptor(kind: WaitKind, fd: i32, serial: u32) -> WaitReason {
+        WaitReason { kind, detail: fd as u32 as u64 | (serial as u64) << 32 }
+    }
+
+    /// The descriptor and the serial number of its socket, for a kind that has them.
+    pub(crate) const fn as_descriptor(self) -> Option<(i32, u32)> {
+        match self.kind {
+            WaitKind::Read | WaitKind::Write | WaitKind::Accept | WaitKind::Connect => {
+                Some((self.detail as u32 as i32, (self.detail >> 32) as u32))
+            }
+            _ => None,
+        }
     }
 
     /// For a kind without detail.

@@ -19,7 +19,7 @@ use super::suspend::{ArmedTimer, Here, UNWINDING_BUDGET, here, unpark_task};
 use super::worker::Worker;
 use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::{Direction, IoWaiter, RegistrationId};
-use crate::sys;
+use crate::sys::{self, clock};
 
 /// After so many I/O calls in a row that did not wait, a task gives way once, unless it has a number of its own.
 static SELFISHNESS: AtomicU32 = AtomicU32::new(32);
@@ -65,6 +65,8 @@ pub fn set_own_selfishness(calls: Option<u32>) -> Option<u32> {
 #[derive(Debug)]
 pub(crate) struct Source {
     fd: RawFd,
+    /// Which socket has that descriptor, for wait reasons; 0: not said.
+    serial: u32,
     /// The first worker that registered it, and the registration there. 0: none.
     home: AtomicU64,
     home_id: AtomicU64,
@@ -97,18 +99,24 @@ fn unpack(v: u64) -> RegistrationId {
 }
 
 impl Source {
-    pub(crate) fn new(fd: RawFd) -> Source {
-        Source::with_options(fd, OnceLock::new())
+    /// `serial` tells the socket from others that had the descriptor's number before; 0: not known.
+    pub(crate) fn new(fd: RawFd, serial: u32) -> Source {
+        Source::with_options(fd, serial, OnceLock::new())
     }
 
     /// For a further handle of a descriptor whose options are shared.
-    pub(crate) fn sharing(fd: RawFd, options: Arc<Options>) -> Source {
-        Source::with_options(fd, OnceLock::from(options))
+    pub(crate) fn sharing(fd: RawFd, serial: u32, options: Arc<Options>) -> Source {
+        Source::with_options(fd, serial, OnceLock::from(options))
     }
 
-    fn with_options(fd: RawFd, options: OnceLock<Arc<Options>>) -> Source {
+    fn with_options(fd: RawFd, serial: u32, options: OnceLock<Arc<Options>>) -> Source {
         let (home, home_id, closed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Source { fd, home, home_id, closed, more: Mutex::default(), options }
+        Source { fd, serial, home, home_id, closed, more: Mutex::default(), options }
+    }
+
+    /// What a task waits for that waits on this descriptor.
+    pub(crate) fn reason(&self, kind: WaitKind) -> WaitReason {
+        WaitReason::descriptor(kind, self.fd, self.serial)
     }
 
     /// What the user has set; made at the first use.
@@ -221,7 +229,7 @@ impl Source {
     /// `WouldBlock` if the user's time limit has passed or in non-blocking mode.
     #[inline]
     pub(crate) fn run<T>(&self, d: Direction, kind: WaitKind, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        self.run_with(d, kind, None, op, |_| false)
+        self.run_with(d, kind, None, op, |_, _| false)
     }
 
     /// As [`run`](Source::run) with a time limit of this call's own instead of the user's.
@@ -232,22 +240,22 @@ impl Source {
         deadline: Instant,
         op: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        self.run_with(d, kind, Some(deadline), op, |_| false)
+        self.run_with(d, kind, Some(deadline), op, |_, _| false)
     }
 
-    /// As [`run`](Source::run); where `drained` says of a result that nothing is left, readiness is taken back, unless an
-    /// end or error was ever seen on the descriptor.
+    /// As [`run`](Source::run); `done` is shown every result, with the time (see [`now_ticks`]). Where it says that nothing
+    /// is left, readiness is taken back, unless an end or error was ever seen on the descriptor.
     ///
     /// That must happen before anything can switch: an edge that comes between the call and the clearing would be lost.
     #[inline]
-    pub(crate) fn run_draining<T>(
+    pub(crate) fn run_done<T>(
         &self,
         d: Direction,
         kind: WaitKind,
         op: impl FnMut() -> io::Result<T>,
-        drained: impl Fn(&T) -> bool,
+        done: impl Fn(&T, u64) -> bool,
     ) -> io::Result<T> {
-        self.run_with(d, kind, None, op, drained)
+        self.run_with(d, kind, None, op, done)
     }
 
     #[inline(always)]
@@ -257,9 +265,9 @@ impl Source {
         kind: WaitKind,
         deadline: Option<Instant>,
         mut op: impl FnMut() -> io::Result<T>,
-        drained: impl Fn(&T) -> bool,
+        done: impl Fn(&T, u64) -> bool,
     ) -> io::Result<T> {
-        let Some(h) = here() else { return self.run_on_thread(d, deadline, op) };
+        let Some(h) = here() else { return self.run_on_thread(d, deadline, op, done) };
         h.checkpoint_io()?;
         self.check_open()?;
         let id = self.registration(h.worker);
@@ -274,8 +282,9 @@ impl Source {
                     break;
                 }
                 result => {
+                    let drained = result.as_ref().is_ok_and(|value| done(value, slice_start(&h)));
                     if let Some(id) = id {
-                        if result.as_ref().is_ok_and(&drained) {
+                        if drained {
                             h.worker.reactor.borrow_mut().clear_after_short_read(id);
                         }
                         pass_on(&h, id, d);
@@ -285,7 +294,7 @@ impl Source {
                 }
             }
         }
-        self.run_waiting(&h, id, d, kind, deadline, op, drained)
+        self.run_waiting(&h, id, d, kind, deadline, op, done)
     }
 
     /// The part of [`run_with`](Source::run_with) that waits.
@@ -298,22 +307,22 @@ impl Source {
         kind: WaitKind,
         deadline: Option<Instant>,
         mut op: impl FnMut() -> io::Result<T>,
-        drained: impl Fn(&T) -> bool,
+        done: impl Fn(&T, u64) -> bool,
     ) -> io::Result<T> {
         let options = self.options.get();
         if options.is_some_and(|o| o.nonblocking()) {
-            return self.run_once(h, op);
+            return self.run_once(h, op).inspect(|value| _ = done(value, slice_start(h)));
         }
         let deadline = deadline.or_else(|| options.and_then(|o| o.deadline(d)));
         if h.unwinding() {
-            return self.run_unwinding(h, d, deadline, op);
+            return self.run_unwinding(h, d, deadline, op).inspect(|value| _ = done(value, slice_start(h)));
         }
         let _entered = options.map(|o| o.enter(self.fd, d)).transpose()?;
         let id = match id {
             Some(id) => id,
             None => self.register(h.worker)?,
         };
-        let reason = WaitReason::new(kind, self.fd as u64);
+        let reason = self.reason(kind);
         let timer = deadline.map(|at| ArmedTimer::new(h, h.worker.timer_ns(at)));
         let waiter = IoWaiter::new(h.task());
         // SAFETY: `Linked` borrows the waiter and unlinks it when dropped.
@@ -345,7 +354,7 @@ impl Source {
                     }
                 }
                 result => {
-                    if result.as_ref().is_ok_and(&drained) {
+                    if result.as_ref().is_ok_and(|value| done(value, slice_start(h))) {
                         h.worker.reactor.borrow_mut().clear_after_short_read(id);
                     }
                     return result.map_err(|e| self.explain(e));
@@ -421,6 +430,7 @@ impl Source {
         d: Direction,
         deadline: Option<Instant>,
         mut op: impl FnMut() -> io::Result<T>,
+        done: impl Fn(&T, u64) -> bool,
     ) -> io::Result<T> {
         let (mut until, mut entered) = (deadline, None);
         loop {
@@ -439,10 +449,25 @@ impl Source {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                result => return result.map_err(|e| self.explain(e)),
+                Ok(value) => {
+                    done(&value, clock::ticks());
+                    return Ok(value);
+                }
+                Err(e) => return Err(self.explain(e)),
             };
         }
     }
+}
+
+/// About now, without a look at the clock: when the running slice began.
+#[inline(always)]
+fn slice_start(h: &Here) -> u64 {
+    h.worker.shared.slice_start.load(Ordering::Relaxed)
+}
+
+/// About now, in ticks: in a task when its slice began, on a plain thread exactly.
+pub(crate) fn now_ticks() -> u64 {
+    here().map_or_else(clock::ticks, |h| slice_start(&h))
 }
 
 /// Whether the running task has been interrupted, so that trying something else instead would be in vain.
@@ -531,7 +556,7 @@ mod tests {
         for dropped_on in [Some(0), Some(2), None] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
-            let source = Arc::new((Source::new(ours.as_raw_fd()), ours));
+            let source = Arc::new((Source::new(ours.as_raw_fd(), 0), ours));
             let readers: Vec<_> = (0..2)
                 .map(|w| {
                     let s = source.clone();

@@ -5,6 +5,7 @@
 pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod current;
+pub(crate) mod descriptors;
 pub(crate) mod dump_signal;
 pub(crate) mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -18,6 +19,7 @@ pub(crate) mod signal;
 pub(crate) mod socket;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod sockopt;
+pub(crate) mod statics;
 pub(crate) mod stderr;
 pub(crate) mod threads;
 pub(crate) mod unixsock;
@@ -66,21 +68,6 @@ pub(crate) fn errno_location() -> *mut libc::c_int {
     #[cfg(not(target_os = "linux"))]
     // SAFETY: no preconditions.
     return unsafe { libc::__error() };
-}
-
-/// The peer of a connected socket as text; `None` if there is none.
-pub(crate) fn peername(fd: RawFd) -> Option<String> {
-    // SAFETY: the storage is large enough for every address; a wrong or closed descriptor gives an error.
-    let (_, addr) = unsafe {
-        socket2::SockAddr::try_init(|storage, len| {
-            if libc::getpeername(fd, storage.cast(), len) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-        })
-    }
-    .ok()?;
-    if let Some(ip) = addr.as_socket() {
-        return Some(ip.to_string());
-    }
-    addr.as_pathname().map(|p| p.display().to_string())
 }
 
 /// Asks for a cache line. Never faults, whatever the address.

@@ -64,6 +64,55 @@ pub(crate) fn number(fd: BorrowedFd<'_>) -> Option<u64> {
     }
 }
 
+/// How many connections wait to be accepted, and how many may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    pub(crate) waiting: u32,
+    pub(crate) most: u32,
+}
+
+/// The bytes of the kernel's `tcp_info` that are of interest: the state in the first, and two numbers that are counts of
+/// packets on a connection, and of connections on a listener.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn tcp_info(fd: RawFd) -> Option<[u8; 32]> {
+    let mut info = [0u8; 32];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: both pointers are to locals that outlive the call, and `length` is the size of `info`; a descriptor that is
+    // none, or no TCP socket, gives an error.
+    let outcome =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) };
+    (outcome == 0 && length as usize == info.len()).then_some(info)
+}
+
+/// The state of a TCP socket, as the kernel numbers them (1 is established); `None` where it cannot be asked.
+pub(crate) fn tcp_state(fd: RawFd) -> Option<u8> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return tcp_info(fd).map(|info| info[0]);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = fd;
+        None
+    }
+}
+
+/// The queue of a TCP listener; `None` where it cannot be asked.
+pub(crate) fn backlog(fd: RawFd) -> Option<Backlog> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        const LISTEN: u8 = 10;
+        // `struct tcp_info` of linux/tcp.h: eight bytes, then 32-bit words; `tcpi_unacked` and `tcpi_sacked` are the fifth
+        // and sixth of these.
+        let info = tcp_info(fd).filter(|info| info[0] == LISTEN)?;
+        let word = |i: usize| u32::from_ne_bytes([info[i], info[i + 1], info[i + 2], info[i + 3]]);
+        Some(Backlog { waiting: word(24), most: word(28) })
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = fd;
+        None
+    }
+}
+
 /// One socket for all that are buried: connected to nothing and shut down, so that whatever is tried on it fails.
 static GRAVE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 

@@ -7,14 +7,17 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{self, SocketAddr};
+use std::panic::Location;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::address::{from_kernel, from_path, to_kernel};
+use crate::net::endpoint::Endpoint;
 use crate::net::socket::{Socket, descriptor_traits};
-use crate::observe::{WaitKind, WaitReason};
+use crate::net::table::{Kind, Opened};
+use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::scheduler::suspend::pause_io;
 use crate::sys::message::{self, Received, Take};
@@ -48,13 +51,14 @@ pub struct UnixDatagram {
     socket: Socket<net::UnixDatagram>,
 }
 
-descriptor_traits!(UnixDatagram, net::UnixDatagram, false);
+descriptor_traits!(UnixDatagram, net::UnixDatagram, UnixDatagram);
 
 impl UnixDatagram {
     /// A socket with a name in the file system.
     ///
     /// # Errors
     /// Of the system; a path that is too long is refused with its limit.
+    #[track_caller]
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
         UnixDatagram::bind_addr(&from_path(path.as_ref())?)
     }
@@ -63,30 +67,36 @@ impl UnixDatagram {
     ///
     /// # Errors
     /// Of the system.
+    #[track_caller]
     pub fn bind_addr(socket_addr: &SocketAddr) -> io::Result<UnixDatagram> {
-        UnixDatagram::fresh(net::UnixDatagram::bind_addr(socket_addr)?)
+        UnixDatagram::fresh(net::UnixDatagram::bind_addr(socket_addr)?, Location::caller())
     }
 
     /// A socket without a name, which can send, and receive once it is connected.
     ///
     /// # Errors
     /// If there is no descriptor left.
+    #[track_caller]
     pub fn unbound() -> io::Result<UnixDatagram> {
-        UnixDatagram::fresh(net::UnixDatagram::unbound()?)
+        UnixDatagram::fresh(net::UnixDatagram::unbound()?, Location::caller())
     }
 
     /// Two sockets connected to each other.
     ///
     /// # Errors
     /// If there are no descriptors left.
+    #[track_caller]
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
         let (a, b) = net::UnixDatagram::pair()?;
-        Ok((UnixDatagram::fresh(a)?, UnixDatagram::fresh(b)?))
+        let site = Location::caller();
+        Ok((UnixDatagram::fresh(a, site)?, UnixDatagram::fresh(b, site)?))
     }
 
-    fn fresh(s: net::UnixDatagram) -> io::Result<UnixDatagram> {
+    fn fresh(s: net::UnixDatagram, site: &'static Location<'static>) -> io::Result<UnixDatagram> {
         s.set_nonblocking(true)?;
-        Ok(UnixDatagram { socket: Socket::new(s, false) })
+        let (local, peer) = (Endpoint::local_of(&s), Endpoint::peer_of(&s));
+        let what = Opened { local, peer, ..Opened::new(Kind::UnixDatagram, site) };
+        Ok(UnixDatagram { socket: Socket::new(s, &what) })
     }
 
     /// Sets where [`send`](UnixDatagram::send) sends to; messages of others are then refused.
@@ -102,7 +112,9 @@ impl UnixDatagram {
     /// # Errors
     /// Of the system.
     pub fn connect_addr(&self, socket_addr: &SocketAddr) -> io::Result<()> {
-        self.socket.open()?.connect_addr(socket_addr)
+        self.socket.open()?.connect_addr(socket_addr)?;
+        self.socket.readdress();
+        Ok(())
     }
 
     /// Another handle of the same socket, for another task on any worker.
@@ -168,12 +180,12 @@ impl UnixDatagram {
     }
 
     fn receive_message(&self, buf: &mut [u8], take: Take) -> io::Result<Received> {
-        self.read(|| message::receive(self.fd(), &mut [IoSliceMut::new(buf)], &mut [], take))
+        self.read(take, || message::receive(self.fd(), &mut [IoSliceMut::new(buf)], &mut [], take))
     }
 
     /// Receives with `op`; nothing once the direction was shut down.
-    fn read(&self, mut op: impl FnMut() -> io::Result<Received>) -> io::Result<Received> {
-        self.socket.run(Direction::Read, WaitKind::Read, || match op() {
+    fn read(&self, take: Take, mut op: impl FnMut() -> io::Result<Received>) -> io::Result<Received> {
+        let receive = || match op() {
             Err(e)
                 if e.kind() == io::ErrorKind::WouldBlock
                     && !self.socket.nonblocking()
@@ -182,7 +194,8 @@ impl UnixDatagram {
                 Received::nothing()
             }
             result => result,
-        })
+        };
+        self.socket.run_receive(receive, |r| if matches!(take, Take::Keep) { 0 } else { r.bytes })
     }
 
     /// Sends a message to the socket at `path`.
@@ -224,8 +237,7 @@ impl UnixDatagram {
             if left == Some(Duration::ZERO) {
                 return Err(full);
             }
-            let reason = WaitReason::new(WaitKind::Write, self.fd().as_raw_fd() as u64);
-            pause_io(left.map_or(pause, |left| left.min(pause)), reason)?;
+            pause_io(left.map_or(pause, |left| left.min(pause)), self.socket.reason(WaitKind::Write))?;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -235,7 +247,7 @@ impl UnixDatagram {
     /// # Errors
     /// Of the system; `WouldBlock` when the write timeout has passed.
     pub fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.socket.run(Direction::Write, WaitKind::Write, || self.socket.get().send(buf))
+        self.socket.run_send(|| self.socket.get().send(buf))
     }
 
     /// As [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds), as one message, which may be empty.
@@ -243,7 +255,7 @@ impl UnixDatagram {
     /// # Errors
     /// As [`send`](UnixDatagram::send); of the system, which takes at most 253 descriptors.
     pub fn send_with_fds(&self, buf: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-        self.socket.run(Direction::Write, WaitKind::Write, || message::send_descriptors(self.fd(), buf, fds))
+        self.socket.run_send(|| message::send_descriptors(self.fd(), buf, fds))
     }
 
     /// Receives a message and appends the descriptors that came with it, close-on-exec, to `fds`. Returns how many
@@ -253,7 +265,7 @@ impl UnixDatagram {
     /// # Errors
     /// As [`recv`](UnixDatagram::recv).
     pub fn recv_with_fds(&self, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(usize, bool)> {
-        let r = self.read(|| message::receive_descriptors(self.fd(), buf, fds))?;
+        let r = self.read(Take::Remove, || message::receive_descriptors(self.fd(), buf, fds))?;
         Ok((r.bytes, r.control_truncated))
     }
 
@@ -346,7 +358,7 @@ impl UnixDatagram {
         ancillary: &mut SocketAncillary<'_>,
     ) -> io::Result<(usize, bool, io::Result<SocketAddr>)> {
         ancillary.clear();
-        let r = self.read(|| ancillary.receive(self.fd(), bufs))?;
+        let r = self.read(Take::Remove, || ancillary.receive(self.fd(), bufs))?;
         Ok((r.bytes, r.truncated, from_kernel(&r.from)))
     }
 
@@ -386,6 +398,6 @@ impl UnixDatagram {
         bufs: &[IoSlice<'_>],
         ancillary: &mut SocketAncillary<'_>,
     ) -> io::Result<usize> {
-        self.socket.run(Direction::Write, WaitKind::Write, || ancillary.send(self.fd(), None, bufs))
+        self.socket.run_send(|| ancillary.send(self.fd(), None, bufs))
     }
 }

@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{self, SocketAddr};
+use std::panic::Location;
 use std::path::Path;
 
 use socket2::{Domain, SockAddr, Type};
@@ -12,7 +13,9 @@ use socket2::{Domain, SockAddr, Type};
 use super::UnixStream;
 use super::address::{from_kernel, from_path, to_kernel};
 use crate::net::accept;
-use crate::net::socket::{Socket, descriptor_traits, fresh};
+use crate::net::endpoint::Endpoint;
+use crate::net::socket::{Socket, descriptor_traits};
+use crate::net::table::{Kind, Opened};
 
 /// A burst of connections should find room; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -28,13 +31,14 @@ pub struct UnixListener {
     socket: Socket<net::UnixListener>,
 }
 
-descriptor_traits!(UnixListener, net::UnixListener, false);
+descriptor_traits!(UnixListener, net::UnixListener, UnixListener);
 
 impl UnixListener {
     /// Listens at `path`, which must not exist.
     ///
     /// # Errors
     /// Of the system; a path that is too long is refused with its limit.
+    #[track_caller]
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixListener> {
         UnixListener::bind_addr(&from_path(path.as_ref())?)
     }
@@ -43,21 +47,24 @@ impl UnixListener {
     ///
     /// # Errors
     /// Of the system.
+    #[track_caller]
     pub fn bind_addr(socket_addr: &SocketAddr) -> io::Result<UnixListener> {
         let s = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
         s.set_nonblocking(true)?;
         s.bind(&to_kernel(socket_addr)?)?;
         s.listen(BACKLOG)?;
-        Ok(UnixListener { socket: fresh(s.into(), false) })
+        let what = Opened { local: Endpoint::local_of(&s), ..Opened::new(Kind::UnixListener, Location::caller()) };
+        Ok(UnixListener { socket: Socket::new(OwnedFd::from(s).into(), &what) })
     }
 
     /// Waits for a connection; see [`TcpListener::accept`](crate::net::TcpListener::accept).
     ///
     /// # Errors
     /// Of the system.
+    #[track_caller]
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (fd, peer) = accept::accept(&self.socket)?;
-        accepted(fd, &peer)
+        self.accepted(fd, &peer, Location::caller())
     }
 
     /// Waits for a connection, then takes all that have come, up to `max`. Empty only if `max` is 0; see
@@ -65,10 +72,23 @@ impl UnixListener {
     ///
     /// # Errors
     /// As [`accept`](UnixListener::accept), for the first one.
+    #[track_caller]
     pub fn accept_many(&self, max: usize) -> io::Result<Vec<(UnixStream, SocketAddr)>> {
-        let mut all = Vec::new();
-        accept::accept_many(&self.socket, max, |fd, peer| all.push(accepted(fd, &peer)))?;
+        let (mut all, site) = (Vec::new(), Location::caller());
+        accept::accept_many(&self.socket, max, |fd, peer| all.push(self.accepted(fd, &peer, site)))?;
         all.into_iter().collect()
+    }
+
+    /// The kernel's form of an address can be a byte too long for ours; std reads it another way.
+    fn accepted(
+        &self,
+        fd: OwnedFd,
+        peer: &SockAddr,
+        site: &'static Location<'static>,
+    ) -> io::Result<(UnixStream, SocketAddr)> {
+        let stream = UnixStream::of(self.socket.accepted(fd, peer, site));
+        let peer = from_kernel(peer).or_else(|_| stream.peer_addr())?;
+        Ok((stream, peer))
     }
 
     /// Another handle of the same listener.
@@ -110,13 +130,6 @@ impl UnixListener {
     }
 }
 
-/// The kernel's form of an address can be a byte too long for ours; std reads it another way.
-fn accepted(fd: OwnedFd, peer: &SockAddr) -> io::Result<(UnixStream, SocketAddr)> {
-    let stream = UnixStream::accepted(fd);
-    let peer = from_kernel(peer).or_else(|_| stream.peer_addr())?;
-    Ok((stream, peer))
-}
-
 impl<'a> IntoIterator for &'a UnixListener {
     type Item = io::Result<UnixStream>;
     type IntoIter = Incoming<'a>;
@@ -135,6 +148,7 @@ pub struct Incoming<'a> {
 impl Iterator for Incoming<'_> {
     type Item = io::Result<UnixStream>;
 
+    #[track_caller]
     fn next(&mut self) -> Option<io::Result<UnixStream>> {
         Some(self.listener.accept().map(|(s, _)| s))
     }

@@ -4,18 +4,21 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{self, SocketAddr};
+use std::panic::Location;
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, Type};
+use socket2::{Domain, SockRef, Type};
 
 use super::UCred;
 use super::address::{from_path, to_kernel};
+use crate::net::endpoint::Endpoint;
 use crate::net::exact::{RecvExactError, recv_exact};
-use crate::net::socket::{Socket, descriptor_traits, fresh, stream_traits};
-use crate::observe::{WaitKind, WaitReason};
+use crate::net::socket::{Socket, descriptor_traits, stream_traits};
+use crate::net::table::{Kind, Opened};
+use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::scheduler::suspend::pause_io;
 use crate::sys::message::{self, Take};
@@ -33,13 +36,14 @@ pub struct UnixStream {
 }
 
 stream_traits!(UnixStream);
-descriptor_traits!(UnixStream, net::UnixStream, false);
+descriptor_traits!(UnixStream, net::UnixStream, UnixStream);
 
 impl UnixStream {
     /// Connects to the socket at `path`.
     ///
     /// # Errors
     /// Of the system; a path that is too long is refused with its limit.
+    #[track_caller]
     pub fn connect<P: AsRef<Path>>(path: P) -> io::Result<UnixStream> {
         UnixStream::connect_addr(&from_path(path.as_ref())?)
     }
@@ -50,25 +54,28 @@ impl UnixStream {
     ///
     /// # Errors
     /// Of the system.
+    #[track_caller]
     pub fn connect_addr(socket_addr: &SocketAddr) -> io::Result<UnixStream> {
         let addr = to_kernel(socket_addr)?;
         let s = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
         s.set_nonblocking(true)?;
+        let peer = Endpoint::of(&addr);
+        let what = Opened { peer, ..Opened::new(Kind::UnixStream, Location::caller()) };
+        let stream = UnixStream { socket: Socket::new(OwnedFd::from(s).into(), &what) };
         let mut pause = Duration::from_millis(1);
         let in_progress = loop {
-            match s.connect(&addr) {
+            match SockRef::from(&stream.socket).connect(&addr) {
                 Ok(()) => break false,
                 Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => break true,
                 // A full backlog: nothing announces room, so the attempt is repeated.
                 Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {
-                    pause_io(pause, WaitReason::new(WaitKind::Connect, s.as_raw_fd() as u64))?;
+                    pause_io(pause, stream.socket.reason(WaitKind::Connect))?;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         };
-        let stream = UnixStream::accepted(s.into());
         if in_progress {
             let ended = || match stream.socket.get().take_error()? {
                 Some(e) => Err(e),
@@ -79,23 +86,26 @@ impl UnixStream {
             };
             stream.socket.run(Direction::Write, WaitKind::Connect, ended)?;
         }
+        stream.socket.connected_to(peer);
         Ok(stream)
     }
 
-    /// A fresh socket of our own, which is non-blocking.
-    pub(super) fn accepted(fd: OwnedFd) -> UnixStream {
-        UnixStream { socket: fresh(fd, false) }
+    pub(super) fn of(socket: Socket<net::UnixStream>) -> UnixStream {
+        UnixStream { socket }
     }
 
     /// Two connected streams.
     ///
     /// # Errors
     /// If there are no descriptors left.
+    #[track_caller]
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
         let (a, b) = net::UnixStream::pair()?;
         a.set_nonblocking(true)?;
         b.set_nonblocking(true)?;
-        Ok((UnixStream::accepted(a.into()), UnixStream::accepted(b.into())))
+        let ends = (Endpoint::Unnamed(None), Endpoint::Unnamed(Some(std::process::id())));
+        let what = Opened { local: ends.0, peer: ends.1, ..Opened::new(Kind::UnixStream, Location::caller()) };
+        Ok((UnixStream::of(Socket::new(a, &what)), UnixStream::of(Socket::new(b, &what))))
     }
 
     /// Another handle of the same connection, for another task on any worker.
@@ -252,7 +262,7 @@ impl UnixStream {
             let text = "a stream carries descriptors only together with a byte: send at least one";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        self.socket.run(Direction::Write, WaitKind::Write, || message::send_descriptors(self.fd(), buf, fds))
+        self.socket.run_send(|| message::send_descriptors(self.fd(), buf, fds))
     }
 
     /// Reads some bytes and appends the descriptors that came with them, close-on-exec, to `fds`. Returns how many bytes,
@@ -262,9 +272,8 @@ impl UnixStream {
     /// # Errors
     /// As of a read.
     pub fn recv_with_fds(&self, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(usize, bool)> {
-        self.socket.run(Direction::Read, WaitKind::Read, || {
-            message::receive_descriptors(self.fd(), buf, fds).map(|r| (r.bytes, r.control_truncated))
-        })
+        let receive = || message::receive_descriptors(self.fd(), buf, fds).map(|r| (r.bytes, r.control_truncated));
+        self.socket.run_receive(receive, |(n, _)| *n)
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -284,7 +293,7 @@ impl UnixStream {
         ancillary: &mut super::SocketAncillary<'_>,
     ) -> io::Result<usize> {
         let receive = || ancillary.receive(self.fd(), bufs).map(|r| r.bytes);
-        self.socket.run(Direction::Read, WaitKind::Read, receive)
+        self.socket.run_receive(receive, |n| *n)
     }
 
     /// Writes bytes and control messages. Unstable in std.
@@ -296,6 +305,6 @@ impl UnixStream {
         bufs: &[io::IoSlice<'_>],
         ancillary: &mut super::SocketAncillary<'_>,
     ) -> io::Result<usize> {
-        self.socket.run(Direction::Write, WaitKind::Write, || ancillary.send(self.fd(), None, bufs))
+        self.socket.run_send(|| ancillary.send(self.fd(), None, bufs))
     }
 }
