@@ -18,7 +18,7 @@ fn labels_are_shown_inherited_on_request_and_taken_away() {
         let rt = runtime(1);
         rt.block_on(|| {
             coro::set_label("req", 7);
-            let deaf = coro::spawn(|| coro::labels());
+            let deaf = coro::spawn(coro::labels);
             assert_eq!(deaf.join().unwrap(), []);
             assert!(!coro::inherit_labels(true));
             let grandchild = coro::spawn(|| coro::spawn(|| coro::label("req")).join().unwrap());
@@ -55,10 +55,10 @@ fn labels_can_be_read_while_they_change() {
                         // Both say the same number of letters, or one was read half.
                         coro::set_label("a", "x".repeat(1 + n as usize % 7));
                         n += 1;
-                        if (n + i) % 16 == 0 {
+                        if (n + i).is_multiple_of(16) {
                             coro::yield_slice();
                         }
-                        if n % 64 == 0 {
+                        if n.is_multiple_of(64) {
                             coro::remove_label("a");
                         }
                     }
