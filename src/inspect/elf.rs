@@ -175,10 +175,6 @@ impl Functions {
         let name = self.strings.get(found.name).ok().filter(|name| !name.is_empty())?;
         Some((name, (address - found.start) as usize))
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.table.len()
-    }
 }
 
 fn inflate(input: &[u8], size: usize) -> Option<&'static [u8]> {

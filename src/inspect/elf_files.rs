@@ -138,7 +138,7 @@ fn read(image: &Image) -> Option<Known> {
 }
 
 fn is_same(file: &ElfFile<'_>, image: &Image) -> bool {
-    if image.build_id.as_bytes().is_empty() {
+    if image.build_id.is_empty() {
         file.span().is_some_and(|(_, size)| size == image.span.len() as u64)
     } else {
         file.build_id() == image.build_id

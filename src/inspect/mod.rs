@@ -8,17 +8,16 @@
 mod capture;
 mod classes;
 mod collect;
-#[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
 pub(crate) mod condensed;
 mod deadlock;
 mod descriptors;
 mod dump;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-#[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
 mod elf;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-#[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
 mod elf_files;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+mod elf_lines;
 mod facts;
 mod frames;
 mod grouped;

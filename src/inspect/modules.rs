@@ -75,6 +75,10 @@ impl BuildId {
         id
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len.into()]
     }
@@ -387,7 +391,7 @@ mod platform {
 
         for header in headers.iter().filter(|header| header.p_type == libc::PT_NOTE) {
             let notes = area(header);
-            if facts.build_id.as_bytes().is_empty() && readable_to(notes.start).is_some_and(|end| notes.end() <= end) {
+            if facts.build_id.is_empty() && readable_to(notes.start).is_some_and(|end| notes.end() <= end) {
                 // SAFETY: the notes lie in a readable segment of the image, which the caller keeps.
                 facts.build_id = build_id_in(unsafe { notes.bytes() });
             }

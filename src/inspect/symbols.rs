@@ -10,14 +10,13 @@
 //!
 //! It must not know: stacks, tasks, how a frame is printed.
 //!
-//! Symbolization is the `backtrace` crate's: DWARF where present, else the ELF symbol table. It
-//! learns the loaded images once, at its first use; code loaded later reads `module+0xoffset`.
+//! On Linux the files are read by `elf_lines` and `names`: the executable from its mapping, libraries by path. Elsewhere
+//! it is the `backtrace` crate's business, which learns the loaded images once, at its first use.
 #![forbid(unsafe_code)]
 
 use super::modules::ModuleMap;
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
-use std::ffi::c_void;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
@@ -56,8 +55,12 @@ pub(crate) enum DebugInfo {
 /// The cache in front of the symbolizer.
 pub(crate) struct Symbols {
     modules: Arc<ModuleMap>,
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+    lines: super::elf_lines::Lines,
     frames: Generations<usize, Arc<[Frame]>>,
     texts: HashSet<Arc<str>>,
+    /// The debug information gave a name without its path that the symbol table knows with it.
+    has_short_names: bool,
 }
 
 impl std::fmt::Debug for Symbols {
@@ -77,7 +80,14 @@ impl Symbols {
     }
 
     pub(crate) fn with_limit(modules: Arc<ModuleMap>, limit: usize) -> Symbols {
-        Symbols { modules, frames: Generations::new(limit), texts: HashSet::new() }
+        Symbols {
+            modules,
+            #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+            lines: super::elf_lines::Lines::default(),
+            frames: Generations::new(limit),
+            texts: HashSet::new(),
+            has_short_names: false,
+        }
     }
 
     /// Call when images were loaded or unloaded: an address may mean another function now.
@@ -97,7 +107,7 @@ impl Symbols {
         match frames.last() {
             Some(frame) if !frame.is_named => DebugInfo::Stripped,
             Some(frame) if frame.line.is_none() => DebugInfo::NamesOnly,
-            Some(frame) if !frame.function.contains("::") => DebugInfo::ShortNames,
+            _ if self.has_short_names => DebugInfo::ShortNames,
             _ => DebugInfo::Full,
         }
     }
@@ -117,27 +127,20 @@ impl Symbols {
         frames
     }
 
+    /// [`Symbols::resolve`] with whole names, generic arguments included; not remembered.
+    #[allow(dead_code, reason = "the long view of a task comes next")]
+    pub(crate) fn resolve_full(&mut self, address: usize, is_return_address: bool) -> Arc<[Frame]> {
+        self.look_up_with(probe_address(address, is_return_address), str::to_owned)
+    }
+
     fn look_up(&mut self, probe: usize) -> Arc<[Frame]> {
-        struct Found {
-            function: Option<String>,
-            file: Option<String>,
-            line: Option<u32>,
-            column: Option<u32>,
-        }
-        let mut found = Vec::new();
-        // The symbolizer takes every address for a return address and subtracts one itself.
-        let address = probe.wrapping_add(1) as *mut c_void;
-        backtrace::resolve(address, |symbol| {
-            found.push(Found {
-                // The alternate form leaves the hash out.
-                function: symbol.name().map(|name| shorten(&format!("{name:#}"))),
-                file: symbol.filename().map(|file| file.to_string_lossy().into_owned()),
-                line: symbol.lineno().filter(|&line| line != 0),
-                column: symbol.colno().filter(|&column| column != 0),
-            });
-        });
+        self.look_up_with(probe, shorten)
+    }
+
+    fn look_up_with(&mut self, probe: usize, name: fn(&str) -> String) -> Arc<[Frame]> {
+        let mut found = self.find(probe, name);
         if found.is_empty() {
-            found.push(Found { function: None, file: None, line: None, column: None });
+            found.push(Found::default());
         }
         let module = self.modules.locate(probe).map(|(image, _)| image.file_name().to_owned());
         let module = module.map(|name| self.intern(name));
@@ -157,6 +160,56 @@ impl Symbols {
             .collect()
     }
 
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+    fn find(&mut self, probe: usize, name: fn(&str) -> String) -> Vec<Found> {
+        let mut found = Vec::new();
+        let Some((image, stated)) = self.modules.locate(probe) else { return found };
+        let Some(known) = super::elf_files::known(image) else { return found };
+        let stated = stated as u64;
+        let demangled =
+            |symbol: &[u8]| name(&format!("{:#}", rustc_demangle::demangle(&String::from_utf8_lossy(symbol))));
+        let mut is_whole = false;
+        self.lines.at(known, stated, |place| {
+            is_whole = place.function.is_some_and(is_path);
+            found.push(Found {
+                function: place.function.map(demangled),
+                file: place.file.map(str::to_owned),
+                line: place.line,
+                column: place.column,
+            });
+        });
+        // The symbol table knows the function that was not inlined: with its path, which line tables leave out.
+        let symbol = || known.functions.and_then(|functions| functions.at(stated)).map(|(symbol, _)| symbol);
+        match found.last_mut() {
+            Some(_) if is_whole => {}
+            Some(outermost) => {
+                if let Some(symbol) = symbol() {
+                    self.has_short_names |= outermost.function.is_some() && is_path(symbol);
+                    outermost.function = Some(demangled(symbol));
+                }
+            }
+            None => found.extend(symbol().map(|s| Found { function: Some(demangled(s)), ..Found::default() })),
+        }
+        found
+    }
+
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(miri))))]
+    fn find(&mut self, probe: usize, name: fn(&str) -> String) -> Vec<Found> {
+        let mut found = Vec::new();
+        // The symbolizer takes every address for a return address and subtracts one itself.
+        let address = probe.wrapping_add(1) as *mut std::ffi::c_void;
+        backtrace::resolve(address, |symbol| {
+            found.push(Found {
+                // The alternate form leaves the hash out.
+                function: symbol.name().map(|symbol| name(&format!("{symbol:#}"))),
+                file: symbol.filename().map(|file| file.to_string_lossy().into_owned()),
+                line: symbol.lineno().filter(|&line| line != 0),
+                column: symbol.colno().filter(|&column| column != 0),
+            });
+        });
+        found
+    }
+
     fn offset_name(&self, probe: usize) -> String {
         match self.modules.locate(probe) {
             Some((image, stated)) => format!("{}+{stated:#x}", image.file_name()),
@@ -172,6 +225,21 @@ impl Symbols {
         self.texts.insert(Arc::clone(&text));
         text
     }
+}
+
+/// Whether a linker's name is that of a Rust function, with its path.
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+fn is_path(symbol: &[u8]) -> bool {
+    symbol.starts_with(b"_ZN") || symbol.starts_with(b"_R")
+}
+
+/// What the symbolizer says about one call at an address.
+#[derive(Debug, Default)]
+struct Found {
+    function: Option<String>,
+    file: Option<String>,
+    line: Option<u32>,
+    column: Option<u32>,
 }
 
 /// Leaves generic arguments out of a demangled name but keeps `<Type as Trait>::` and `<impl …>`.
