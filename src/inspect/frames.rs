@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::capture::Captured;
-use super::condensed::{Detail, First, StackTexts};
+use super::condensed::{Detail, First, StackTexts, push_escaped};
 use super::loaded;
+use super::modules::BuildId;
 use super::symbols::{DebugInfo, Frame, Symbols};
 use super::walk::{End, Registers, StackBytes, Walker};
 use crate::context;
@@ -29,25 +30,23 @@ impl Frames {
         Frames { walker, symbols, texts: StackTexts::new(), addresses: Vec::new(), built: None }
     }
 
-    /// Once per process: what to change for better stacks, if anything.
-    pub(super) fn advice(&mut self) -> Option<&'static str> {
+    /// Once per process: what to change for better stacks, if anything, in lines.
+    pub(super) fn advice(&mut self) -> Option<String> {
         if self.built.is_some() {
             return None;
         }
         let built = self.symbols.warm();
         self.built = Some(built);
-        match built {
-            DebugInfo::Full => None,
-            DebugInfo::ShortNames => Some(
-                "names are short: this build keeps line tables only; for full names put [profile.release] debug = 1 into Cargo.toml",
-            ),
-            DebugInfo::NamesOnly => {
-                Some("no lines: this build keeps no debug information; put [profile.release] debug = 1 into Cargo.toml")
-            }
-            DebugInfo::Stripped => Some(
-                "no names: this build is stripped; put [profile.release] strip = false and debug = 1 into Cargo.toml",
-            ),
+        advice(built)
+    }
+
+    /// In every dump of a stripped program, behind the stacks: how to give them names elsewhere. One line.
+    pub(super) fn elsewhere(&self) -> Option<String> {
+        if self.built != Some(DebugInfo::Stripped) {
+            return None;
         }
+        let (image, _) = self.walker.modules().locate(Frames::new as *const () as usize)?;
+        Some(elsewhere(image.file_name(), image.build_id))
     }
 
     /// Notices modules that were loaded since; gives up soon if a thread that stands still keeps the loader's lock.
@@ -96,6 +95,35 @@ impl Frames {
         }
         complete
     }
+}
+
+/// The profile that this program was most likely built with.
+const PROFILE: &str = if cfg!(debug_assertions) { "dev" } else { "release" };
+
+fn advice(built: DebugInfo) -> Option<String> {
+    let (lack, settings) = match built {
+        DebugInfo::Full => return None,
+        DebugInfo::ShortNames => {
+            ("inlined calls are without their paths: this build keeps line tables only. For whole names", "debug = 1")
+        }
+        DebugInfo::NamesOnly => (
+            "no lines: this build keeps no debug information. For lines and inlined calls",
+            "debug = 1    # or \"line-tables-only\": smaller, inlined calls without their paths",
+        ),
+        DebugInfo::Stripped => {
+            ("no names: this build is stripped. For names and lines", "debug = 1\n    strip = false")
+        }
+    };
+    Some(format!("{lack}, put into Cargo.toml:\n    [profile.{PROFILE}]\n    {settings}\n"))
+}
+
+fn elsewhere(file: &str, build_id: BuildId) -> String {
+    let mut name = String::new();
+    push_escaped(file, &mut name);
+    let id = if build_id.is_empty() { "without a build id".into() } else { format!("build id {build_id}") };
+    format!(
+        "{name} is stripped ({id}); the file from before says what {name}+0x1234 is: addr2line -Cfipe {name} 0x1234\n"
+    )
 }
 
 /// What stands where a stack could not be followed to the task's base.

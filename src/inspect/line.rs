@@ -309,19 +309,26 @@ impl Cursor {
             if out.len() >= PIECE_BYTES { Then::Pause } else { Then::GoOn }
         });
         if swept == Swept::All {
+            elsewhere(out);
             summary(&self.seen, self.truncated, &self.sweep, out);
         }
         swept == Swept::More
     }
 }
 
-/// The first line of the first dump: what to change for better stacks. Notices new modules as well.
+/// The first lines of the first dump: what to change for better stacks. Notices new modules as well.
 pub(super) fn advise(out: &mut Vec<u8>) {
     let mut frames = frames();
     frames.refresh();
     if let Some(advice) = frames.advice() {
         out.extend_from_slice(advice.as_bytes());
-        out.push(b'\n');
+    }
+}
+
+/// Behind the stacks of every dump: how to name what could not be named here.
+pub(super) fn elsewhere(out: &mut Vec<u8>) {
+    if let Some(line) = frames().elsewhere() {
+        out.extend_from_slice(line.as_bytes());
     }
 }
 

@@ -10,10 +10,13 @@
 //! It must not know: who walks, what is printed.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::condensed::push_escaped;
 use super::modules::ModuleMap;
+use crate::sys::threads;
 
 /// How long a dump waits for a look at the loader's list.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
@@ -78,8 +81,24 @@ fn newest(s: &State) -> Arc<ModuleMap> {
     s.latest.clone().unwrap_or_default()
 }
 
+/// One line for each image: where it lies, its build id and path. With them a dump can be given names elsewhere:
+/// `addr2line -Cfie PATH 0x1234` for `NAME+0x1234`, because offsets are addresses as stated in the file.
+#[allow(dead_code, reason = "the console's command for it comes next")]
+pub(crate) fn modules_text() -> String {
+    let mut out = String::new();
+    for image in &refreshed(PATIENCE).images {
+        let id = if image.build_id.is_empty() { "none".to_owned() } else { image.build_id.to_string() };
+        let (start, end) = (image.span.start, image.span.end);
+        let _ = write!(out, "{start:#x}-{end:#x} build id {id} ");
+        push_escaped(&image.path, &mut out);
+        out.push('\n');
+    }
+    out
+}
+
 /// On a thread of its own.
 fn look(known: Option<Arc<ModuleMap>>) {
+    let _own = threads::Own::new();
     let new = match known {
         Some(known) if known.is_current() => None,
         _ => Some(ModuleMap::load()).filter(|map| !map.images.is_empty()).map(Arc::new),
