@@ -28,6 +28,7 @@ fn init() {
             return;
         }
         inspect::loaded::prepare();
+        inspect::running::prepare();
         crate::latency::install();
         crate::report::look_for_deadlocks();
         inspect::dump_with(commands::dump);

@@ -39,6 +39,8 @@ const UNSAFE_FILES: &[&str] = &[
     "inspect/frames.rs",
     "inspect/modules.rs",
     "inspect/status.rs",
+    "inspect/running/mailbox.rs",
+    "inspect/running/mod.rs",
     "inspect/walk_tests.rs",
     "net/raw.rs",
     "observe/hooks.rs",

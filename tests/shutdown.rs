@@ -372,7 +372,8 @@ fn leaks_child() {
             let l = coro::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let at = l.local_addr().unwrap();
             let server = coro::spawn(move || {
-                let (mut c, _) = l.accept().unwrap();
+                // The runtime may end before it gets here; a panic would be reported by a thread of its own.
+                let Ok((mut c, _)) = l.accept() else { return };
                 let _ = c.read(&mut [0; 10]);
                 coro::sleep(LONG);
             });
@@ -597,6 +598,8 @@ fn too_many_child() {
         limit.rlim_cur = 64;
         assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
     }
+    // The first that starts keeps one back for the process.
+    drop(runtime(1));
     let before = descriptors();
     // 100 times: more places than the process has are asked for in all.
     for _ in 0..100 {

@@ -58,6 +58,7 @@ global_asm!(
 
 unsafe extern "C" {
     fn __coro_switch_stub();
+    fn __coro_switch_stub_end();
     fn __coro_task_base();
     fn __coro_task_base_end();
 }
@@ -65,6 +66,11 @@ unsafe extern "C" {
 /// Code addresses of the outermost frame of a task; a walk ends there.
 pub(crate) fn base_range() -> (usize, usize) {
     (__coro_task_base as *const () as usize, __coro_task_base_end as *const () as usize + 1)
+}
+
+/// Code that belongs to neither side: what is left there is saved, what is entered is still as it was saved.
+pub(crate) fn stub_range() -> (usize, usize) {
+    (__coro_switch_stub as *const () as usize, __coro_switch_stub_end as *const () as usize)
 }
 
 impl Ctx {

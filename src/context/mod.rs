@@ -11,17 +11,17 @@
 #[cfg(all(target_arch = "x86_64", not(any(miri, coro_thread_context))))]
 mod x86_64;
 #[cfg(all(target_arch = "x86_64", not(any(miri, coro_thread_context))))]
-pub(crate) use x86_64::{Ctx, base_range, finish, stack_pointer, switch};
+pub(crate) use x86_64::{Ctx, base_range, finish, stack_pointer, stub_range, switch};
 
 #[cfg(all(target_arch = "aarch64", not(any(miri, coro_thread_context))))]
 mod aarch64;
 #[cfg(all(target_arch = "aarch64", not(any(miri, coro_thread_context))))]
-pub(crate) use aarch64::{Ctx, base_range, finish, stack_pointer, switch};
+pub(crate) use aarch64::{Ctx, base_range, finish, stack_pointer, stub_range, switch};
 
 #[cfg(any(miri, coro_thread_context))]
 mod thread;
 #[cfg(any(miri, coro_thread_context))]
-pub(crate) use thread::{Ctx, base_range, finish, stack_pointer, switch};
+pub(crate) use thread::{Ctx, base_range, finish, stack_pointer, stub_range, switch};
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", miri, coro_thread_context)))]
 compile_error!("coro has a context switch for x86_64 and aarch64 only; build with --cfg coro_thread_context elsewhere");

@@ -82,6 +82,11 @@ pub(crate) fn base_range() -> (usize, usize) {
     (0, 0)
 }
 
+/// There is no switch that a thread could be caught in.
+pub(crate) fn stub_range() -> (usize, usize) {
+    (0, 0)
+}
+
 impl Ctx {
     /// A context that has nothing to resume.
     pub(crate) const fn empty() -> Ctx {

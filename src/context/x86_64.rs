@@ -60,9 +60,6 @@ global_asm!(
     "call rbx",
     "ud2",
     ".cfi_endproc",
-    ".globl __coro_task_base_end",
-    ".hidden __coro_task_base_end",
-    "__coro_task_base_end:",
     ".size __coro_task_base, . - __coro_task_base",
     // The first resume lands here: r12 is a clobber and so free, the argument travels in rbp.
     ".globl __coro_task_start",
@@ -71,20 +68,29 @@ global_asm!(
     "__coro_task_start:",
     "mov r12, rbp",
     "jmp __coro_task_base",
+    ".globl __coro_task_start_end",
+    ".hidden __coro_task_start_end",
+    "__coro_task_start_end:",
     ".size __coro_task_start, . - __coro_task_start",
     ".popsection",
 );
 
 unsafe extern "C" {
     fn __coro_switch_stub();
+    fn __coro_switch_stub_end();
     fn __coro_task_base();
-    fn __coro_task_base_end();
     fn __coro_task_start();
+    fn __coro_task_start_end();
 }
 
-/// Code addresses of the outermost frame of a task; a walk ends there.
+/// Code addresses of the outermost frame of a task, and of the two instructions before it; a walk ends there.
 pub(crate) fn base_range() -> (usize, usize) {
-    (__coro_task_base as *const () as usize, __coro_task_base_end as *const () as usize + 1)
+    (__coro_task_base as *const () as usize, __coro_task_start_end as *const () as usize)
+}
+
+/// Code that belongs to neither side: what is left there is saved, what is entered is still as it was saved.
+pub(crate) fn stub_range() -> (usize, usize) {
+    (__coro_switch_stub as *const () as usize, __coro_switch_stub_end as *const () as usize)
 }
 
 impl Ctx {

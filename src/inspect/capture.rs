@@ -10,7 +10,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::walk::Registers;
+use super::frames::frames;
+use super::running::{self, KernelView, RunningCopy, Sample, copy_words};
+use super::walk::{Registers, StackBytes};
 use crate::observe::{Distribution, Histogram, Object, WaitKind, WaitReason};
 use crate::scheduler::shared::worker_at;
 use crate::sys::clock::{self, Ticker};
@@ -29,6 +31,8 @@ const LONGEST_NAME: usize = 1024;
 /// Return addresses of a spawn that are copied.
 const SPAWN_FRAMES: usize = 128;
 const ATTEMPTS: u32 = 50;
+/// After so many attempts to copy a task while it runs it is shown without its stack.
+const RUNNING_ATTEMPTS: u32 = 20;
 
 /// What a task is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +102,13 @@ pub(super) struct Captured {
     ticker: Ticker,
     windows: Histogram,
     longest_window: u64,
+    /// Whether [`Captured::follow`] copies the stack of a task that runs, which may take a signal.
+    pub(super) wants_running: bool,
+    /// The instruction in `registers` has not run yet: the task was interrupted there.
+    pub(super) interrupted: bool,
+    /// What the kernel shows of the thread of a running task.
+    pub(super) kernel: KernelView,
+    sample: Sample,
 }
 
 impl Captured {
@@ -134,6 +145,10 @@ impl Captured {
             ticker: Ticker::new(),
             windows: Histogram::new(),
             longest_window: 0,
+            wants_running: false,
+            interrupted: false,
+            kernel: KernelView::unknown(),
+            sample: Sample::new(),
         }
     }
 
@@ -197,6 +212,44 @@ impl Captured {
         false
     }
 
+    /// Whether the task runs, so that there is no stack yet, and one is wanted.
+    pub(super) fn is_to_follow(&self) -> bool {
+        self.wants_running && matches!(self.doing, Doing::Running(_))
+    }
+
+    /// Copies the stack of a task that was found running, if that is wanted; whatever state it is in by then. False if it has
+    /// ended meanwhile. Takes the walker, and may wait for the thread.
+    pub(super) fn follow(&mut self, cell: &TaskCell, only: Option<u64>) -> bool {
+        for _ in 0..RUNNING_ATTEMPTS {
+            if !self.is_to_follow() || self.copy_running(cell) {
+                return true;
+            }
+            if !self.capture(cell, only) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Outside the window: the stack of a task that runs. False if it does not any more.
+    fn copy_running(&mut self, cell: &TaskCell) -> bool {
+        let Doing::Running(place) = self.doing else { return true };
+        let Some(worker) = worker_at(place) else { return true };
+        let mut check = |r: &Registers, stack: &StackBytes<'_>| frames().reaches_base(r, stack);
+        match running::copy_running(worker, cell, self.id, &mut self.sample, &mut check) {
+            RunningCopy::Elsewhere => return false,
+            RunningCopy::Unsupported => {}
+            RunningCopy::Copied | RunningCopy::Silent => {
+                self.registers = self.sample.registers;
+                self.base = self.sample.base;
+                self.interrupted = !self.sample.after_call;
+                self.kernel = self.sample.kernel;
+                std::mem::swap(&mut self.bytes, &mut self.sample.bytes);
+            }
+        }
+        true
+    }
+
     /// Inside the window.
     fn copy(&mut self, cell: &TaskCell, id: u64, life: Life, longest: usize) -> Look {
         let owner = cell.owner.load(Ordering::Relaxed);
@@ -228,10 +281,13 @@ impl Captured {
         self.registers = None;
         self.bytes.clear();
         self.used = 0;
+        self.interrupted = false;
+        self.kernel = KernelView::unknown();
         if running {
             self.doing = Doing::Running(owner);
             if let Some(w) = worker_at(owner) {
-                self.since = w.slice_start.load(Ordering::Relaxed);
+                // The slice may be just about to begin, and the start that stands there be that of the one before.
+                self.since = self.since.max(w.slice_start.load(Ordering::Relaxed));
             }
             return if cell.state.snapshot().id() == id { Look::Seen } else { Look::Again };
         }
@@ -319,25 +375,4 @@ fn push_bounded(to: &mut String, text: &str) -> Option<Range<usize>> {
     let start = to.len();
     to.push_str(&text[..len]);
     (len > 0 || text.is_empty()).then_some(start..start + len)
-}
-
-/// Copies without the compiler or a sanitizer looking: the bytes belong to frames of another stack.
-///
-/// # Safety
-/// As for `ptr::copy_nonoverlapping`.
-unsafe fn copy_words(from: *const u8, to: *mut u8, len: usize) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: by the caller's promise; the direction flag is clear by the ABI.
-    unsafe {
-        std::arch::asm!(
-            "rep movsb",
-            inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
-            options(nostack, preserves_flags)
-        );
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    // SAFETY: by the caller's promise.
-    unsafe {
-        std::ptr::copy_nonoverlapping(from, to, len);
-    }
 }

@@ -43,6 +43,7 @@ impl Snapshot {
         let mut workers = places.workers();
         let mut sweep = Sweep::new();
         sweep.captured.wants_spawn_stack = true;
+        sweep.captured.wants_running = options.stacks && options.running;
         let (mut tasks, mut left_out) = (Vec::new(), 0);
         let (mut table, mut counts) = (StackTable::default(), Vec::new());
         let mut names = ClassNames::default();
@@ -94,17 +95,21 @@ impl Snapshot {
     }
 }
 
+/// The kind of the wait of a running task whose thread is blocked in the kernel, or does not answer.
+const KERNEL: &str = "kernel";
+
 /// One task and its stack, for the long view.
 #[allow(dead_code, reason = "the long view comes next")]
 pub(super) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
-    let mut frames = frames();
-    frames.refresh();
+    frames().refresh();
     let mut c = Captured::new();
     c.wants_spawn_stack = true;
+    c.wants_running = true;
     let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
-    if !c.capture(cell, Some(id)) {
+    if !(c.capture(cell, Some(id)) && c.follow(cell, Some(id))) {
         return None;
     }
+    let mut frames = frames();
     let stack = c.registers.is_some().then(|| {
         let complete = frames.walk(&c);
         let addresses = Box::from(frames.addresses());
@@ -115,11 +120,16 @@ pub(super) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
 
 fn task(c: &Captured, cell: &TaskCell, places: &Places, names: &mut ClassNames, stack: Option<usize>) -> Task {
     let age = c.age();
-    let wait = (c.doing == Doing::Parked && c.wait.kind != WaitKind::None).then(|| {
+    let kind = match c.doing {
+        Doing::Parked => Some(c.wait.kind).filter(|kind| *kind != WaitKind::None).map(WaitKind::word),
+        Doing::Running(_) => (!c.kernel.is_empty()).then_some(KERNEL),
+        _ => None,
+    };
+    let wait = kind.map(|kind| {
         let mut text = String::new();
         c.wait_text(cell, &mut text);
-        let (fd, peer) = descriptor_and_peer(c.wait);
-        Wait { kind: c.wait.kind.word(), text, object: None, fd, peer, left: None, timeout_left: None }
+        let (fd, peer) = if c.doing == Doing::Parked { descriptor_and_peer(c.wait) } else { (None, None) };
+        Wait { kind, text, object: None, fd, peer, left: None, timeout_left: None }
     });
     let unfinished = if matches!(c.doing, Doing::Running(_)) { age } else { Duration::ZERO };
     let shared = worker_at(c.owner);

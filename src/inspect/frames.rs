@@ -57,15 +57,28 @@ impl Frames {
         }
     }
 
+    /// Whether a walk reaches the task's base.
+    pub(super) fn reaches_base(&mut self, registers: &Registers, stack: &StackBytes<'_>) -> bool {
+        self.addresses.clear();
+        self.walker.walk(registers, stack, &mut self.addresses) == End::Complete
+    }
+
     /// Walks the copied stack of a captured task; true if its base was reached. The addresses are there until the next walk.
     pub(super) fn walk(&mut self, task: &Captured) -> bool {
         self.addresses.clear();
         let Some(registers) = &task.registers else { return true };
         let bytes = StackBytes { base: task.base, bytes: &task.bytes };
-        self.walker.walk(registers, &bytes, &mut self.addresses) == End::Complete
+        let complete = self.walker.walk(registers, &bytes, &mut self.addresses) == End::Complete;
+        if task.interrupted
+            && let Some(first) = self.addresses.first_mut()
+        {
+            // The others point behind their calls: so all are looked up in the same way.
+            *first += 1;
+        }
+        complete
     }
 
-    /// What the last walk found, innermost first.
+    /// What the last walk found, innermost first; each points behind the instruction that it stands for, or into it.
     pub(super) fn addresses(&self) -> &[usize] {
         &self.addresses
     }

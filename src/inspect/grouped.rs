@@ -328,7 +328,7 @@ impl StacksCursor {
     /// With `all`, every group is followed by the ids of its tasks.
     pub(crate) fn new(all: bool, style: Style) -> StacksCursor {
         StacksCursor {
-            sweep: Sweep::new(),
+            sweep: Sweep::with_running(),
             style,
             first: true,
             phase: Phase::Counting,

@@ -54,9 +54,11 @@ pub struct TaskWhere {
     pub state: TaskState,
     /// For how long.
     pub age: Duration,
-    /// What a parked task waits for, in words.
+    /// What a parked task waits for, in words; what the kernel shows of the thread of a running one, if that is blocked or
+    /// does not answer.
     pub wait: String,
-    /// The condensed stack, innermost first; empty for running and unstarted tasks.
+    /// The condensed stack, innermost first, with `[...]` at its end if it could not be followed to the task's base. Empty
+    /// for unstarted tasks, and for running ones whose thread does not answer.
     pub stack: String,
     /// Where it was spawned.
     pub spawned_at: Option<&'static std::panic::Location<'static>>,
@@ -140,10 +142,13 @@ impl Captured {
         }
     }
 
-    /// Appends what the task waits for, if it waits.
+    /// Appends what the task waits for, if it waits; of a running one what the kernel shows of its thread, where that was
+    /// asked.
     pub(super) fn wait_text(&self, cell: &TaskCell, out: &mut String) {
         if self.doing == Doing::Parked || self.wait.kind == WaitKind::Stack && self.doing == Doing::Unstarted {
             wait_text(self, cell, out);
+        } else if !self.kernel.is_empty() {
+            _ = write!(out, "{}", self.kernel);
         }
     }
 }
@@ -174,7 +179,8 @@ fn view_with(c: &mut Captured, cell: &TaskCell, frames: &mut Frames) -> TaskWher
 /// Every task of the process that has not ended, with its state, what it waits for and its own stack.
 ///
 /// May be called from a task or from any thread; no task is resumed and no worker stopped for it. Tasks that begin or
-/// end meanwhile may be missing. The stacks of running tasks are not shown.
+/// end meanwhile may be missing. For the stack of a task that runs, its thread may get a signal: see
+/// [`inspect`](crate::inspect#tasks-that-run).
 ///
 /// # Examples
 /// ```
@@ -188,7 +194,7 @@ fn view_with(c: &mut Captured, cell: &TaskCell, frames: &mut Frames) -> TaskWher
 /// ```
 pub fn where_all() -> Vec<TaskWhere> {
     frames().refresh();
-    let mut sweep = Sweep::new();
+    let mut sweep = Sweep::with_running();
     let mut all = Vec::new();
     sweep.all(|frames, c, cell| {
         all.push(view_with(c, cell, frames));
@@ -201,8 +207,9 @@ pub fn where_all() -> Vec<TaskWhere> {
 pub fn where_is(id: u64) -> Option<TaskWhere> {
     frames().refresh();
     let mut c = Captured::new();
+    c.wants_running = true;
     let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
-    c.capture(cell, Some(id)).then(|| view(&mut c, cell))
+    (c.capture(cell, Some(id)) && c.follow(cell, Some(id))).then(|| view(&mut c, cell))
 }
 
 /// Writes what [`where_all`] finds, a line a task and a summary last, while it is found: a million tasks never become one
@@ -275,7 +282,7 @@ impl Cursor {
 
     pub(crate) fn styled(style: Style) -> Cursor {
         Cursor {
-            sweep: Sweep::new(),
+            sweep: Sweep::with_running(),
             style,
             seen: States::default(),
             truncated: 0,

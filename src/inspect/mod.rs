@@ -1,7 +1,26 @@
 //! Looking into the live process: every task, its state, what it waits for and its own stack.
 //!
 //! Nothing is resumed or stopped. A task that is not running is held for the time of a copy (INSPECT, see
-//! `task::state`); everything else happens on the copy. What runs is only named.
+//! `task::state`); everything else happens on the copy.
+//!
+//! # Tasks that run
+//!
+//! On Linux the stack of a task that runs is shown as well. If its thread is blocked in a system call, the kernel tells where
+//! (`/proc/self/task/TID/syscall`) and the thread notices nothing. Otherwise, or if that does not suffice to follow the
+//! stack, the thread gets a signal, whose handler copies its registers and its stack: one signal per running task of a dump,
+//! rarely two or three, and none unless somebody asks. A thread that does not answer within 20 ms of CPU time, or gets none
+//! for 200 ms, is shown as the kernel sees it: its state, its system call and its CPU time.
+//!
+//! The signal is `SIGURG`, which is ignored by default; `CORO_STACK_SIGNAL` names another (`USR2`, `RTMIN+3`) or says `off`.
+//! Its handler is installed at the first use, with `SA_RESTART`, and passes on every signal that is not its own to whatever
+//! handler the program had or installs later.
+//!
+//! What the signal can be noticed by: with `SA_RESTART` the kernel goes on by itself with `read`, `write`, `accept`,
+//! `connect`, `recv` and `send` without a time limit, `wait`, `futex` (the locks and condition variables of std and of C),
+//! and std goes on with `thread::sleep`. These calls end with `EINTR` whatever the flags: `nanosleep` and `usleep`,
+//! `poll`, `select`, `epoll_wait`, `sigtimedwait`, `semop`, `msgrcv`, and `recv`, `send`, `accept` or `connect` on a socket
+//! that blocks and has a time limit of its own (`std::net::TcpStream::set_read_timeout`). Code in a task that makes
+//! such a call itself must be ready for that, as for any signal; the primitives of this crate are.
 //!
 //! Must not know: who asks, or over what.
 
@@ -28,6 +47,7 @@ mod modules;
 pub(crate) mod names;
 mod quiet;
 mod row;
+pub(crate) mod running;
 mod snapshot;
 mod sockets;
 mod stacks;

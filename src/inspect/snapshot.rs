@@ -20,7 +20,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Options {
     /// Stacks of tasks that do not run.
     pub stacks: bool,
-    /// Stacks of running tasks, which takes a signal to each worker that does not sleep.
+    /// Stacks of running tasks, for which their threads may get a signal: see [`inspect`](crate::inspect#tasks-that-run).
     pub running: bool,
     /// Waiters, owners and peers of locks, channels and sockets.
     pub objects: bool,
@@ -150,7 +150,7 @@ pub struct Task {
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Wait {
-    /// One word or two: `lock`, `read`, `sleep`, `blocking job`.
+    /// One word or two: `lock`, `read`, `sleep`, `blocking job`; `kernel` for a running task whose thread is blocked there.
     pub kind: &'static str,
     /// The whole of it in words: `lock "db pool" src/db.rs:31 held by #17 "db writer" for 3.2s`.
     pub text: String,

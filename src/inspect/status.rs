@@ -267,7 +267,8 @@ fn extent(cell: &'static TaskCell) -> Option<(u64, usize, usize, usize)> {
 fn look(cell: &'static TaskCell, id: u64) -> Option<TaskWhere> {
     let mut c = Captured::new();
     frames().refresh();
-    c.capture(cell, Some(id)).then(|| view(&mut c, cell))
+    c.wants_running = true;
+    (c.capture(cell, Some(id)) && c.follow(cell, Some(id))).then(|| view(&mut c, cell))
 }
 
 fn workers() -> Vec<Busy> {

@@ -1,7 +1,7 @@
 //! The walk over every task, a piece at a time.
 //!
 //! Invariants: a piece ends after [`PIECE`] at the latest, but for the one task that it is at; the CPU is given away, outside
-//! of any window and with no lock held, every [`GIVE_WAY`]; what the next tasks will need is fetched while one is looked at.
+//! of any window and with no lock held, every [`GIVE_WAY`] and while a running task's thread is asked for its stack; what the next tasks will need is fetched while one is looked at.
 //!
 //! Must not know: what is done with a task.
 
@@ -59,6 +59,13 @@ impl Sweep {
         clock::since(self.begun)
     }
 
+    /// Looks at the stacks of tasks that run as well.
+    pub(super) fn with_running() -> Sweep {
+        let mut sweep = Sweep::new();
+        sweep.captured.wants_running = true;
+        sweep
+    }
+
     /// Looks at some more tasks. `each` holds the process's one walker and must not ask for it again.
     pub(super) fn piece(
         &mut self,
@@ -72,7 +79,7 @@ impl Sweep {
             let cells = registry.cells(self.chunk);
             while self.cell < cells.len() {
                 let give_way = now + turn;
-                let mut frames = frames();
+                let mut walker = frames();
                 while self.cell < cells.len() && now < give_way {
                     let cell = &cells[self.cell];
                     if let Some(next) = cells.get(self.cell + AHEAD) {
@@ -89,12 +96,21 @@ impl Sweep {
                     if cell.state.snapshot().id() == 0 || !self.captured.capture(cell, None) {
                         continue;
                     }
+                    if self.captured.is_to_follow() {
+                        // Its thread may take a while to answer.
+                        drop(walker);
+                        let found = self.captured.follow(cell, None);
+                        walker = frames();
+                        if !found {
+                            continue;
+                        }
+                    }
                     now = self.captured.at;
-                    if each(&mut frames, &mut self.captured, cell) == Then::Pause {
+                    if each(&mut walker, &mut self.captured, cell) == Then::Pause {
                         return Swept::More;
                     }
                 }
-                drop(frames);
+                drop(walker);
                 now = clock::ticks();
                 if now >= end {
                     return Swept::More;

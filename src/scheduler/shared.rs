@@ -110,7 +110,7 @@ pub(crate) struct Shared {
     classes: Box<[AtomicPtr<ClassStats>]>,
 }
 
-const MAX_WORKERS: usize = 1024;
+pub(crate) const MAX_WORKERS: usize = 1024;
 static WORKERS: [AtomicPtr<Shared>; MAX_WORKERS] = [const { AtomicPtr::new(std::ptr::null_mut()) }; MAX_WORKERS];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static FREE: Mutex<Vec<u16>> = Mutex::new(Vec::new());

@@ -158,6 +158,14 @@ impl Worker {
         (!p.is_null()).then(|| unsafe { &*p })
     }
 
+    /// Whether a stack pointer is that of the loop just before or after it switches to a task. In a signal handler on the
+    /// worker's own thread.
+    pub(crate) fn is_near_switch(&self, sp: usize) -> bool {
+        // SAFETY: on this thread, which writes the word in the switch only, before it leaves this stack.
+        let at_switch = unsafe { (*self.ctx.get()).sp };
+        sp.abs_diff(at_switch) < 1024
+    }
+
     /// Runs tasks until the runtime ends and every task of this worker has ended.
     pub(super) fn run(&self) -> io::Result<()> {
         current::set(ptr::from_ref(self).cast());

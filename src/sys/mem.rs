@@ -258,6 +258,52 @@ pub(crate) fn map_aligned(len: usize, align: usize) -> io::Result<*mut u8> {
     }
 }
 
+/// Copies from this process's own memory without ever faulting; returns how many bytes there were to read from `from` on.
+/// `None` where the system has no such call or refuses it. Async-signal-safe, but for errno.
+#[cfg(target_os = "linux")]
+pub(crate) fn peek(from: usize, into: &mut [u8]) -> Option<usize> {
+    const PIECES: usize = 16;
+    if cfg!(miri) {
+        return None;
+    }
+    let mut done = 0;
+    while done < into.len() {
+        // Page by page, because the kernel may refuse the whole of a piece that it cannot read to its end.
+        let none = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        let (mut pieces, mut used, mut asked) = ([none; PIECES], 0, 0);
+        while used < PIECES && done + asked < into.len() {
+            let at = from.checked_add(done + asked)?;
+            let len = (page_size() - at % page_size()).min(into.len() - done - asked);
+            pieces[used] = libc::iovec { iov_base: ptr::without_provenance_mut(at), iov_len: len };
+            asked += len;
+            used += 1;
+        }
+        let to = libc::iovec { iov_base: into[done..].as_mut_ptr().cast(), iov_len: asked };
+        // SAFETY: writes into `into` only; what is read from is checked by the kernel.
+        let n = unsafe { libc::process_vm_readv(libc::getpid(), &to, 1, pieces.as_ptr(), used as libc::c_ulong, 0) };
+        match usize::try_from(n) {
+            Ok(n) => {
+                done += n;
+                if n < asked {
+                    return Some(done);
+                }
+            }
+            Err(_) if done > 0 => return Some(done),
+            Err(_) => {
+                let nothing_there = io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT);
+                return nothing_there.then_some(0);
+            }
+        }
+    }
+    Some(done)
+}
+
+/// As where the system refuses.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn peek(_from: usize, _into: &mut [u8]) -> Option<usize> {
+    None
+}
+
 /// Gives the whole pages inside `[start, end)` back to the system; they then read as zeros. Elsewhere than on Linux
 /// the contents may stay as they are.
 ///

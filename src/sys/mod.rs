@@ -6,6 +6,7 @@ pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod current;
 pub(crate) mod descriptors;
+pub(crate) mod directed;
 pub(crate) mod dump_signal;
 pub(crate) mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -13,7 +14,6 @@ pub(crate) mod kept;
 pub(crate) mod mem;
 pub(crate) mod message;
 pub(crate) mod parker;
-#[allow(dead_code, reason = "stall reports and the stacks of running tasks, which use it, come next")]
 pub(crate) mod proc;
 pub(crate) mod signal;
 pub(crate) mod socket;

@@ -216,17 +216,44 @@ mod names {
 #[cfg(all(target_os = "linux", not(miri)))]
 mod files {
     use std::io;
-    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-    /// The descriptor that is kept back and one; 0 for none.
+    /// The descriptor that is kept back and one; 0 for none. An empty file of memory, known by its number on its device: a
+    /// program that closes whatever it finds open gets the number for something of its own.
     static SPARE: AtomicI32 = AtomicI32::new(0);
+    static SPARE_INODE: AtomicU64 = AtomicU64::new(0);
 
     pub(super) fn keep_spare() {
-        if SPARE.load(Ordering::Relaxed) == 0
-            && let Ok(fd) = open(c"/dev/null".to_bytes_with_nul())
-            && SPARE.compare_exchange(0, fd + 1, Ordering::SeqCst, Ordering::SeqCst).is_err()
-        {
+        if SPARE.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        // SAFETY: a string that ends in a zero byte.
+        let fd = unsafe { libc::memfd_create(c"coro-spare".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return;
+        }
+        SPARE_INODE.store(inode(fd), Ordering::Relaxed);
+        if SPARE.compare_exchange(0, fd + 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             close(fd);
+        }
+    }
+
+    /// Gives it up, if it is still ours.
+    fn spend_spare() -> bool {
+        let fd = SPARE.swap(0, Ordering::SeqCst) - 1;
+        if fd < 0 || inode(fd) != SPARE_INODE.load(Ordering::Relaxed) {
+            return false;
+        }
+        close(fd);
+        true
+    }
+
+    /// 0 if there is none.
+    fn inode(fd: libc::c_int) -> u64 {
+        // SAFETY: plain data, which the call fills.
+        unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            if libc::fstat(fd, &mut stat) == 0 && stat.st_nlink == 0 { stat.st_ino } else { 0 }
         }
     }
 
@@ -256,12 +283,16 @@ mod files {
         let (fd, spent) = match open(path) {
             Ok(fd) => (fd, false),
             Err(libc::EMFILE | libc::ENFILE) => {
-                let spare = SPARE.swap(0, Ordering::SeqCst) - 1;
-                if spare < 0 {
+                if !spend_spare() {
                     return None;
                 }
-                close(spare);
-                (open(path).ok()?, true)
+                match open(path) {
+                    Ok(fd) => (fd, true),
+                    Err(_) => {
+                        keep_spare();
+                        return None;
+                    }
+                }
             }
             Err(_) => return None,
         };

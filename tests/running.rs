@@ -1,0 +1,446 @@
+//! Stacks of tasks that run right now, whatever their threads are doing.
+#![cfg(all(target_os = "linux", not(miri)))]
+
+mod util;
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use coro::{TaskState, TaskWhere};
+use util::{runtime, until, within};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// `where_is` as soon as it satisfies `enough`; panics with the last answer.
+#[track_caller]
+fn seen(id: u64, what: &str, enough: impl Fn(&TaskWhere) -> bool) -> TaskWhere {
+    let deadline = Instant::now() + LONG;
+    let mut last = None;
+    while Instant::now() < deadline {
+        if let Some(t) = coro::where_is(id) {
+            if enough(&t) {
+                return t;
+            }
+            last = Some(t);
+        }
+        std::thread::yield_now();
+    }
+    panic!("never {what}; last: {}", last.map(|t| t.to_string()).unwrap_or_default());
+}
+
+fn is_running(t: &TaskWhere) -> bool {
+    matches!(t.state, TaskState::Running { .. })
+}
+
+/// The tests of this file take turns: there are two CPUs, and most of them keep one busy.
+fn turn() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Reading debug information for the first time takes a while.
+    assert!(runtime(1).spawn(|| coro::where_all().len()).join().unwrap() >= 1);
+    turn
+}
+
+/// Followed to its base.
+fn is_whole(t: &TaskWhere) -> bool {
+    !t.stack.is_empty() && !t.stack.ends_with("[...]")
+}
+
+/// `[running.rs NAME|LINE]` is in the stack.
+fn has_frame(t: &TaskWhere, function: &str, line: u32) -> bool {
+    t.stack.split("] [").any(|f| f.contains("running.rs") && f.contains(&format!("{function}|{line}")))
+}
+
+/// Where `function` stands, by name only.
+fn has_function(t: &TaskWhere, function: &str) -> bool {
+    t.stack.contains(&format!("{function}|"))
+}
+
+/// How many of `samples` looks at the task, while it runs, follow its stack to the base and find the function.
+fn share_of_whole(id: u64, samples: u32, function: &str) -> f64 {
+    let (mut all, mut whole) = (0, 0);
+    let mut odd = Vec::new();
+    while all < samples {
+        let t = coro::where_is(id).expect("the task goes on until it is told to stop");
+        if !is_running(&t) {
+            continue;
+        }
+        all += 1;
+        if is_whole(&t) && has_function(&t, function) {
+            whole += 1;
+        } else if odd.len() < 3 {
+            odd.push(t.to_string());
+        }
+    }
+    eprintln!("{function}: {whole} of {all} whole; others: {odd:#?}");
+    f64::from(whole) / f64::from(all)
+}
+
+/// Runs `culprit` in a task until `look` has seen enough of it.
+fn while_it_runs(culprit: impl FnOnce(&AtomicBool) + Send + 'static, look: impl FnOnce(u64) + Send + 'static) {
+    within(LONG * 2, move || {
+        let runtime = runtime(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let task = runtime.spawn({
+            let stop = stop.clone();
+            move || culprit(&stop)
+        });
+        look(task.id());
+        stop.store(true, Ordering::Relaxed);
+        task.join().unwrap();
+    });
+}
+
+static SPIN_LINE: AtomicU32 = AtomicU32::new(0);
+
+#[inline(never)]
+#[rustfmt::skip]
+fn culprit_spin(stop: &AtomicBool) {
+    let mut n = 0u64;
+    SPIN_LINE.store(line!() + 1, Ordering::Relaxed);
+    while !stop.load(Ordering::Relaxed) { n = black_box(n.wrapping_add(1)); }
+}
+
+#[test]
+fn a_task_in_an_endless_loop() {
+    let _turn = turn();
+    while_it_runs(culprit_spin, |id| {
+        for _ in 0..20 {
+            let t = seen(id, "whole", |t| is_running(t) && is_whole(t));
+            if !has_function(&t, "culprit_spin") {
+                // Its first instructions.
+                continue;
+            }
+            assert!(has_function(&t, "a_task_in_an_endless_loop") || t.stack.contains("while_it_runs"), "{t}");
+            assert_eq!(t.wait, "", "{t}");
+        }
+        let line = SPIN_LINE.load(Ordering::Relaxed);
+        seen(id, "in its loop, with the line", |t| is_whole(t) && has_frame(t, "culprit_spin", line));
+    });
+}
+
+#[inline(never)]
+fn culprit_sleep(for_how_long: Duration) {
+    std::thread::sleep(for_how_long);
+    black_box(());
+}
+
+#[test]
+fn a_task_in_the_sleep_of_std() {
+    let _turn = turn();
+    within(LONG * 2, || {
+        let runtime = runtime(1);
+        let task = runtime.spawn(|| {
+            let begun = Instant::now();
+            culprit_sleep(Duration::from_millis(500));
+            begun.elapsed()
+        });
+        let t = seen(task.id(), "asleep", |t| is_whole(t) && has_function(t, "culprit_sleep") && !t.wait.is_empty());
+        assert_eq!(t.wait, "blocked in clock_nanosleep", "{t}");
+        assert!(t.to_string().contains(" blocked in clock_nanosleep ["), "{t}");
+        assert!(task.join().unwrap() >= Duration::from_millis(500), "cut short");
+    });
+}
+
+/// A pipe: reading end, writing end.
+fn pipe() -> [i32; 2] {
+    let mut fds = [-1; 2];
+    // SAFETY: room for two descriptors.
+    assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    fds
+}
+
+/// Reads one byte with the plain call: what it returned, and errno.
+#[inline(never)]
+fn culprit_read(fd: i32) -> (isize, u8, i32) {
+    let mut byte = 0u8;
+    // SAFETY: one byte into a live variable.
+    let n = unsafe { libc::read(fd, (&raw mut byte).cast(), 1) };
+    (black_box(n), byte, std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+#[test]
+fn a_task_in_a_blocking_read_is_not_disturbed() {
+    let _turn = turn();
+    within(LONG * 2, || {
+        let runtime = runtime(1);
+        let [read, write] = pipe();
+        let task = runtime.spawn(move || culprit_read(read));
+        for _ in 0..200 {
+            let t = seen(task.id(), "blocked", |t| is_whole(t) && t.wait == "blocked in read");
+            assert!(has_function(&t, "culprit_read"), "{t}");
+        }
+        // SAFETY: one byte from a live variable.
+        assert_eq!(unsafe { libc::write(write, [42u8].as_ptr().cast(), 1) }, 1);
+        let (n, byte, _) = task.join().unwrap();
+        assert_eq!((n, byte), (1, 42));
+        for fd in [read, write] {
+            // SAFETY: our own descriptor.
+            unsafe { libc::close(fd) };
+        }
+    });
+}
+
+/// Waits for the descriptor without end: 1, or -1 when it was interrupted.
+#[inline(never)]
+fn culprit_poll(fd: i32) -> i32 {
+    let mut p = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry.
+    black_box(unsafe { libc::poll(&mut p, 1, -1) })
+}
+
+/// A signal would end this call, whatever the handler's flags: the kernel's answer must do.
+#[test]
+fn a_call_that_a_signal_would_end_goes_on() {
+    static WAITS: AtomicI32 = AtomicI32::new(0);
+    let _turn = turn();
+    within(LONG * 2, || {
+        let runtime = runtime(1);
+        let [read, write] = pipe();
+        let task = runtime.spawn(move || {
+            // SAFETY: no preconditions.
+            WAITS.store(unsafe { libc::syscall(libc::SYS_gettid) } as i32, Ordering::SeqCst);
+            culprit_poll(read)
+        });
+        // Before it waits there would be a signal, and it may come just in time to end the call.
+        until(LONG, "the wait", || {
+            let thread = WAITS.load(Ordering::SeqCst);
+            let call = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall"));
+            let ours = [libc::SYS_ppoll, POLL].map(|nr| format!("{nr} "));
+            thread != 0 && call.is_ok_and(|c| ours.iter().any(|nr| c.starts_with(nr)))
+        });
+        for _ in 0..200 {
+            let t = coro::where_is(task.id()).expect("it waits");
+            assert!(is_whole(&t) && has_function(&t, "culprit_poll"), "{t}");
+            assert!(["blocked in poll", "blocked in ppoll"].contains(&&*t.wait), "{t}");
+        }
+        // SAFETY: one byte from a live variable.
+        assert_eq!(unsafe { libc::write(write, [42u8].as_ptr().cast(), 1) }, 1);
+        assert_eq!(task.join().unwrap(), 1, "interrupted");
+        for fd in [read, write] {
+            // SAFETY: our own descriptor.
+            unsafe { libc::close(fd) };
+        }
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+const POLL: i64 = libc::SYS_poll;
+#[cfg(not(target_arch = "x86_64"))]
+const POLL: i64 = libc::SYS_ppoll;
+
+#[inline(never)]
+fn culprit_malloc(stop: &AtomicBool) {
+    let mut size = 16;
+    while !stop.load(Ordering::Relaxed) {
+        drop(black_box(vec![1u8; size]));
+        size = if size > 1 << 20 { 16 } else { size * 2 };
+    }
+}
+
+#[test]
+fn a_task_in_malloc() {
+    let _turn = turn();
+    while_it_runs(culprit_malloc, |id| {
+        seen(id, "in its loop", |t| has_function(t, "culprit_malloc"));
+        let share = share_of_whole(id, 1000, "culprit_malloc");
+        assert!(share >= 0.99, "{share}");
+    });
+}
+
+#[inline(never)]
+fn culprit_panic(depth: u32) -> u32 {
+    if depth == 0 {
+        std::panic::resume_unwind(Box::new(7u32));
+    }
+    black_box(culprit_panic(depth - 1)) + 1
+}
+
+#[inline(never)]
+fn culprit_catch(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        assert!(std::panic::catch_unwind(|| culprit_panic(5)).is_err());
+    }
+}
+
+#[test]
+fn a_task_in_the_unwinder() {
+    let _turn = turn();
+    while_it_runs(culprit_catch, |id| {
+        seen(id, "in its loop", |t| has_function(t, "culprit_catch"));
+        let share = share_of_whole(id, 1000, "culprit_catch");
+        assert!(share >= 0.98, "{share}");
+    });
+}
+
+#[inline(never)]
+fn culprit_yield(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        coro::yield_slice();
+    }
+}
+
+#[test]
+fn a_task_that_does_nothing_but_switch() {
+    let _turn = turn();
+    while_it_runs(culprit_yield, |id| {
+        seen(id, "in its loop", |t| has_function(t, "culprit_yield"));
+        let share = share_of_whole(id, 3000, "culprit_yield");
+        assert!(share >= 0.99, "{share}");
+    });
+}
+
+fn thread_cpu_time() -> Duration {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: plain data, which the call fills.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) }, 0);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+#[test]
+fn every_worker_spins_beside_ten_thousand_parked_tasks() {
+    let _turn = turn();
+    within(LONG * 2, || {
+        let runtime = runtime(4);
+        let stop = Arc::new(AtomicBool::new(false));
+        let about_to_park = Arc::new(AtomicU32::new(0));
+        let parked: Vec<_> = (0..10_000)
+            .map(|_| {
+                let about_to_park = about_to_park.clone();
+                runtime.spawn(move || {
+                    about_to_park.fetch_add(1, Ordering::Relaxed);
+                    coro::park();
+                })
+            })
+            .collect();
+        until(LONG, "all parked", || about_to_park.load(Ordering::Relaxed) == 10_000);
+        let spinning: Vec<_> = (0..4)
+            .map(|_| {
+                let stop = stop.clone();
+                runtime.spawn(move || culprit_spin(&stop))
+            })
+            .collect();
+        let ids: Vec<u64> = spinning.iter().map(|t| t.id()).collect();
+        until(LONG, "all spin", || {
+            ids.iter().all(|id| coro::where_is(*id).is_some_and(|t| has_function(&t, "culprit_spin")))
+        });
+        let line = format!("culprit_spin|{}", SPIN_LINE.load(Ordering::Relaxed));
+        // Until it is as it should be: the machine may be busy with other things as well.
+        let mut last = String::new();
+        until(LONG, "a whole answer within a second", || {
+            let (begun, cpu) = (Instant::now(), thread_cpu_time());
+            let all = coro::where_all();
+            let (wall, cpu) = (begun.elapsed(), thread_cpu_time() - cpu);
+            // A debug build on a machine that does other things as well: then only what it takes itself can be judged.
+            let took = if cfg!(debug_assertions) { cpu } else { wall };
+            assert!(all.len() >= 10_004);
+            let ours: Vec<_> = all.iter().filter(|t| ids.contains(&t.id)).collect();
+            let good = ours.len() == 4
+                && ours.iter().all(|t| is_running(t) && is_whole(t) && t.stack.contains(&line))
+                && took < Duration::from_secs(1);
+            last =
+                format!("{wall:?}, {cpu:?} on the CPU\n{}", ours.iter().map(|t| format!("{t}\n")).collect::<String>());
+            if !good {
+                eprintln!("{last}");
+            }
+            good
+        });
+        eprintln!("10,004 tasks, 4 of them spinning: {last}");
+        stop.store(true, Ordering::Relaxed);
+        spinning.into_iter().for_each(|t| t.join().unwrap());
+        assert!(parked.iter().all(|t| t.task().unpark()));
+        parked.into_iter().for_each(|t| t.join().unwrap());
+    });
+}
+
+fn mask(how: i32, signal: i32) {
+    // SAFETY: a set that `sigemptyset` makes; the mask is this thread's own.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signal);
+        libc::pthread_sigmask(how, &set, std::ptr::null_mut());
+    }
+}
+
+#[inline(never)]
+fn culprit_masked(stop: &AtomicBool) {
+    mask(libc::SIG_BLOCK, libc::SIGURG);
+    culprit_spin(stop);
+    mask(libc::SIG_UNBLOCK, libc::SIGURG);
+    // The signals that were held back come now, and nobody waits for them any more.
+    for _ in 0..3 {
+        coro::yield_slice();
+    }
+}
+
+/// Digits made alike.
+fn masked(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            c if c.is_ascii_digit() && out.ends_with('N') => {}
+            c if c.is_ascii_digit() => out.push('N'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[test]
+fn a_thread_that_blocks_the_signal_is_shown_as_the_kernel_sees_it() {
+    let _turn = turn();
+    while_it_runs(culprit_masked, |id| {
+        let t = seen(id, "without an answer", |t| is_running(t) && !t.wait.is_empty());
+        assert_eq!(
+            masked(&t.wait),
+            "no answer within N ms (the thread blocks signal N): state R running or runnable, N.N s on the CPU",
+            "{t}"
+        );
+        assert!(t.stack.is_empty(), "{t}");
+        let begun = Instant::now();
+        for _ in 0..20 {
+            let _ = coro::where_is(id);
+        }
+        eprintln!("a thread that does not answer: {:?} each", begun.elapsed() / 20);
+    });
+}
+
+#[test]
+fn the_calling_task_sees_its_own_stack() {
+    let _turn = turn();
+    #[inline(never)]
+    fn ask_about_myself() -> TaskWhere {
+        let me = coro::current().expect("a task").id();
+        black_box(coro::where_all().into_iter().find(|t| t.id == me).expect("myself"))
+    }
+    within(LONG * 2, || {
+        let t = runtime(2).spawn(ask_about_myself).join().unwrap();
+        assert!(is_running(&t) && is_whole(&t), "{t}");
+        assert!(has_function(&t, "ask_about_myself"), "{t}");
+    });
+}
+
+#[test]
+fn tasks_may_ask_about_each_other() {
+    let _turn = turn();
+    within(LONG * 2, || {
+        let runtime = runtime(2);
+        let stop = Arc::new(AtomicBool::new(false));
+        let spinning = runtime.spawn({
+            let stop = stop.clone();
+            move || culprit_spin(&stop)
+        });
+        let id = spinning.id();
+        let asking = runtime.spawn(move || {
+            for _ in 0..500 {
+                seen(id, "spinning", |t| is_whole(t) && has_function(t, "culprit_spin"));
+            }
+        });
+        asking.join().unwrap();
+        stop.store(true, Ordering::Relaxed);
+        spinning.join().unwrap();
+    });
+}
