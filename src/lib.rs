@@ -64,6 +64,7 @@ pub mod os;
 mod panic;
 pub mod report;
 pub mod sync;
+pub mod tb;
 pub mod thread;
 pub mod time;
 

@@ -23,6 +23,7 @@ fn init() {
     ONCE.call_once(|| {
         overflow::describe_with(describe);
         inspect::install_overflow_frames();
+        crate::panic::install_hook();
         if cfg!(miri) {
             // It knows neither files to be mapped nor signals, and what runs beside the tasks would only slow it.
             return;

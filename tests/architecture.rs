@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["net", "sync", "thread", "io"],
     &["os"],
     &["inspect"],
+    &["tb"],
     &["report"],
     &["latency", "panic"],
     &["commands"],
@@ -37,6 +38,7 @@ const UNSAFE_FILES: &[&str] = &[
     "inspect/collect.rs",
     "inspect/facts.rs",
     "inspect/frames.rs",
+    "inspect/lineage.rs",
     "inspect/modules.rs",
     "inspect/status.rs",
     "inspect/running/mailbox.rs",
@@ -75,6 +77,7 @@ const UNSAFE_FILES: &[&str] = &[
     "sync/semaphore.rs",
     "sync/ticket.rs",
     "sync/waiters.rs",
+    "tb/capture.rs",
     "thread/builder.rs",
     "wiring.rs",
 ];

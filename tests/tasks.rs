@@ -67,7 +67,7 @@ fn notifiers_child() {
             p.id,
             p.name.map(str::to_owned),
             p.message().to_owned(),
-            p.stack.to_owned(),
+            p.stack(),
             p.location.map(str::to_owned),
         ));
     })));

@@ -59,6 +59,7 @@ const GLUE_PATHS: &[&str] = &[
     "core::panicking::",
     "std::panic::AssertUnwindSafe",
     "std::panic::catch_unwind",
+    "std::panic::panic_any",
     "std::panic::resume_unwind",
     "std::panicking::",
     "std::rt::",
@@ -148,6 +149,10 @@ pub(crate) fn classify(frame: &Named<'_>) -> Class {
     }
     // The compiler's own symbols, such as `__rustc::rust_begin_unwind`.
     if name.starts_with("__rustc::") {
+        return Class::Glue;
+    }
+    if name.contains("coro::tb::") || file.ends_with("src/tb/traced.rs") {
+        // How a traceback takes its stack.
         return Class::Glue;
     }
     let (krate, rest) = path.split_once("::").unwrap_or(("", path));

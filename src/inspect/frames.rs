@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::capture::Captured;
-use super::condensed::{Detail, First, StackTexts, push_escaped};
+use super::condensed::{Detail, First, Folding, StackTexts, classify, push_escaped};
 use super::loaded;
 use super::modules::BuildId;
 use super::symbols::{DebugInfo, Frame, Symbols};
@@ -96,6 +96,29 @@ impl Frames {
         self.symbols.resolve(address, is_return_address)
     }
 
+    /// The calls of a stack one by one, those that the condensed form leaves out marked.
+    pub(super) fn list(&mut self, addresses: &[usize]) -> Vec<super::Frame> {
+        let (mut found, mut classes) = (Vec::new(), Vec::new());
+        for &address in addresses {
+            for f in self.symbols.resolve(address, true).iter() {
+                classes.push(classify(&f.named()));
+                found.push(super::Frame {
+                    address,
+                    function: f.function.clone(),
+                    module: f.module.clone(),
+                    file: f.file.clone(),
+                    line: f.line,
+                    folded: true,
+                });
+            }
+        }
+        let folding = Folding::of(&classes);
+        for (at, frame) in found.iter_mut().enumerate() {
+            frame.folded = !folding.keeps(at, classes[at]);
+        }
+        found
+    }
+
     /// Appends the condensed stack of a captured task; true if it is whole.
     pub(super) fn write(&mut self, task: &Captured, out: &mut String) -> bool {
         if task.registers.is_none() {
@@ -154,6 +177,14 @@ pub(crate) fn stack_text(addresses: &[usize]) -> String {
     let f = &mut *frames();
     f.texts.write(addresses, First::ResumePoint, Detail::Folded, &mut f.symbols, &mut out);
     out
+}
+
+/// The frames of return addresses that were taken on the running stack, innermost first; all of them, or those that
+/// [`stack_text`] shows.
+pub(crate) fn stack_frames(addresses: &[usize], whole: bool) -> Vec<super::Frame> {
+    let mut found = frames().list(addresses);
+    found.retain(|frame| whole || !frame.folded);
+    found
 }
 
 /// Gives the overflow handler its frames.

@@ -41,10 +41,12 @@ mod facts;
 mod frames;
 mod grouped;
 mod line;
+mod lineage;
 pub(crate) mod loaded;
 mod modules;
 #[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
 pub(crate) mod names;
+mod one_line;
 mod quiet;
 mod row;
 pub(crate) mod running;
@@ -67,11 +69,13 @@ pub use deadlock::{Deadlock, DeadlockKind, DeadlockWait, deadlocks, suspected_de
 pub use descriptors::{DescriptorUse, descriptors};
 pub use dump::dump_on;
 pub(crate) use dump::{Sink, dump_as_the_environment_says, dump_with};
-pub(crate) use frames::{install_overflow_frames, stack_text};
+pub(crate) use frames::{install_overflow_frames, stack_frames, stack_text};
 pub(crate) use grouped::StacksCursor;
 pub use grouped::stacks_to;
 pub(crate) use line::{Cursor, one};
 pub use line::{TaskState, TaskWhere, where_all, where_all_to, where_is};
+pub(crate) use lineage::{Origin, ancestors, own_origin};
+pub(crate) use one_line::OneLine;
 pub use snapshot::{
     Edge, Frame, Object, Options, Party, Process, SCHEMA_VERSION, Site, Snapshot, Stack, Task, Wait, Worker,
 };

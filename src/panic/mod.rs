@@ -1,17 +1,37 @@
-//! What happens when a task panics and nobody catches it: the notifier is told, the worker goes on.
+//! What happens when a task panics: one report, and the worker goes on.
+//!
+//! The panic hook, installed when the first runtime starts, keeps the place and the whole stack of a panic in a task. Who
+//! reports it, and when:
+//!
+//! | hook of the program | notifier or report handler | a panic that ends its task | a panic that the task catches |
+//! |---|---|---|---|
+//! | none | none | our line, at the panic | our line, at the panic |
+//! | none | one or both | they, at the task's end | nobody; it is remembered |
+//! | one | none | that hook at the panic, our line at the task's end | that hook |
+//! | one | one or both | that hook, and they | that hook |
+//!
+//! Our line replaces std's, and as with std's whether somebody will catch the panic cannot be known when it is written. A
+//! panic that ends the process (`panic = "abort"`, or in a destructor while unwinding) is left to the hook that was there,
+//! std's or the program's, after what was told before is out. Names of frames are looked up on the report thread: a
+//! task that panics may have little stack left, and a look-up may take milliseconds.
+//!
+//! Must not know: what a task is for.
 
-use std::any::{Any, TypeId};
-use std::cell::RefCell;
+mod hook;
+
+use std::any::Any;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::inspect;
+use crate::inspect::OneLine;
+use crate::report::{self, PanicReport, Report, TaskIdentity};
 use crate::scheduler::runtime::payload_text;
-use crate::scheduler::suspend::here;
 use crate::sys::stderr;
 use crate::task::TaskCell;
+use crate::tb::{self, Captured, Seen};
+
+pub(crate) use hook::{in_hook, install as install_hook};
 
 /// A panic that ended a task.
 #[derive(Debug)]
@@ -25,8 +45,8 @@ pub struct TaskPanic<'a> {
     pub payload: &'a (dyn Any + Send),
     /// `file:line:column` of the panic, if it was seen.
     pub location: Option<&'a str>,
-    /// The condensed stack at the panic, innermost first; empty if it was not seen.
-    pub stack: &'a str,
+    /// The stack at the panic, and who spawned the task; `None` if it was not seen.
+    pub captured: Option<&'a Captured>,
 }
 
 impl TaskPanic<'_> {
@@ -34,23 +54,42 @@ impl TaskPanic<'_> {
     pub fn message(&self) -> &str {
         payload_text(self.payload)
     }
+
+    /// The condensed stack at the panic, innermost first; empty if it was not seen. Its names are looked up now, which
+    /// the first time takes long.
+    pub fn stack(&self) -> String {
+        self.captured.map(Captured::condensed).unwrap_or_default()
+    }
+
+    /// The tasks that spawned it, nearest first, as far as they are known.
+    pub fn lineage(&self) -> Vec<u64> {
+        self.captured.map(Captured::lineage).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for TaskPanic<'_> {
-    /// In Shrapnel's words: `thread 17 (db writer): panic "…" at src/db.rs:31:5 [src/db.rs fetch|31] …`.
+    /// In Shrapnel's form: `task 17 (db writer): panic "…" at src/db.rs:31:5 [src/db.rs fetch|31] …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread {} (", self.id)?;
-        for c in self.name.unwrap_or("").chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        write!(f, "{}", Head { id: self.id, name: self.name, message: self.message(), location: self.location })?;
+        self.captured.map_or(Ok(()), |stack| write!(f, " {stack}"))
+    }
+}
+
+/// `task 17 (db writer): panic "…" at src/db.rs:31:5`.
+struct Head<'a> {
+    id: u64,
+    name: Option<&'a str>,
+    message: &'a str,
+    location: Option<&'a str>,
+}
+
+impl fmt::Display for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {} ({}): panic {:?}", self.id, OneLine(self.name.unwrap_or("")), self.message)?;
+        match self.location {
+            Some(at) => write!(f, " at {}", OneLine(at)),
+            None => Ok(()),
         }
-        write!(f, "): panic {:?}", self.message())?;
-        if let Some(at) = self.location {
-            write!(f, " at {at}")?;
-        }
-        if !self.stack.is_empty() {
-            write!(f, " {}", self.stack)?;
-        }
-        Ok(())
     }
 }
 
@@ -59,11 +98,25 @@ pub type PanicNotifier = Arc<dyn Fn(&TaskPanic<'_>) + Send + Sync>;
 
 static NOTIFIER: Mutex<Option<PanicNotifier>> = Mutex::new(None);
 
+fn notifier() -> Option<PanicNotifier> {
+    NOTIFIER.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// Says who is told, once, of every panic that ends a task; returns the one told so far (`None`: the default).
 ///
-/// The notifier runs in the task that panicked and may wait. If it panics itself, the default is used: one line on
-/// stderr with the task, the message, the place and the condensed stack. Cancellation is not a panic. From the first
-/// call on, a panic hook is installed that remembers the place and stack and then calls the hook that was there.
+/// The notifier runs in the task that panicked, after it has unwound, and may wait. If it panics itself, the default is
+/// used: one line on stderr with the task, the message, the place and the condensed stack, or with `RUST_BACKTRACE` one
+/// line for each call and who spawned the task (`RUST_BACKTRACE=full`: also calls inside of the runtime). Of more than five
+/// such lines a minute from one place only the 8th, 16th, 32nd and so on are written. Cancellation is not a panic. Frames are named on a thread of the
+/// runtime; `run` and the exit of the process wait for it, an abort or `_exit` right after a panic does not.
+///
+/// From the start of the first runtime on there is a panic hook that keeps the place and stack of panics in tasks
+/// ([`tb::traceback`]). If the program had set no hook by then, std's own message for such a panic is left out:
+/// the default line says the same, at the moment of the panic as std does, so it is also written for a panic that the task
+/// catches; with a notifier or a report handler nothing is written for those. A hook of the program is called as ever, also
+/// one that is set later; if that one does not call the hook that it found, reports have neither place nor stack.
+///
+/// [`tb::traceback`]: crate::tb::traceback()
 ///
 /// # Examples
 /// ```
@@ -76,109 +129,115 @@ static NOTIFIER: Mutex<Option<PanicNotifier>> = Mutex::new(None);
 /// ```
 #[doc(alias = "set_exception_notifier")]
 pub fn set_panic_notifier(notifier: Option<PanicNotifier>) -> Option<PanicNotifier> {
-    install_hook();
+    hook::install();
     std::mem::replace(&mut *NOTIFIER.lock().unwrap_or_else(PoisonError::into_inner), notifier)
 }
 
-/// What the hook saw of the last panic of a task on this thread.
-struct Seen {
-    task: u64,
-    payload: Likeness,
-    location: String,
-    addresses: Vec<usize>,
+/// Whether a panic is told by the default alone.
+fn by_default() -> bool {
+    notifier().is_none() && !report::has_handler()
 }
 
-/// What a payload looked like: the hook sees it before it has its final address. A panic that was caught must not lend
-/// its place to another unwind of the same task, which no hook saw (`resume_unwind`).
-#[derive(Debug, PartialEq, Eq)]
-struct Likeness {
-    /// The text, or where there is none the type.
-    text: Option<String>,
-    kind: Option<TypeId>,
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Line,
+    Long,
+    Whole,
 }
 
-impl Likeness {
-    fn of(payload: &(dyn Any + Send)) -> Likeness {
-        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| payload.downcast_ref().cloned());
-        let kind = text.is_none().then(|| payload.type_id());
-        Likeness { text, kind }
+/// As `RUST_BACKTRACE` asks for.
+fn form() -> Form {
+    match std::env::var("RUST_BACKTRACE").as_deref() {
+        Err(_) | Ok("0" | "") => Form::Line,
+        Ok("full") => Form::Whole,
+        Ok(_) => Form::Long,
     }
 }
 
-thread_local! {
-    static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
-}
-
-fn install_hook() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if let Some(h) = here() {
-                let mut addresses = Vec::new();
-                let base = crate::context::base_range();
-                backtrace::trace(|frame| {
-                    let ip = frame.ip() as usize;
-                    let at_base = (base.0..=base.1).contains(&ip);
-                    if !at_base {
-                        addresses.push(ip);
-                    }
-                    !at_base && addresses.len() < 256
-                });
-                let location = info.location().map(ToString::to_string).unwrap_or_default();
-                let seen = Seen { task: h.id(), payload: Likeness::of(info.payload()), location, addresses };
-                let _ = SEEN.try_with(|s| s.replace(Some(seen)));
+/// Writes the default report later, unless there were too many of that place.
+fn write_later(id: u64, name: Option<&str>, message: &str, seen: Option<(String, Arc<Captured>)>, site: &str) {
+    let Some(suppressed) = report::panic_budget(site) else { return };
+    let location = seen.as_ref().map(|(at, _)| at.as_str());
+    let mut text = Head { id, name, message, location }.to_string();
+    if suppressed > 0 {
+        text.push_str(&format!(" ({suppressed} more of that place are not shown)"));
+    }
+    let text = stderr::line(id, &text);
+    let form = form();
+    if let (Form::Long | Form::Whole, Some((_, stack))) = (form, &seen) {
+        // Those that spawned it may have ended by the time that frames have names.
+        stack.above();
+    }
+    report::later(text.clone(), move || {
+        let mut text = text;
+        if let Some((_, stack)) = &seen {
+            match form {
+                Form::Line => text.push_str(&format!(" {stack}")),
+                Form::Long => text.push_str(&format!("\n{stack:#}")),
+                Form::Whole => text.push_str(&format!("\n{}", stack.everything())),
             }
-            before(info);
-        }));
-    });
-}
-
-/// Whether the caller was called, however indirectly, by a panic hook.
-///
-/// std keeps that to itself, and nothing is installed that could know it. But the frames of std's panic entry lie on the
-/// stack while the hook runs; when destructors run afterwards they are gone. They are found by name, so in a stripped
-/// program the answer is no.
-pub(crate) fn in_hook() -> bool {
-    /// Where the function begins that calls the hook, once that is known.
-    static CALLER: AtomicUsize = AtomicUsize::new(0);
-    /// Where other functions begin: names are looked up once, because that is dear.
-    static OTHERS: [AtomicUsize; 1024] = [const { AtomicUsize::new(0) }; 1024];
-    let base = crate::context::base_range();
-    let (mut found, mut frames) = (false, 0);
-    backtrace::trace(|frame| {
-        let begin = frame.symbol_address() as usize;
-        let other = &OTHERS[(begin >> 4) % OTHERS.len()];
-        let known = CALLER.load(Ordering::Relaxed);
-        if known != 0 {
-            found = begin == known;
-        } else if other.load(Ordering::Relaxed) != begin {
-            backtrace::resolve_frame(frame, |symbol| {
-                // As the linker knows it: readable forms differ from compiler to compiler.
-                let name =
-                    symbol.name().map(|n| String::from_utf8_lossy(n.as_bytes()).into_owned()).unwrap_or_default();
-                found |= name.contains("3std") && name.contains("9panicking") && name.contains("panic_with_hook");
-            });
-            if found { &CALLER } else { other }.store(begin, Ordering::Relaxed);
         }
-        frames += 1;
-        !found && frames < 256 && !(base.0..=base.1).contains(&(frame.ip() as usize))
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        stderr::write(&text);
     });
-    found
 }
 
 /// Called on the task's own stack when its closure has unwound.
 pub(crate) fn uncaught(cell: &'static TaskCell, payload: &(dyn Any + Send)) {
     let id = cell.state.snapshot().id();
-    let seen =
-        SEEN.try_with(|s| s.take()).ok().flatten().filter(|s| s.task == id && s.payload == Likeness::of(payload));
-    let stack = seen.as_ref().map(|s| inspect::stack_text(&s.addresses)).unwrap_or_default();
+    let seen = tb::take_seen(id, payload);
     // SAFETY: called by the task itself, whose worker owns the cell.
     let name = unsafe { cell.name() };
-    let report = TaskPanic { id, name, payload, location: seen.as_ref().map(|s| s.location.as_str()), stack: &stack };
-    let notifier = NOTIFIER.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let told = notifier.is_some_and(|n| panic::catch_unwind(AssertUnwindSafe(|| n(&report))).is_ok());
-    if !told {
-        stderr::print(id, &report.to_string());
+    // SAFETY: as above.
+    let class = unsafe { cell.class_name() };
+    let own = payload_text(payload);
+    let unseen = || format!("not seen, in {}", class.or(name).unwrap_or("a task"));
+    let site = seen.as_ref().map_or_else(unseen, |s| s.location.clone());
+    if seen.is_none() {
+        report::remember_panic(&site, own, Vec::new());
     }
+    let mut told = seen.as_ref().is_some_and(|s| s.told);
+    if let Some(notifier) = notifier() {
+        let location = seen.as_ref().map(|s| s.location.as_str());
+        let captured = seen.as_ref().map(|s| &*s.captured);
+        let report = TaskPanic { id, name, payload, location, captured };
+        told |= panic::catch_unwind(AssertUnwindSafe(|| notifier(&report))).is_ok();
+    }
+    if report::has_handler() {
+        let (name, message, seen) = (name.map(str::to_owned), own.to_owned(), seen.clone());
+        let (class, labels) = (class.map(str::to_owned), crate::scheduler::labels());
+        told |= report::deliver_late(move || panic_report(id, name, class, labels, message, seen));
+    }
+    if !told {
+        write_later(id, name, own, seen.map(|s| (s.location, s.captured)), &site);
+    }
+}
+
+/// On the report thread.
+fn panic_report(
+    id: u64,
+    name: Option<String>,
+    class: Option<String>,
+    labels: Vec<(String, String)>,
+    message: String,
+    seen: Option<Seen>,
+) -> Report {
+    let captured = seen.as_ref().map(|s| &s.captured);
+    let spawned_at = captured.and_then(|c| c.spawned_at()).map(|at| format!("{}:{}", at.file(), at.line()));
+    let spawned_at = spawned_at.unwrap_or_default();
+    Report::Panic(PanicReport {
+        task: TaskIdentity {
+            id,
+            name,
+            class: class.unwrap_or_else(|| spawned_at.clone()),
+            labels,
+            spawned_at,
+            lineage: captured.map(|c| c.lineage()).unwrap_or_default(),
+        },
+        message,
+        location: seen.as_ref().map(|s| s.location.clone()),
+        stack: captured.map(|c| c.condensed()).unwrap_or_default(),
+    })
 }

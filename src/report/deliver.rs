@@ -21,13 +21,19 @@ use crate::sys::{stderr, threads};
 const ROOM: usize = 256;
 
 enum Job {
-    Report(Box<Report>),
-    /// Something that must not be done where it was found out, such as naming the frames of a stack.
-    Work(Box<dyn FnOnce() + Send>),
+    Report(Box<dyn FnOnce() -> Report + Send>),
+    /// Text for stderr that takes long to make, such as one with the names of frames.
+    Text(Box<dyn FnOnce() + Send>),
 }
 
+/// How long a flush waits for texts. They need nobody but the CPU: the names of the first stack of a process take longest.
+const TEXT_PATIENCE: Duration = Duration::from_secs(5);
+
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<(Job, String)>,
+    /// It is our own work that is being done, not the handler's; and the short form of the text, until it is written.
+    texts: bool,
+    short: String,
     put: u64,
     done: u64,
     /// Dropped and not yet told.
@@ -35,7 +41,15 @@ struct Queue {
     thread: Option<ThreadId>,
 }
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { jobs: VecDeque::new(), put: 0, done: 0, dropped: 0, thread: None });
+static QUEUE: Mutex<Queue> = Mutex::new(Queue {
+    jobs: VecDeque::new(),
+    texts: true,
+    short: String::new(),
+    put: 0,
+    done: 0,
+    dropped: 0,
+    thread: None,
+});
 static MORE: Condvar = Condvar::new();
 static PROGRESS: Condvar = Condvar::new();
 
@@ -61,7 +75,7 @@ fn handler() -> Option<ReportHandler> {
 /// [`set_panic_notifier`]: crate::set_panic_notifier
 ///
 /// # Examples
-/// ```no_run
+/// ```
 /// use coro::report::{Report, set_report_handler};
 /// use std::sync::{Arc, mpsc};
 ///
@@ -79,19 +93,38 @@ pub fn set_report_handler(handler: Option<ReportHandler>) -> Option<ReportHandle
 /// fit.
 #[must_use = "without a handler the caller has to tell"]
 pub(crate) fn deliver(report: impl FnOnce() -> Report) -> bool {
-    if handler().is_none() {
+    if !has_handler() {
         return false;
     }
-    put(Job::Report(Box::new(report())));
+    let report = report();
+    put(Job::Report(Box::new(move || report)));
     true
 }
 
-/// Has something done on the thread that reports are made on.
-pub(crate) fn later(work: impl FnOnce() + Send + 'static) {
-    put(Job::Work(Box::new(work)));
+/// As [`deliver`], with a report that is made on the report thread.
+#[must_use = "without a handler the caller has to tell"]
+pub(crate) fn deliver_late(report: impl FnOnce() -> Report + Send + 'static) -> bool {
+    if !has_handler() {
+        return false;
+    }
+    put(Job::Report(Box::new(report)));
+    true
+}
+
+pub(crate) fn has_handler() -> bool {
+    HANDLER.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
+/// Has a text written to stderr by the thread that reports are made on. `short` is written instead if that cannot be awaited.
+pub(crate) fn later(short: String, write: impl FnOnce() + Send + 'static) {
+    put_with(Job::Text(Box::new(write)), short);
 }
 
 fn put(job: Job) {
+    put_with(job, String::new());
+}
+
+fn put_with(job: Job, short: String) {
     if cfg!(miri) || crate::sys::fork::forked() {
         return work(job);
     }
@@ -112,7 +145,7 @@ fn put(job: Job) {
         q.dropped += 1;
         return;
     }
-    q.jobs.push_back(job);
+    q.jobs.push_back((job, short));
     q.put += 1;
     drop(q);
     MORE.notify_one();
@@ -125,7 +158,9 @@ fn serve() {
             let _own = threads::Own::new();
             let mut q = queue();
             loop {
-                if let Some(job) = q.jobs.pop_front() {
+                if let Some((job, short)) = q.jobs.pop_front() {
+                    q.texts = true;
+                    q.short = short;
                     let last = q.jobs.is_empty();
                     break (job, if last { std::mem::take(&mut q.dropped) } else { 0 });
                 }
@@ -136,45 +171,56 @@ fn serve() {
         if dropped > 0 {
             stderr::write(&format!("coro: {dropped} reports were dropped: the report handler is too slow\n"));
         }
-        queue().done += 1;
+        {
+            let mut q = queue();
+            q.done += 1;
+            q.texts = true;
+            q.short.clear();
+        }
         PROGRESS.notify_all();
     }
 }
 
 fn work(job: Job) {
-    let told = match job {
-        Job::Work(f) => panic::catch_unwind(AssertUnwindSafe(f)).is_ok(),
-        Job::Report(report) => match handler() {
-            // It was taken away meanwhile.
-            None => return stderr::print(report.task(), &report.to_string()),
-            Some(h) => {
-                let told = panic::catch_unwind(AssertUnwindSafe(|| h(&report)));
-                if told.is_err() {
-                    stderr::print(report.task(), &report.to_string());
-                }
-                told.is_ok()
-            }
-        },
+    let report = match job {
+        Job::Text(f) => return drop(panic::catch_unwind(AssertUnwindSafe(f))),
+        Job::Report(make) => make(),
     };
+    queue().texts = false;
+    // It may have been taken away meanwhile.
+    let told = handler().map(|h| panic::catch_unwind(AssertUnwindSafe(|| h(&report))).is_ok());
+    if told != Some(true) {
+        stderr::print(report.task(), &report.to_string());
+    }
     static ONCE: std::sync::Once = std::sync::Once::new();
-    if !told {
+    if told == Some(false) {
         ONCE.call_once(|| stderr::write("coro: the report handler panicked; what it was told goes to stderr\n"));
     }
 }
 
-/// Waits, at most `patience`, for what was delivered so far.
+/// Waits for what was delivered so far: at most `patience` while the handler is at work, longer for texts of our own. Those
+/// that do not come in time are written in their short form.
 pub(crate) fn flush(patience: Duration) {
-    let deadline = Instant::now() + patience;
+    let (mut last, mut ours, mut handlers) = (Instant::now(), Duration::ZERO, Duration::ZERO);
     let mut q = queue();
     if q.thread == Some(std::thread::current().id()) {
         return;
     }
     let end = q.put;
     while q.done < end {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = if q.texts { TEXT_PATIENCE.saturating_sub(ours) } else { patience.saturating_sub(handlers) };
         if left.is_zero() {
+            let mut short = vec![std::mem::take(&mut q.short)];
+            q.jobs.iter_mut().for_each(|(_, s)| short.push(std::mem::take(s)));
+            drop(q);
+            short.iter().filter(|s| !s.is_empty()).for_each(|s| stderr::write(&format!("{s}\n")));
             return;
         }
+        let texts = q.texts;
+        // Who is at work changes without a word.
+        let left = left.min(Duration::from_millis(20));
         q = PROGRESS.wait_timeout(q, left).unwrap_or_else(PoisonError::into_inner).0;
+        *(if texts { &mut ours } else { &mut handlers }) += last.elapsed();
+        last = Instant::now();
     }
 }

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Remembered;
 use crate::inspect;
@@ -31,6 +31,34 @@ struct Kind {
     last: SystemTime,
     message: Box<str>,
     stack: Stack,
+    shown: Budget,
+}
+
+/// Of what one place says: how much was shown in this minute, and what was not.
+#[derive(Debug, Default)]
+struct Budget {
+    begun: Option<Instant>,
+    seen: u64,
+    suppressed: u64,
+}
+
+/// Shown in any case, per place and minute; of more only the 8th, 16th, 32nd and so on.
+const ALWAYS: u64 = 5;
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Budget {
+    /// Whether one more is shown, and how many before it were not.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        if self.begun.is_none_or(|b| now.duration_since(b) >= MINUTE) {
+            (self.begun, self.seen) = (Some(now), 0);
+        }
+        self.seen += 1;
+        if self.seen <= ALWAYS || self.seen.is_power_of_two() {
+            return Some(std::mem::take(&mut self.suppressed));
+        }
+        self.suppressed += 1;
+        None
+    }
 }
 
 #[derive(Debug)]
@@ -68,7 +96,7 @@ impl Table {
         {
             kinds.remove(oldest);
         }
-        kinds.push(Kind { site, count: 1, first: last, last, message, stack });
+        kinds.push(Kind { site, count: 1, first: last, last, message, stack, shown: Budget::default() });
         1
     }
 
@@ -111,6 +139,15 @@ pub(crate) fn remember_panic(site: &str, message: &str, addresses: Vec<usize>) -
     PANICS.add(site, message, Stack::Addresses(addresses))
 }
 
+/// Whether a panic of that place, which has been remembered, is written to stderr, and how many before it were not.
+pub(crate) fn panic_budget(site: &str) -> Option<u64> {
+    let site = cut(site, LONGEST_SITE);
+    match PANICS.kinds().iter_mut().find(|k| k.site == site) {
+        Some(k) => k.shown.take(Instant::now()),
+        None => Some(0),
+    }
+}
+
 #[allow(dead_code, reason = "called by the watchdog")]
 pub(crate) fn remember_stall(site: &str, message: &str, stack: &str) -> u64 {
     STALLS.add(site, message, Stack::Text(cut(stack, LONGEST_STACK)))
@@ -133,6 +170,15 @@ mod tests {
         assert_eq!((often.site.as_str(), often.count, often.message.as_str()), ("src/often.rs:1", 100, "message 99"));
         assert!(often.first <= often.last);
         assert_eq!((all[1].site.as_str(), all[63].site.as_str()), ("src/a.rs:99", "src/a.rs:37"));
+    }
+
+    #[test]
+    fn a_storm_shows_ever_fewer_and_a_minute_later_begins_anew() {
+        let (mut budget, begun) = (Budget::default(), Instant::now());
+        let shown: Vec<(u64, u64)> = (1..=40).filter_map(|i| budget.take(begun).map(|s| (i, s))).collect();
+        assert_eq!(shown, [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (8, 2), (16, 7), (32, 15)]);
+        assert_eq!(budget.take(begun + MINUTE), Some(8));
+        assert_eq!(budget.take(begun + MINUTE), Some(0));
     }
 
     #[test]

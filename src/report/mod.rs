@@ -6,23 +6,23 @@
 #![forbid(unsafe_code)]
 
 mod deadlocks;
-#[allow(dead_code, reason = "panics come next")]
 mod deliver;
-#[allow(dead_code, reason = "panics come next")]
 mod memory;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::inspect::OneLine;
+
 pub(crate) use deadlocks::start as look_for_deadlocks;
 pub use deadlocks::{OnDeadlock, on_deadlock};
 pub use deliver::set_report_handler;
-#[allow(unused_imports, reason = "for whoever finds something out")]
-pub(crate) use deliver::{deliver, later};
+pub(crate) use deliver::{deliver, deliver_late, has_handler, later};
+#[allow(unused_imports, reason = "called by the watchdog")]
+pub(crate) use memory::remember_stall;
+pub(crate) use memory::{panic_budget, remember_panic};
 pub use memory::{panics, stalls};
-#[allow(unused_imports, reason = "for whoever finds something out")]
-pub(crate) use memory::{remember_panic, remember_stall};
 
 /// Something the runtime has to tell.
 #[derive(Debug, Clone)]
@@ -64,22 +64,6 @@ impl fmt::Display for Report {
             Report::Deadlock(d) => f.write_str(&d.text),
             Report::Attach(text) | Report::Audit(text) => write!(f, "{}", OneLine(text)),
         }
-    }
-}
-
-/// Text that somebody else chose, with what could steer a terminal or fake a line escaped.
-#[derive(Debug)]
-pub(crate) struct OneLine<'a>(pub(crate) &'a str);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '"' | '\'' | '\\' => write!(f, "{c}")?,
-                c => write!(f, "{}", c.escape_debug())?,
-            }
-        }
-        Ok(())
     }
 }
 

@@ -340,9 +340,12 @@ fn is_ready() -> bool {
 }
 
 /// Says who is asked, with the time that is left, to bring its text at a flush.
-#[allow(dead_code, reason = "until panics are delivered")]
 pub(crate) fn fed_by(feeder: fn(Duration)) {
     FEEDER.store(feeder as usize, Ordering::Release);
+    // The exit of the process waits from now on, also if nothing was written before it.
+    if has_ring() && STARTED.load(Ordering::Acquire) == 0 {
+        start();
+    }
 }
 
 /// Waits, at most `patience`, until what was written before this call is out; whether it is.
@@ -350,13 +353,14 @@ pub(crate) fn flush(patience: Duration) -> bool {
     if !has_ring() {
         return true;
     }
-    let deadline = Instant::now() + patience;
     let feeder = FEEDER.load(Ordering::Acquire);
     if feeder != 0 {
         // SAFETY: only `fed_by` stores there, and only functions of this type.
         let feeder = unsafe { std::mem::transmute::<usize, fn(Duration)>(feeder) };
         feeder(patience);
     }
+    // What the feeder brought last gets as much time as all else.
+    let deadline = Instant::now() + patience;
     let mut ring = ring();
     let end = ring.put;
     ring.flushed_by += 1;
@@ -377,10 +381,18 @@ pub(crate) fn last_words(text: &str) {
     write_raw(text.as_bytes());
 }
 
-/// Writes `ID:\tTIME TEXT` and a newline, in Shrapnel's form.
+/// `ID:\tTIME TEXT`, Shrapnel's form, with the time that it is now.
+pub(crate) fn line(id: u64, text: &str) -> String {
+    format!("{id}:\t{} {text}", time_text(SystemTime::now()))
+}
+
+/// Writes such a line; a newline is added if there is none.
 pub(crate) fn print(id: u64, text: &str) {
-    let end = if text.ends_with('\n') { "" } else { "\n" };
-    write(&format!("{id}:\t{} {text}{end}", time_text(SystemTime::now())));
+    let mut line = line(id, text);
+    if !line.ends_with('\n') {
+        line.push('\n');
+    }
+    write(&line);
 }
 
 #[cfg(not(miri))]

@@ -1,0 +1,77 @@
+//! Who spawned a task: its ancestors, as far as they still exist.
+//!
+//! Invariants: bounded depth; each look is one pass over the cells and one short window. Must not know: who asks.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use crate::scheduler;
+use crate::task::TaskCell;
+use crate::task::state::Inspect;
+
+/// Ancestors that are looked for; a task that spawns its own successor makes longer lines than anyone reads.
+const DEEPEST: usize = 16;
+const ATTEMPTS: u32 = 50;
+
+/// What a task keeps of its spawn.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) id: u64,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) site: Option<&'static Location<'static>>,
+    /// 0: a plain thread.
+    pub(crate) parent: u64,
+    /// Return addresses, if spawn stacks are recorded.
+    pub(crate) spawn_stack: Option<Box<[usize]>>,
+}
+
+/// # Safety
+/// By the task itself, or inside its inspection window.
+unsafe fn read(cell: &TaskCell, id: u64) -> Origin {
+    // SAFETY: by the caller's promise; the site is constant from the spawn on.
+    let (label, site) = unsafe { (cell.label(), *cell.site.get()) };
+    Origin {
+        id,
+        name: label.and_then(|l| l.name.clone()),
+        site,
+        parent: cell.parent.load(std::sync::atomic::Ordering::Relaxed),
+        spawn_stack: label.and_then(|l| l.spawn_stack.clone()),
+    }
+}
+
+/// The running task's; `None` outside of tasks.
+pub(crate) fn own_origin() -> Option<Origin> {
+    let here = scheduler::suspend::here()?;
+    // SAFETY: the caller is the task.
+    Some(unsafe { read(here.cell, here.id()) })
+}
+
+fn origin(id: u64) -> Option<Origin> {
+    let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
+    for _ in 0..ATTEMPTS {
+        match cell.state.inspect_begin() {
+            Inspect::Gone => return None,
+            Inspect::Busy => std::thread::yield_now(),
+            Inspect::Entered(word) => {
+                // SAFETY: INSPECT keeps the cell from being emptied, whatever the task does; name and site are constant
+                // until then.
+                let seen = unsafe { read(cell, word.id()) };
+                cell.state.inspect_end(word.id());
+                return (word.id() == id).then_some(seen);
+            }
+        }
+    }
+    None
+}
+
+/// The ancestors of a task whose parent is `parent`, nearest first, up to the first that has ended.
+pub(crate) fn ancestors(parent: u64) -> Vec<Origin> {
+    let mut all = Vec::new();
+    let mut next = parent;
+    while next != 0 && all.len() < DEEPEST {
+        let Some(o) = origin(next) else { break };
+        next = o.parent;
+        all.push(o);
+    }
+    all
+}
