@@ -13,6 +13,7 @@
 mod status;
 mod tables;
 mod text;
+mod things;
 
 pub(crate) use status::{dump, status};
 
@@ -97,6 +98,40 @@ pub(crate) static TABLE: &[Command] = &[
             ["--suspected"] => Ok(tables::deadlocks(true)),
             [other, ..] => Err(format!("deadlocks knows no \"{other}\", only --suspected")),
         },
+    },
+    Command {
+        names: &["objects"],
+        arguments: "",
+        help: "locks, channels and the like: who holds them and for how long, how many wait",
+        run: |arguments| bare("objects", arguments, things::objects),
+    },
+    Command {
+        names: &["fds"],
+        arguments: "[--all]",
+        help: "descriptors against the limit, sockets by place and by peer; every socket",
+        run: |arguments| match arguments {
+            [] => Ok(things::descriptors(false)),
+            ["--all"] => Ok(things::descriptors(true)),
+            [other, ..] => Err(format!("fds knows no \"{other}\", only --all")),
+        },
+    },
+    Command {
+        names: &["events"],
+        arguments: "",
+        help: "the event map: each descriptor that somebody waits for, by direction, with the tasks",
+        run: |arguments| bare("events", arguments, things::events),
+    },
+    Command {
+        names: &["panics"],
+        arguments: "",
+        help: "the last kinds of panics that ended a task, by place: how often, when, the message, the stack",
+        run: |arguments| bare("panics", arguments, tables::panics),
+    },
+    Command {
+        names: &["stalls"],
+        arguments: "",
+        help: "the last kinds of slices that kept a worker for too long, by place",
+        run: |arguments| bare("stalls", arguments, tables::stalls),
     },
     Command {
         names: &["workers"],

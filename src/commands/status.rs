@@ -7,8 +7,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Answer;
-use super::text::{age, bytes, count, counted};
+use super::tables::{LONGEST_NAME, ago};
+use super::text::{age, bytes, clean, count, counted};
 use crate::inspect::{self, Census, Sink};
+use crate::report::{self, Remembered};
 use crate::sys::usage;
 
 /// How long it counts at a time.
@@ -60,7 +62,10 @@ impl Answer for Status {
         wedged(&self.0, &mut text);
         deadlocks(&mut text);
         waits(&self.0, &mut text);
+        files(&mut text);
         memory(&self.0, &mut text);
+        remembered("panics", "task died", "tasks died", report::panics(), &mut text);
+        remembered("stalls", "slice was too long", "slices were too long", report::stalls(), &mut text);
         workers(&self.0, &mut text);
         out.extend_from_slice(text.as_bytes());
         false
@@ -92,7 +97,7 @@ fn waits(c: &Census, out: &mut String) {
         return;
     }
     let mut waits: Vec<_> = c.waits.iter().collect();
-    waits.sort_by_key(|w| std::cmp::Reverse(w.count));
+    waits.sort_by_key(|w| (std::cmp::Reverse(w.count), w.word));
     let mut text: Vec<String> = Vec::new();
     for w in waits.iter().take(KINDS) {
         text.push(format!("{} {} (up to {})", count(w.count as u64), w.word, age(w.oldest.1)));
@@ -109,7 +114,8 @@ fn waits(c: &Census, out: &mut String) {
 
 fn wedged(c: &Census, out: &mut String) {
     let mut all: Vec<_> = c.workers.iter().filter(|w| w.wedged).collect();
-    all.sort_by_key(|w| std::cmp::Reverse(w.current.map(|(_, lasted)| lasted)));
+    // Those that began about together stand in their own order.
+    all.sort_by_key(|w| (std::cmp::Reverse(w.current.map(|(_, lasted)| lasted.as_secs())), w.index));
     for w in all.iter().take(WEDGED) {
         let Some((id, lasted)) = w.current else { continue };
         let who = c.culprit(w).map_or_else(|| format!("#{id}, which has just ended"), |t| t.to_string());
@@ -130,6 +136,21 @@ fn deadlocks(out: &mut String) {
     let ids: Vec<String> = first.waits.iter().take(KINDS).map(|w| format!("#{}", w.task.id)).collect();
     let more = if all.len() > 1 { format!("; and {} more", count(all.len() as u64 - 1)) } else { String::new() };
     line(out, "DEADLOCK", &format!("{said}: {}{more}", ids.join(" ")), "deadlocks");
+}
+
+fn remembered(what: &str, one: &str, more: &str, all: Vec<Remembered>, out: &mut String) {
+    let Some(last) = all.iter().max_by_key(|kind| kind.last) else { return };
+    let n = all.iter().map(|kind| kind.count).sum();
+    let site = clean(&last.site, LONGEST_NAME);
+    let places = if all.len() > 1 { format!(" in {} places", all.len()) } else { String::new() };
+    let text = format!("{}{places}, the last {} at {site}", counted(n, one, more), ago(last.last));
+    line(out, what, &text, what);
+}
+
+fn files(out: &mut String) {
+    let used = inspect::descriptors();
+    let short = used.limit.is_some_and(|limit| used.open as u64 + limit / 10 >= limit);
+    line(out, if short { "FILES" } else { "files" }, &used.to_string(), "fds");
 }
 
 fn memory(c: &Census, out: &mut String) {

@@ -2,14 +2,19 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::time::SystemTime;
 
 use super::Answer;
 use super::text::{age, at_once, bytes, clean, count, rows, table};
 use crate::inspect::{self, Census};
+use crate::report::{self, Remembered};
 use crate::sys::usage;
 
 /// How much of a class's name is shown.
-const LONGEST_NAME: usize = 80;
+pub(super) const LONGEST_NAME: usize = 80;
+
+/// And of a panic's message.
+pub(super) const LONGEST_MESSAGE: usize = 200;
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
@@ -28,6 +33,32 @@ pub(super) fn deadlocks(suspected: bool) -> Box<dyn Answer> {
             out.push('\n');
         }
     })
+}
+
+pub(super) fn panics() -> Box<dyn Answer> {
+    remembered(report::panics(), "no panic has ended a task\n")
+}
+
+pub(super) fn stalls() -> Box<dyn Answer> {
+    remembered(report::stalls(), "no slice was longer than the threshold\n")
+}
+
+fn remembered(all: Vec<Remembered>, none: &'static str) -> Box<dyn Answer> {
+    let head = if all.is_empty() { none } else { "" };
+    rows(head, all, |kind, out| {
+        let (first, last) = (ago(kind.first), ago(kind.last));
+        let when = if kind.count == 1 { last } else { format!("first {first}, last {last}") };
+        let site = clean(&kind.site, LONGEST_NAME);
+        let _ = writeln!(out, "{}x {site}, {when}: {}", count(kind.count), clean(&kind.message, LONGEST_MESSAGE));
+        if !kind.stack.is_empty() {
+            let _ = writeln!(out, "  {}", kind.stack);
+        }
+    })
+}
+
+/// `3.2s ago`, as far as the clock was not set meanwhile.
+pub(super) fn ago(then: SystemTime) -> String {
+    format!("{} ago", age(then.elapsed().unwrap_or_default()))
 }
 
 pub(super) fn workers() -> Box<dyn Answer> {

@@ -176,10 +176,10 @@ fn raw() {
         }
         let tid = w.thread.load(Ordering::Relaxed);
         let _ = write!(line, "coro: worker {} thread {tid}", w.ordinal());
-        match running_now(w) {
-            Some((_, id, lasted)) => drop(write!(line, " runs #{id} for {:.3}s", lasted.as_secs_f64())),
-            None => drop(write!(line, " runs no task")),
-        }
+        let _ = match running_now(w) {
+            Some((_, id, lasted)) => write!(line, " runs #{id} for {:.3}s", lasted.as_secs_f64()),
+            None => write!(line, " runs no task"),
+        };
         if let Some(stat) = proc::stat(tid) {
             let _ = write!(line, ", state {}", stat.state);
         }
