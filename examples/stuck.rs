@@ -96,12 +96,12 @@ fn serve(options: &Options) -> io::Result<()> {
     for n in 1..=3 {
         on_last_worker(&format!("bystander {n}"), bystander)?;
     }
-    // Let them have begun before their worker is taken from them.
-    coro::sleep(Duration::from_millis(50));
-    (options.situation)()?;
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "backdoor on {}", server.path().display()).and_then(|()| stdout.flush())?;
     drop(stdout);
+    // Let the bystanders have begun before their worker is taken from them.
+    coro::sleep(Duration::from_millis(50));
+    (options.situation)()?;
     coro::event_loop();
     Ok(())
 }
@@ -114,8 +114,10 @@ fn bystander() {
     }
 }
 
+/// Those that are called the same but for a number are of one class.
 fn on_worker(index: usize, name: &str, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    coro::Builder::new().name(name).class("trouble").worker(index).spawn(task).map(drop)
+    let class = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ');
+    coro::Builder::new().name(name).class(class).worker(index).spawn(task).map(drop)
 }
 
 fn on_last_worker(name: &str, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -132,22 +134,13 @@ fn spin() -> io::Result<()> {
 #[inline(never)]
 fn spin_for_ever(mut n: u64) {
     loop {
-        n = black_box(collatz(n));
+        n = (n << 13) ^ (n >> 7) ^ 1;
     }
 }
 
-#[inline(never)]
-fn collatz(n: u64) -> u64 {
-    if n.is_multiple_of(2) { n / 2 } else { n.wrapping_mul(3).wrapping_add(1) }
-}
-
 fn all_workers() -> io::Result<()> {
-    // The first task sleeps meanwhile, so that it can still say where the backdoor is: it asks before it spins.
     for index in 0..coro::worker_stats().len() {
-        on_worker(index, &format!("spinner {index}"), || {
-            coro::sleep(Duration::from_millis(300));
-            spin_for_ever(27);
-        })?;
+        on_worker(index, &format!("spinner {index}"), || spin_for_ever(27))?;
     }
     Ok(())
 }
@@ -203,16 +196,17 @@ fn deadlock() -> io::Result<()> {
     let accounts = [account("account of ann"), account("account of bob"), account("account of cid")];
     for (n, who) in ["ann pays bob", "bob pays cid", "cid pays ann"].into_iter().enumerate() {
         let (from, to) = (accounts[n].clone(), accounts[(n + 1) % 3].clone());
-        on_worker(n % coro::worker_stats().len(), who, move || transfer(&from, &to))?;
+        let pause = Duration::from_millis(50 * (n as u64 + 1));
+        on_worker(n % coro::worker_stats().len(), who, move || transfer(&from, &to, pause))?;
     }
     Ok(())
 }
 
 /// Takes the locks in the order in which they were named, which is another one for everybody.
 #[inline(never)]
-fn transfer(from: &Mutex<i32>, to: &Mutex<i32>) {
+fn transfer(from: &Mutex<i32>, to: &Mutex<i32>, pause: Duration) {
     let mut from = from.lock().unwrap_or_else(PoisonError::into_inner);
-    coro::sleep(Duration::from_millis(50));
+    coro::sleep(pause);
     let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
     *from -= 1;
     *to += 1;
@@ -294,7 +288,7 @@ fn hot_lock() -> io::Result<()> {
     let pool = Arc::new(Mutex::new(0).named("db pool"));
     for n in 0..20 {
         let pool = pool.clone();
-        on_worker(n % coro::worker_stats().len(), &format!("query {n}"), move || query(&pool))?;
+        on_worker(n % coro::worker_stats().len(), "query", move || query(&pool))?;
     }
     Ok(())
 }
@@ -315,7 +309,8 @@ fn fetch(connection: &mut u64) {
 }
 
 fn fd_leak() -> io::Result<()> {
-    lower_the_limit(64)?;
+    let open = std::fs::read_dir("/dev/fd")?.count() as u64;
+    lower_the_limit(open + 45)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let addr = listener.local_addr()?;
     on_last_worker("acceptor", move || accept_and_forget(&listener))?;
@@ -328,12 +323,7 @@ fn accept_and_forget(listener: &TcpListener) {
     let mut served = Vec::new();
     while let Ok((connection, _)) = listener.accept() {
         served.push(connection);
-        if served.len() == 40 {
-            break;
-        }
     }
-    black_box(&served);
-    coro::event_loop();
 }
 
 #[inline(never)]

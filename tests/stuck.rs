@@ -1,0 +1,363 @@
+//! What one sees of a process in trouble: the example `stuck` in each of its situations, asked through its backdoor and by
+//! signal.
+//!
+//! Answers are compared with the files in `tests/stuck/`, ids, times, sizes and line numbers masked. After a change of the
+//! texts that is wanted: `CORO_BLESS=1 cargo test --test stuck`, and read what has changed.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod util;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use util::sockets::Directory;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// By then a situation that is there looks as it will for ever.
+const SETTLED: Duration = Duration::from_secs(3);
+const STARTS: usize = 4;
+
+/// The example in one situation; ended when this goes.
+struct Stuck {
+    child: Child,
+    socket: PathBuf,
+    errors: Arc<Mutex<String>>,
+    _directory: Directory,
+}
+
+impl Stuck {
+    fn start(situation: &str, signal: &str) -> Stuck {
+        let mut program = std::env::current_exe().expect("a test knows its own path");
+        program.pop();
+        program.pop();
+        program.push("examples/stuck");
+        assert!(program.exists(), "{} is missing; build it first: cargo build --examples", program.display());
+        let directory = Directory::new();
+        let socket = directory.at("b.sock");
+        let mut command = Command::new(program);
+        command.args([situation, "--seconds", "60", "--backdoor"]).arg(&socket);
+        command.env_remove("CORO_BACKDOOR").env_remove("CORO_STACK_GUARDS").env_remove("CORO_LATENCY_MS");
+        command.env("CORO_WORKERS", "2").env("CORO_DUMP_SIGNAL", signal).env("RUST_BACKTRACE", "0");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the example starts");
+        let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let errors = Arc::new(Mutex::new(String::new()));
+        let lines = errors.clone();
+        std::thread::spawn(move || {
+            let mut stderr = BufReader::new(stderr);
+            let mut line = Vec::new();
+            while stderr.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                lines.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        let mut first = String::new();
+        BufReader::new(stdout).read_line(&mut first).expect("text");
+        assert!(first.starts_with("backdoor on "), "{situation} said {first:?}, {:?}", errors.lock().unwrap());
+        Stuck { child, socket, errors, _directory: directory }
+    }
+
+    /// The answer without the banner.
+    fn ask(&self, command: &str) -> String {
+        let mut stream = UnixStream::connect(&self.socket).expect("the backdoor answers");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(format!("{command}\n").as_bytes()).expect("sent");
+        stream.shutdown(Shutdown::Write).expect("half closed");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer.split_once('\n').expect("a banner").1.to_owned()
+    }
+
+    fn errors(&self) -> String {
+        self.errors.lock().unwrap().clone()
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: our own child, not yet waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id() as libc::pid_t, signal) }, 0);
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Without the frames of libraries, which differ from system to system and from moment to moment.
+fn own_frames(text: &str) -> String {
+    const OURS: &[&str] = &["examples/", "sync/", "time/", "scheduler/"];
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find('[') {
+        let (before, frame) = rest.split_at(at);
+        let end = frame.find(']').map_or(frame.len(), |at| at + 1);
+        out.push_str(before);
+        let is_frame = frame[..end].contains('|') && !frame[..end].contains('\n');
+        if !is_frame || OURS.iter().any(|folder| frame[1..].starts_with(folder)) {
+            out.push_str(&frame[..end]);
+            rest = &frame[end..];
+        } else {
+            rest = frame[end..].strip_prefix(' ').unwrap_or(&frame[end..]);
+        }
+    }
+    out + rest
+}
+
+/// Numbers that differ from run to run, by what stands before and after them.
+fn mask(text: &str) -> String {
+    let text = &own_frames(text);
+    let bytes = text.as_bytes();
+    let (mut out, mut at) = (String::new(), 0);
+    while at < text.len() {
+        let rest = &text[at..];
+        if !bytes[at].is_ascii_digit() || at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_') {
+            let c = rest.chars().next().expect("not at the end");
+            out.push(c);
+            at += c.len_utf8();
+            continue;
+        }
+        let mut end = rest.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | ','))).unwrap_or(rest.len());
+        while rest[..end].ends_with(['.', ',']) {
+            end -= 1;
+        }
+        let (before, after) = (&text[..at], &rest[end..]);
+        let unit = |units: &[&str]| {
+            let word = after.strip_prefix(' ').unwrap_or(after);
+            let len = word.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(word.len());
+            units.contains(&&word[..len]).then_some(after.len() - word.len() + len)
+        };
+        let (with, more) = if before.ends_with('#') {
+            ("N", 0)
+        } else if before.ends_with(".rs:") || before.ends_with('|') && after.starts_with(']') {
+            ("L", 0)
+        } else if before.ends_with("fd ")
+            || ["thread ", "pid ", "where ", "watcher of request "].iter().any(|w| before.ends_with(w))
+        {
+            ("N", 0)
+        } else if before.ends_with("127.0.0.1:") {
+            ("PORT", 0)
+        } else if let Some(len) = unit(&["us", "ms", "s", "ns"]) {
+            ("T", len)
+        } else if let Some(len) = unit(&["B", "KiB", "MiB", "GiB"]) {
+            ("S", len)
+        } else if [" pooled", " descriptors open", " allowed"].iter().any(|w| after.starts_with(w)) {
+            ("N", 0)
+        } else if after.starts_with('%') {
+            ("P", 0)
+        } else {
+            (&rest[..end], 0)
+        };
+        out.push_str(with);
+        at += end + more;
+    }
+    out
+}
+
+#[test]
+fn masking_takes_what_differs_and_leaves_what_counts() {
+    let masked = mask(
+        "#17 parked 3.2s \"bot 3\" fd 9 → 127.0.0.1:5432 [examples/a.rs f|12] a.rs:7 12 ms, 1,234 tasks 1.5 KiB 7% x86_64 0x1f",
+    );
+    assert_eq!(
+        mask("  [linux/read.c read|12] [std/sys File::read|7] [examples/a.rs f|1]\n"),
+        "  [examples/a.rs f|L]\n"
+    );
+    assert_eq!(
+        masked,
+        "#N parked T \"bot 3\" fd N → 127.0.0.1:PORT [examples/a.rs f|L] a.rs:L T, 1,234 tasks S P% x86_64 0x1f"
+    );
+}
+
+/// Asks until the answers are as they are written down: a situation takes a moment to come about, and once in a while a
+/// bystander is caught between two states for good, which the next start does not repeat.
+fn golden(situation: &str, ready: &str, commands: &[&str]) -> Result<(), String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/stuck/{situation}.txt"));
+    let wanted = std::fs::read_to_string(&path).unwrap_or_default();
+    let bless = std::env::var_os("CORO_BLESS").is_some();
+    let mut seen = String::new();
+    for _ in 0..if bless { 1 } else { STARTS } {
+        let stuck = Stuck::start(situation, "QUIT");
+        let deadline = Instant::now() + PATIENCE;
+        while !stuck.ask("status").contains(ready) {
+            if Instant::now() > deadline {
+                return Err(format!("{situation}: {ready:?} is not in status:\n{}", stuck.ask("status")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let deadline = Instant::now() + SETTLED;
+        while Instant::now() < deadline {
+            seen.clear();
+            for command in commands {
+                let _ = write!(seen, "> {command}\n{}\n", mask(&stuck.ask(command)));
+            }
+            if seen == wanted && !bless {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    if bless {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder of goldens");
+        std::fs::write(&path, seen).expect("written");
+        return Ok(());
+    }
+    Err(format!("{situation} looks different from {}:\n{}", path.display(), difference(&wanted, &seen)))
+}
+
+/// Lines of either that the other does not have.
+fn difference(wanted: &str, seen: &str) -> String {
+    let lines = |of: &str, not_in: &str, sign: &str| -> String {
+        let others: Vec<&str> = not_in.lines().collect();
+        of.lines().filter(|l| !others.contains(l)).map(|l| format!("{sign} {l}\n")).collect()
+    };
+    lines(wanted, seen, "-") + &lines(seen, wanted, "+")
+}
+
+#[test]
+fn every_situation_looks_as_it_is_written_down() {
+    const SITUATIONS: &[(&str, &str, &[&str])] = &[
+        ("spin", "WEDGED", &["status", "stacks"]),
+        ("all-workers", "WEDGED     worker 1", &["status", "stacks"]),
+        ("std-sleep", "WEDGED", &["status", "stacks"]),
+        ("blocking-read", "WEDGED", &["status", "stacks"]),
+        ("std-mutex", "WEDGED", &["status", "stacks"]),
+        ("deadlock", "DEADLOCK", &["status", "deadlocks", "stacks"]),
+        ("lost-sender", "recv", &["status", "stacks"]),
+        ("hot-lock", "19 lock", &["status", "stacks"]),
+        ("fd-leak", "FILES", &["status", "fds", "events"]),
+        ("task-leak", "500 recv", &["status", "stacks", "tree"]),
+    ];
+    let threads: Vec<_> = SITUATIONS
+        .iter()
+        .map(|(situation, ready, commands)| std::thread::spawn(move || golden(situation, ready, commands)))
+        .collect();
+    let failures: Vec<String> =
+        threads.into_iter().filter_map(|t| t.join().expect("a situation can be looked at").err()).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn overflow_names_the_task_and_ends_the_process() {
+    let mut stuck = Stuck::start("overflow", "");
+    let status = {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = stuck.child.try_wait().expect("our child") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", stuck.errors());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    // Without names after three seconds, the alarm ends it; the first line has come by then.
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    assert!(matches!(signal, Some(libc::SIGABRT | libc::SIGALRM)), "{status}:\n{}", stuck.errors());
+    let awaited = if signal == Some(libc::SIGABRT) { "visit" } else { "192 KiB" };
+    util::until(PATIENCE, "the report is read", || stuck.errors().contains(awaited));
+    let text = stuck.errors();
+    assert!(text.contains("\"recursion\"") && text.contains("192 KiB"), "{text}");
+}
+
+#[test]
+fn a_signal_shows_status_and_stacks_while_every_worker_spins_and_the_program_goes_on() {
+    let stuck = Stuck::start("all-workers", "sigquit");
+    util::until(PATIENCE, "both spin", || stuck.ask("status").matches("WEDGED").count() == 2);
+    for n in 1..=2 {
+        stuck.signal(libc::SIGQUIT);
+        let end = "coro: end of the dump of pid";
+        util::until(PATIENCE, "a dump ends", || stuck.errors().matches(end).count() == n);
+    }
+    let text = stuck.errors();
+    for part in ["coro: dump of pid", "tasks ", "WEDGED     worker 0", "WEDGED     worker 1", "bystander", "memory "] {
+        assert!(text.matches(part).count() >= 2, "{part:?} is missing:\n{text}");
+    }
+    // Three at once are one dump, or two: what comes while one is written leads to one more.
+    for _ in 0..3 {
+        stuck.signal(libc::SIGQUIT);
+    }
+    util::until(PATIENCE, "one more", || stuck.errors().matches("coro: end of the dump").count() >= 3);
+    assert!(stuck.ask("status").contains("WEDGED"));
+}
+
+#[test]
+fn a_name_that_is_no_signal_is_told_once_with_what_can_be_written_instead() {
+    for bad in ["KILL", "SIGSEGV", "NONSENSE\x1b"] {
+        let stuck = Stuck::start("spin", bad);
+        util::until(PATIENCE, "the line is read", || stuck.errors().contains('\n'));
+        let text = stuck.errors();
+        let shown = bad.replace('\x1b', "\\u{1b}");
+        assert!(text.starts_with(&format!("coro: CORO_DUMP_SIGNAL={shown}: not the name of a signal")), "{text:?}");
+        assert!(text.contains("choose one of QUIT, USR1, USR2, HUP"), "{text:?}");
+    }
+}
+
+#[test]
+fn signals_that_are_needed_otherwise_are_refused() {
+    for bad in [libc::SIGKILL, libc::SIGSEGV, libc::SIGTERM, libc::SIGINT, libc::SIGURG, 0, -1, 4711] {
+        let error = coro::inspect::dump_on(bad).expect_err("refused");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("choose one of QUIT"), "{error}");
+    }
+}
+
+/// An allocator with a lock that can be held for ever.
+struct Held;
+
+static HOLD: AtomicBool = AtomicBool::new(false);
+
+// SAFETY: passes everything on.
+unsafe impl GlobalAlloc for Held {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        while HOLD.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        // SAFETY: forwarded.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: forwarded.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Held = Held;
+
+#[test]
+fn with_the_allocators_lock_held_a_raw_report_comes() {
+    const NAME: &str = "with_the_allocators_lock_held_a_raw_report_comes";
+    if util::role().is_some() {
+        coro::inspect::dump_on(libc::SIGUSR1).expect("a signal to dump on");
+        coro::run(|| {
+            let holder = coro::Builder::new().name("holder").spawn(|| {
+                HOLD.store(true, Ordering::SeqCst);
+                // SAFETY: a plain call, which allocates nothing; nor does what follows.
+                unsafe { libc::raise(libc::SIGUSR1) };
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_secs(4) {
+                    std::hint::spin_loop();
+                }
+                HOLD.store(false, Ordering::SeqCst);
+            });
+            let _ = holder.expect("a task").join();
+        });
+        // The dump that was held up comes as well, now that it can.
+        std::thread::sleep(Duration::from_millis(500));
+        return;
+    }
+    let text = util::passes(NAME, "held", PATIENCE);
+    let raw = text.find("coro: the dump stands still").unwrap_or_else(|| panic!("no raw report:\n{text}"));
+    let line = text.lines().find(|l| l.contains("runs #")).unwrap_or_else(|| panic!("no worker is named:\n{text}"));
+    assert!(line.starts_with("coro: worker ") && line.contains(", state R"), "{line}");
+    assert!(text.find("coro: end of the dump").is_none_or(|end| end > raw), "{text}");
+}
