@@ -361,8 +361,10 @@ impl Entry {
     /// So many bytes went through, at about that time (in ticks).
     #[inline(always)]
     pub(super) fn count(&self, d: Direction, n: usize, at: u64) {
-        self.record.traffic[d as usize].fetch_add(n as u64, Ordering::Relaxed);
-        self.record.active.store(at, Ordering::Relaxed);
+        if crate::observe::ON {
+            self.record.traffic[d as usize].fetch_add(n as u64, Ordering::Relaxed);
+            self.record.active.store(at, Ordering::Relaxed);
+        }
     }
 }
 

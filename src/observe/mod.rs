@@ -4,6 +4,11 @@
 //! Invariants: nothing here allocates, blocks or calls into the scheduler. What must call upward does so through a
 //! function pointer that the upper layer registered.
 
+/// Whether what views show is kept at all. Only a build that measures what keeping it costs
+/// (`RUSTFLAGS="--cfg coro_no_observation"`, see docs/performance.md) says no: there slices are not timed, waits have no
+/// reasons, objects no owners, sockets no counters, and nothing may look into a task.
+pub(crate) const ON: bool = !cfg!(coro_no_observation);
+
 pub(crate) mod class;
 mod histogram;
 mod hooks;

@@ -33,8 +33,10 @@ impl Mark {
     /// nothing; 0 is not known.
     #[inline(always)]
     pub(crate) fn set(&self, (who, at): (u64, u64)) {
-        self.who.store(who, Ordering::Relaxed);
-        self.at.store(at, Ordering::Relaxed);
+        if super::ON {
+            self.who.store(who, Ordering::Relaxed);
+            self.at.store(at, Ordering::Relaxed);
+        }
     }
 
     /// Who; 0: nobody.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::worker::{Outcome, Worker};
 use crate::context::{self, Ctx};
-use crate::observe::{SLICE_OVERRUN, WaitKind, WaitReason, class};
+use crate::observe::{self, SLICE_OVERRUN, WaitKind, WaitReason, class};
 use crate::stack;
 use crate::sys::atomic::publish;
 use crate::sys::clock;
@@ -18,7 +18,9 @@ impl Worker {
     #[inline(always)]
     pub(super) fn slice(&self, cell: &'static TaskCell, now: u64) -> u64 {
         let shared = self.shared;
-        publish(&shared.current, ptr::from_ref(cell).cast_mut());
+        if observe::ON {
+            publish(&shared.current, ptr::from_ref(cell).cast_mut());
+        }
         let word = cell.state.resume_check();
         if (word.inspected() || word.life() == Life::Unstarted) && !self.admit(cell, word) {
             return self.ticker.now();
@@ -27,21 +29,27 @@ impl Worker {
         if let Some(woken) = cell.accounting.woken_at() {
             self.account_delay(cell, now.saturating_sub(woken));
         }
-        shared.slice_start.store(now, Ordering::Relaxed);
+        if observe::ON {
+            shared.slice_start.store(now, Ordering::Relaxed);
+        }
         shared.slices.store(shared.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.current.set(cell);
         self.resume(cell);
         self.current.set(ptr::null());
-        let end = self.ticker.now();
+        // The loop itself needs the time now and then.
+        let timed = observe::ON || shared.slices.load(Ordering::Relaxed) % 16 == 0;
+        let end = if timed { self.ticker.now() } else { now };
 
-        let length = end.saturating_sub(now);
-        let a = &cell.accounting;
-        a.slices.store(a.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        a.run_ticks.store(a.run_ticks.load(Ordering::Relaxed) + length, Ordering::Relaxed);
-        a.stopped(end);
-        shared.busy.store(shared.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
-        if length > self.periods.noteworthy {
-            self.account_slice(cell, length);
+        if observe::ON {
+            let length = end.saturating_sub(now);
+            let a = &cell.accounting;
+            a.slices.store(a.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            a.run_ticks.store(a.run_ticks.load(Ordering::Relaxed) + length, Ordering::Relaxed);
+            a.stopped(end);
+            shared.busy.store(shared.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
+            if length > self.periods.noteworthy {
+                self.account_slice(cell, length);
+            }
         }
 
         match self.outcome.get() {
@@ -148,7 +156,9 @@ impl Worker {
         }
         let s = self.shared;
         s.live.store(s.live.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
-        if let Some(stats) = s.class_stats(cell.class.load(Ordering::Relaxed)) {
+        if observe::ON
+            && let Some(stats) = s.class_stats(cell.class.load(Ordering::Relaxed))
+        {
             stats.task_ended(&cell.accounting);
         }
         match cell.state.finish() {
@@ -200,6 +210,9 @@ impl Worker {
 
     /// Gives a task that starts its class.
     fn classify(&self, cell: &TaskCell) {
+        if !observe::ON {
+            return;
+        }
         // SAFETY: the task is ours, and both are constant since its spawn.
         let number = unsafe {
             match (cell.class_name(), *cell.site.get()) {

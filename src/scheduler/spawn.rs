@@ -359,13 +359,17 @@ where
     cell.local.store(ptr::null_mut(), Ordering::Relaxed);
     cell.set_wait(crate::observe::WaitReason::of(crate::observe::WaitKind::None));
     let parent = here();
-    cell.parent.store(parent.map_or(0, |h| h.id()), Ordering::Relaxed);
-    cell.accounting.begin();
-    cell.class.store(0, Ordering::Relaxed);
+    if crate::observe::ON {
+        cell.parent.store(parent.map_or(0, |h| h.id()), Ordering::Relaxed);
+        cell.accounting.begin();
+        cell.class.store(0, Ordering::Relaxed);
+    }
     // SAFETY: the cell came from a magazine and is the caller's alone until its word is published; what a former
     // task left in these fields has been dropped by `empty_cell`.
     unsafe {
-        cell.site.get().write(Some(plan.site));
+        if crate::observe::ON {
+            cell.site.get().write(Some(plan.site));
+        }
         cell.vtable.get().write(Some(vtable::<F, T>()));
         if let Some(label) = plan.label(parent) {
             cell.set_label(label);

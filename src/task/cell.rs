@@ -12,7 +12,7 @@ use super::local::TaskLocal;
 use super::payload::VTable;
 use super::state::State;
 use crate::context::Ctx;
-use crate::observe::{WaitKind, WaitReason};
+use crate::observe::{self, WaitKind, WaitReason};
 use crate::stack::Stack;
 use crate::sys::parker::ThreadParker;
 
@@ -46,6 +46,9 @@ impl Accounting {
     /// Nothing yet; by whoever makes the task.
     #[inline(always)]
     pub(crate) fn begin(&self) {
+        if !observe::ON {
+            return;
+        }
         self.slices.store(0, Ordering::Relaxed);
         self.run_ticks.store(0, Ordering::Relaxed);
         self.longest_slice.store(0, Ordering::Relaxed);
@@ -55,19 +58,23 @@ impl Accounting {
     /// The task has just stopped running.
     #[inline(always)]
     pub(crate) fn stopped(&self, at: u64) {
-        self.since.store(at & !WOKEN, Ordering::Relaxed);
+        if observe::ON {
+            self.since.store(at & !WOKEN, Ordering::Relaxed);
+        }
     }
 
     /// The task was made runnable; by whoever is to queue it.
     #[inline(always)]
     pub(crate) fn woken(&self, at: u64) {
-        self.since.store(at | WOKEN, Ordering::Relaxed);
+        if observe::ON {
+            self.since.store(at | WOKEN, Ordering::Relaxed);
+        }
     }
 
     /// When the task was woken, if a wake-up is why it runs now.
     #[inline(always)]
     pub(crate) fn woken_at(&self) -> Option<u64> {
-        let since = self.since.load(Ordering::Relaxed);
+        let since = if observe::ON { self.since.load(Ordering::Relaxed) } else { 0 };
         (since & WOKEN != 0).then_some(since)
     }
 
@@ -138,8 +145,10 @@ impl TaskCell {
     /// Says what the task is about to wait for. By the running task.
     #[inline(always)]
     pub(crate) fn set_wait(&self, reason: WaitReason) {
-        self.wait_kind.store(reason.kind as u8, Ordering::Relaxed);
-        self.wait_detail.store(reason.detail, Ordering::Relaxed);
+        if observe::ON {
+            self.wait_kind.store(reason.kind as u8, Ordering::Relaxed);
+            self.wait_detail.store(reason.detail, Ordering::Relaxed);
+        }
     }
 
     /// What the task waits for; meaningful while it is parked.

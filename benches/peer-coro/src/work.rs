@@ -16,6 +16,7 @@ use crate::measure::{Histogram, Memory, Random, StartLine, cpu_time, ns_each};
 pub(crate) fn in_task(args: &Args, runtime: &Runtime) -> bool {
     match args.workload.as_str() {
         "yield" => yields(args, runtime),
+        "clock" => clock(args),
         "yieldcheck" => rotation(args),
         "spawn" => return spawn_inside(args),
         "pingpong" => return pingpong(args),
@@ -45,6 +46,21 @@ fn yields(args: &Args, runtime: &Runtime) {
     args.report(&case, "ns_per_yield", ns_each(took, each * n));
     // A yield that the accounting does not see would be no slice: this must be 1 and very little more.
     args.report(&case, "slices_per_yield", counted as f64 / (each * n) as f64);
+}
+
+/// What one reading of the slice clock costs: the time-stamp counter where there is one (see `sys::clock`).
+fn clock(args: &Args) {
+    let total = args.number("total", 20_000_000);
+    let start = Instant::now();
+    for _ in 0..total {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: no preconditions.
+        #[allow(unused_unsafe, reason = "unsafe in Rust 1.88, safe in later ones")]
+        black_box(unsafe { std::arch::x86_64::_rdtsc() });
+        #[cfg(not(target_arch = "x86_64"))]
+        black_box(Instant::now());
+    }
+    args.report("clock", "ns_per_read", ns_each(start.elapsed(), total));
 }
 
 /// After how many of all yields another task had run.
