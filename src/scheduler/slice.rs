@@ -37,7 +37,7 @@ impl Worker {
         self.resume(cell);
         self.current.set(ptr::null());
         // The loop itself needs the time now and then.
-        let timed = observe::ON || shared.slices.load(Ordering::Relaxed) % 16 == 0;
+        let timed = observe::ON || shared.slices.load(Ordering::Relaxed).is_multiple_of(16);
         let end = if timed { self.ticker.now() } else { now };
 
         if observe::ON {
