@@ -463,7 +463,11 @@ fn dumps_under_fire() {
     let neighbour = |d: Duration| {
         let (over, rate) = (AtomicBool::new(false), &rate);
         std::thread::scope(|s| {
-            s.spawn(|| while !over.load(Ordering::Relaxed) {});
+            s.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::black_box(0);
+                }
+            });
             let beside = rate(d);
             over.store(true, Ordering::Relaxed);
             beside
