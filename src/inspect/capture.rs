@@ -15,6 +15,7 @@ use super::running::{self, KernelView, RunningCopy, Sample, copy_words};
 use super::walk::{Registers, StackBytes};
 use crate::observe::{Distribution, Histogram, Object, WaitKind, WaitReason};
 use crate::scheduler::shared::worker_at;
+use crate::stack::slot_of;
 use crate::sys::clock::{self, Ticker};
 use crate::task::state::{Inspect, Life};
 use crate::task::{LONGEST_KEY, LONGEST_VALUE, Label, MOST_LABELS, TaskCell};
@@ -31,8 +32,11 @@ const LONGEST_NAME: usize = 1024;
 /// Return addresses of a spawn that are copied.
 const SPAWN_FRAMES: usize = 128;
 const ATTEMPTS: u32 = 50;
-/// After so many attempts to copy a task while it runs it is shown without its stack.
+/// After so many attempts to copy a task while it runs it is shown without its stack: its slices are shorter than its thread
+/// takes to answer.
 const RUNNING_ATTEMPTS: u32 = 20;
+/// No further attempt after this long.
+const RUNNING_PATIENCE: Duration = Duration::from_millis(5);
 
 /// What a task is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +224,11 @@ impl Captured {
     /// Copies the stack of a task that was found running, if that is wanted; whatever state it is in by then. False if it has
     /// ended meanwhile. Takes the walker, and may wait for the thread.
     pub(super) fn follow(&mut self, cell: &TaskCell, only: Option<u64>) -> bool {
-        for _ in 0..RUNNING_ATTEMPTS {
+        let begun = clock::ticks();
+        for attempt in 0..RUNNING_ATTEMPTS {
+            if attempt > 1 && clock::since(begun) > RUNNING_PATIENCE {
+                break;
+            }
             if !self.is_to_follow() || self.copy_running(cell) {
                 return true;
             }
@@ -245,6 +253,8 @@ impl Captured {
                 self.interrupted = !self.sample.after_call;
                 self.kernel = self.sample.kernel;
                 std::mem::swap(&mut self.bytes, &mut self.sample.bytes);
+                let slot = slot_of(self.base.wrapping_sub(1)).filter(|_| self.registers.is_some());
+                self.used = slot.map_or(0, |slot| slot.top - self.base);
             }
         }
         true

@@ -1,7 +1,8 @@
 //! The walk over every task, a piece at a time.
 //!
 //! Invariants: a piece ends after [`PIECE`] at the latest, but for the one task that it is at; the CPU is given away, outside
-//! of any window and with no lock held, every [`GIVE_WAY`] and while a running task's thread is asked for its stack; what the next tasks will need is fetched while one is looked at.
+//! of any window and with no lock held, every [`GIVE_WAY`] to [`GIVE_WAY_TO_SPINNERS`], and while the thread of a task that
+//! runs is asked for its stack; what the next tasks will need is fetched while one is looked at.
 //!
 //! Must not know: what is done with a task.
 
@@ -19,6 +20,9 @@ use crate::task::TaskCell;
 const PIECE: Duration = Duration::from_millis(20);
 /// The walker gives way so often, so that it holds up no worker on its CPU.
 const GIVE_WAY: Duration = Duration::from_micros(100);
+/// So often where those that it gives way to keep the CPU for long: a worker that spins takes milliseconds each time, and a
+/// dump is wanted most when all do.
+const GIVE_WAY_TO_SPINNERS: Duration = Duration::from_micros(500);
 /// So many cells ahead the cell is fetched, and half as many ahead the innermost part of its stack.
 const AHEAD: usize = 16;
 
@@ -48,11 +52,13 @@ pub(super) struct Sweep {
     pub(super) captured: Captured,
     /// When it began, in ticks.
     begun: u64,
+    /// How long the walker keeps the CPU now, in ticks.
+    turn: u64,
 }
 
 impl Sweep {
     pub(super) fn new() -> Sweep {
-        Sweep { chunk: 0, cell: 0, captured: Captured::new(), begun: clock::ticks() }
+        Sweep { chunk: 0, cell: 0, captured: Captured::new(), begun: clock::ticks(), turn: clock::in_ticks(GIVE_WAY) }
     }
 
     pub(super) fn took(&self) -> Duration {
@@ -71,14 +77,14 @@ impl Sweep {
         &mut self,
         mut each: impl FnMut(&mut Frames, &mut Captured, &'static TaskCell) -> Then,
     ) -> Swept {
-        let (turn, longest) = (clock::in_ticks(GIVE_WAY), clock::in_ticks(PIECE));
+        let (shortest, longest) = (clock::in_ticks(GIVE_WAY), clock::in_ticks(GIVE_WAY_TO_SPINNERS));
         let registry = scheduler::registry();
         let mut now = clock::ticks();
-        let end = now + longest;
+        let end = now + clock::in_ticks(PIECE);
         while self.chunk < registry.chunks() {
             let cells = registry.cells(self.chunk);
             while self.cell < cells.len() {
-                let give_way = now + turn;
+                let give_way = now + self.turn;
                 let mut walker = frames();
                 while self.cell < cells.len() && now < give_way {
                     let cell = &cells[self.cell];
@@ -116,7 +122,9 @@ impl Sweep {
                     return Swept::More;
                 }
                 std::thread::yield_now();
-                now = clock::ticks();
+                let back = clock::ticks();
+                self.turn = (back.saturating_sub(now) / 4).clamp(shortest, longest);
+                now = back;
             }
             self.chunk += 1;
             self.cell = 0;

@@ -24,7 +24,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::copy_words;
+use super::{ROOM, copy_words};
 use crate::context;
 use crate::scheduler::shared::{MAX_WORKERS, Shared};
 use crate::scheduler::suspend::here;
@@ -32,8 +32,6 @@ use crate::stack::{self, slot_of};
 use crate::sys::directed::{self, Refusal};
 use crate::sys::mem::{self, Access};
 
-/// The most of a stack that is copied, innermost part first.
-pub(super) const ROOM: usize = 1 << 20;
 /// The most of a stack that is not the task's.
 const FOREIGN: usize = 64 << 10;
 
@@ -256,6 +254,10 @@ unsafe fn look(mailbox: &Mailbox, context: *const c_void) -> Answer {
     // SAFETY: a worker's public side is never freed.
     let worker = unsafe { mailbox.worker.load(Ordering::Relaxed).as_ref() };
     let Some(worker) = worker else { return answer };
+    if worker.thread.load(Ordering::Relaxed) != crate::sys::thread_id() {
+        // The worker has ended, and its thread's number has gone to this one before the worker's place went to another.
+        return answer;
+    }
     let current = worker.current.load(Ordering::SeqCst);
     // SAFETY: cells are type-stable.
     let Some(cell) = (unsafe { current.as_ref() }) else { return answer };
