@@ -215,6 +215,26 @@ fn backtraces_of_std_and_of_the_backtrace_crate_end_at_the_tasks_base() {
 }
 
 #[test]
+fn errors_of_anyhow_have_clean_backtraces_and_can_be_traced() {
+    if role().as_deref() != Some("anyhow") {
+        let mut command = again("errors_of_anyhow_have_clean_backtraces_and_can_be_traced", "anyhow");
+        command.env("RUST_LIB_BACKTRACE", "1");
+        let output = finish(command, LIMIT);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let (stack, traced) = on(|| {
+        let fails = || inner(|| anyhow::Context::context("x".parse::<u32>(), "no number"));
+        (fails().unwrap_err().backtrace().to_string(), fails().traced().unwrap_err())
+    });
+    let last = stack.lines().rfind(|l| !l.trim_start().starts_with("at ")).unwrap_or_default();
+    assert!(stack.contains("tb::inner") && last.contains("__coro_task_base"), "{stack}");
+    assert!(!stack.contains("<unknown>"), "{stack}");
+    let text = format!("{traced:?}");
+    assert!(text.starts_with("no number\n  because invalid digit found in string\n  raised at tests/tb.rs:"), "{text}");
+}
+
+#[test]
 fn the_spawns_stack_is_kept_on_request() {
     if role().as_deref() != Some("spawn stacks") {
         let mut command = again("the_spawns_stack_is_kept_on_request", "spawn stacks");

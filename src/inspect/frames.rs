@@ -174,15 +174,24 @@ pub(super) fn frames() -> MutexGuard<'static, Frames> {
 /// The condensed form of return addresses that were taken on the running stack.
 pub(crate) fn stack_text(addresses: &[usize]) -> String {
     let mut out = String::new();
-    let f = &mut *frames();
+    let f = &mut *knowing(addresses);
     f.texts.write(addresses, First::ResumePoint, Detail::Folded, &mut f.symbols, &mut out);
     out
+}
+
+/// The walker; if one of the addresses is in none of its modules, after a look whether there are new ones.
+fn knowing(addresses: &[usize]) -> MutexGuard<'static, Frames> {
+    let mut f = frames();
+    if addresses.iter().any(|a| f.walker.modules().locate(*a).is_none()) {
+        f.refresh();
+    }
+    f
 }
 
 /// The frames of return addresses that were taken on the running stack, innermost first; all of them, or those that
 /// [`stack_text`] shows.
 pub(crate) fn stack_frames(addresses: &[usize], whole: bool) -> Vec<super::Frame> {
-    let mut found = frames().list(addresses);
+    let mut found = knowing(addresses).list(addresses);
     found.retain(|frame| whole || !frame.folded);
     found
 }

@@ -34,7 +34,12 @@ pub(crate) fn install() {
     let stds = panic::take_hook();
     let is_stds = ptr::eq(&*before, &*stds);
     panic::set_hook(Box::new(move |info| {
-        let Some(h) = here() else { return before(info) };
+        let Some(h) = here() else {
+            if !(is_stds && report::handler_panics_again()) {
+                before(info);
+            }
+            return;
+        };
         let ends_the_process = cfg!(panic = "abort") || cannot_unwind(info);
         let told = keep(&h, info, is_stds && !ends_the_process);
         if ends_the_process {

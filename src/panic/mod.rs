@@ -25,7 +25,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::inspect::OneLine;
-use crate::report::{self, PanicReport, Report, TaskIdentity};
+use crate::report::{self, PanicReport, Report, Suppressed, TaskIdentity};
 use crate::scheduler::runtime::payload_text;
 use crate::sys::stderr;
 use crate::task::TaskCell;
@@ -75,6 +75,9 @@ impl fmt::Display for TaskPanic<'_> {
     }
 }
 
+/// What a line shows of a message, in bytes: a longer one could fill the buffer before stderr and push others out.
+const LONGEST_MESSAGE: usize = 4096;
+
 /// `task 17 (db writer): panic "…" at src/db.rs:31:5`.
 struct Head<'a> {
     id: u64,
@@ -85,7 +88,12 @@ struct Head<'a> {
 
 impl fmt::Display for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task {} ({}): panic {:?}", self.id, OneLine(self.name.unwrap_or("")), self.message)?;
+        let end = (0..=LONGEST_MESSAGE.min(self.message.len())).rev().find(|i| self.message.is_char_boundary(*i));
+        let (shown, cut) = self.message.split_at(end.unwrap_or(0));
+        write!(f, "task {} ({}): panic {shown:?}", self.id, OneLine(self.name.unwrap_or("")))?;
+        if !cut.is_empty() {
+            write!(f, " and {} bytes more", cut.len())?;
+        }
         match self.location {
             Some(at) => write!(f, " at {}", OneLine(at)),
             None => Ok(()),
@@ -107,8 +115,9 @@ fn notifier() -> Option<PanicNotifier> {
 /// The notifier runs in the task that panicked, after it has unwound, and may wait. If it panics itself, the default is
 /// used: one line on stderr with the task, the message, the place and the condensed stack, or with `RUST_BACKTRACE` one
 /// line for each call and who spawned the task (`RUST_BACKTRACE=full`: also calls inside of the runtime). Of more than five
-/// such lines a minute from one place only the 8th, 16th, 32nd and so on are written. Cancellation is not a panic. Frames are named on a thread of the
-/// runtime; `run` and the exit of the process wait for it, an abort or `_exit` right after a panic does not.
+/// such lines a minute from one place, or sixty from all, only the 8th, 16th, 32nd and so on are written. Cancellation is
+/// not a panic. Frames are named on a thread of the runtime; `run` and the exit of the process wait for it, an abort or
+/// `_exit` right after a panic does not.
 ///
 /// From the start of the first runtime on there is a panic hook that keeps the place and stack of panics in tasks
 /// ([`tb::traceback`]). If the program had set no hook by then, std's own message for such a panic is left out:
@@ -159,8 +168,10 @@ fn write_later(id: u64, name: Option<&str>, message: &str, seen: Option<(String,
     let Some(suppressed) = report::panic_budget(site) else { return };
     let location = seen.as_ref().map(|(at, _)| at.as_str());
     let mut text = Head { id, name, message, location }.to_string();
-    if suppressed > 0 {
-        text.push_str(&format!(" ({suppressed} more of that place are not shown)"));
+    match suppressed {
+        Suppressed { of_place: 0, of_all: 0 } => {}
+        Suppressed { of_place: n, of_all: 0 } => text.push_str(&format!(" ({n} more of that place are not shown)")),
+        Suppressed { of_all: n, .. } => text.push_str(&format!(" ({n} more of all places are not shown)")),
     }
     let text = stderr::line(id, &text);
     let form = form();
@@ -203,7 +214,14 @@ pub(crate) fn uncaught(cell: &'static TaskCell, payload: &(dyn Any + Send)) {
         let location = seen.as_ref().map(|s| s.location.as_str());
         let captured = seen.as_ref().map(|s| &*s.captured);
         let report = TaskPanic { id, name, payload, location, captured };
-        told |= panic::catch_unwind(AssertUnwindSafe(|| notifier(&report))).is_ok();
+        match panic::catch_unwind(AssertUnwindSafe(|| notifier(&report))) {
+            Ok(()) => told = true,
+            Err(payload) => {
+                // A payload whose destructor panics as well is not ours to suffer from.
+                std::mem::forget(payload);
+                notifier_panicked(id);
+            }
+        }
     }
     if report::has_handler() {
         let (name, message, seen) = (name.map(str::to_owned), own.to_owned(), seen.clone());
@@ -213,6 +231,15 @@ pub(crate) fn uncaught(cell: &'static TaskCell, payload: &(dyn Any + Send)) {
     if !told {
         write_later(id, name, own, seen.map(|s| (s.location, s.captured)), &site);
     }
+}
+
+fn notifier_panicked(id: u64) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    let text = match tb::traceback() {
+        Some(last) => format!("the panic notifier panicked itself, with {:?} at {}", last.message, last.location),
+        None => "the panic notifier panicked itself".to_owned(),
+    };
+    ONCE.call_once(|| stderr::print(id, &format!("{text}; what it was told goes to stderr")));
 }
 
 /// On the report thread.

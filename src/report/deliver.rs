@@ -8,13 +8,15 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use super::{Report, ReportHandler};
+use super::{Report, ReportHandler, panic_budget};
 use crate::sys::{stderr, threads};
 
 /// Reports, and other work of the thread, that wait.
@@ -188,14 +190,36 @@ fn work(job: Job) {
     };
     queue().texts = false;
     // It may have been taken away meanwhile.
-    let told = handler().map(|h| panic::catch_unwind(AssertUnwindSafe(|| h(&report))).is_ok());
-    if told != Some(true) {
+    let told = handler().map(|h| {
+        AT_WORK.set(true);
+        let ended = panic::catch_unwind(AssertUnwindSafe(|| h(&report)));
+        AT_WORK.set(false);
+        // A payload whose destructor panics as well is not ours to suffer from.
+        ended.map_err(std::mem::forget).is_ok()
+    });
+    let shown = match &report {
+        Report::Panic(p) => told == Some(true) || panic_budget(p.location.as_deref().unwrap_or("not seen")).is_some(),
+        _ => true,
+    };
+    if told != Some(true) && shown {
         stderr::print(report.task(), &report.to_string());
     }
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    if told == Some(false) {
-        ONCE.call_once(|| stderr::write("coro: the report handler panicked; what it was told goes to stderr\n"));
+    if told == Some(false) && !PANICKED.swap(true, Ordering::Relaxed) {
+        stderr::write("coro: the report handler panicked; what it was told goes to stderr\n");
     }
+}
+
+thread_local! {
+    /// The handler runs on this thread.
+    static AT_WORK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A handler has panicked.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the caller is a handler, and not the first time that one panics: enough has been said.
+pub(crate) fn handler_panics_again() -> bool {
+    AT_WORK.try_with(Cell::get).unwrap_or(false) && PANICKED.load(Ordering::Relaxed)
 }
 
 /// Waits for what was delivered so far: at most `patience` while the handler is at work, longer for texts of our own. Those

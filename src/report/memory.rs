@@ -34,8 +34,8 @@ struct Kind {
     shown: Budget,
 }
 
-/// Of what one place says: how much was shown in this minute, and what was not.
-#[derive(Debug, Default)]
+/// Of what one place says, or all together: how much was shown in this minute, and what was not.
+#[derive(Debug)]
 struct Budget {
     begun: Option<Instant>,
     seen: u64,
@@ -44,16 +44,22 @@ struct Budget {
 
 /// Shown in any case, per place and minute; of more only the 8th, 16th, 32nd and so on.
 const ALWAYS: u64 = 5;
+/// The same for all places together: a program may panic in more places than are remembered.
+const ALWAYS_TOGETHER: u64 = 60;
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Budget {
+    const fn new() -> Budget {
+        Budget { begun: None, seen: 0, suppressed: 0 }
+    }
+
     /// Whether one more is shown, and how many before it were not.
-    fn take(&mut self, now: Instant) -> Option<u64> {
+    fn take(&mut self, now: Instant, always: u64) -> Option<u64> {
         if self.begun.is_none_or(|b| now.duration_since(b) >= MINUTE) {
             (self.begun, self.seen) = (Some(now), 0);
         }
         self.seen += 1;
-        if self.seen <= ALWAYS || self.seen.is_power_of_two() {
+        if self.seen <= always || self.seen.is_power_of_two() {
             return Some(std::mem::take(&mut self.suppressed));
         }
         self.suppressed += 1;
@@ -96,7 +102,7 @@ impl Table {
         {
             kinds.remove(oldest);
         }
-        kinds.push(Kind { site, count: 1, first: last, last, message, stack, shown: Budget::default() });
+        kinds.push(Kind { site, count: 1, first: last, last, message, stack, shown: Budget::new() });
         1
     }
 
@@ -139,12 +145,35 @@ pub(crate) fn remember_panic(site: &str, message: &str, addresses: Vec<usize>) -
     PANICS.add(site, message, Stack::Addresses(addresses))
 }
 
-/// Whether a panic of that place, which has been remembered, is written to stderr, and how many before it were not.
-pub(crate) fn panic_budget(site: &str) -> Option<u64> {
-    let site = cut(site, LONGEST_SITE);
-    match PANICS.kinds().iter_mut().find(|k| k.site == site) {
-        Some(k) => k.shown.take(Instant::now()),
-        None => Some(0),
+/// What was not written to stderr before something that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Suppressed {
+    /// Of the same place, since the last one of it.
+    pub(crate) of_place: u64,
+    /// Of places that by themselves would have been shown, since the last one of any.
+    pub(crate) of_all: u64,
+}
+
+/// Whether a panic of that place, which has been remembered, is written to stderr, and what before it was not.
+pub(crate) fn panic_budget(site: &str) -> Option<Suppressed> {
+    static TOGETHER: Mutex<Budget> = Mutex::new(Budget::new());
+    let (site, now) = (cut(site, LONGEST_SITE), Instant::now());
+    let mut kinds = PANICS.kinds();
+    let of_place = kinds.iter_mut().find(|k| k.site == site).map(|k| &mut k.shown);
+    take_both(of_place, &mut TOGETHER.lock().unwrap_or_else(PoisonError::into_inner), now)
+}
+
+/// The suppressed ones of a place that is no longer remembered are lost to the count of the place, not to that of all.
+fn take_both(mut of_place: Option<&mut Budget>, together: &mut Budget, now: Instant) -> Option<Suppressed> {
+    let before = of_place.as_mut().map_or(Some(0), |b| b.take(now, ALWAYS))?;
+    match together.take(now, ALWAYS_TOGETHER) {
+        Some(all) => Some(Suppressed { of_place: before, of_all: all }),
+        None => {
+            if let Some(b) = of_place {
+                b.suppressed += before + 1;
+            }
+            None
+        }
     }
 }
 
@@ -174,11 +203,30 @@ mod tests {
 
     #[test]
     fn a_storm_shows_ever_fewer_and_a_minute_later_begins_anew() {
-        let (mut budget, begun) = (Budget::default(), Instant::now());
-        let shown: Vec<(u64, u64)> = (1..=40).filter_map(|i| budget.take(begun).map(|s| (i, s))).collect();
+        let (mut budget, begun) = (Budget::new(), Instant::now());
+        let shown: Vec<(u64, u64)> = (1..=40).filter_map(|i| budget.take(begun, 5).map(|s| (i, s))).collect();
         assert_eq!(shown, [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (8, 2), (16, 7), (32, 15)]);
-        assert_eq!(budget.take(begun + MINUTE), Some(8));
-        assert_eq!(budget.take(begun + MINUTE), Some(0));
+        assert_eq!(budget.take(begun + MINUTE, 5), Some(8));
+        assert_eq!(budget.take(begun + MINUTE, 5), Some(0));
+    }
+
+    #[test]
+    fn a_storm_from_many_places_is_thinned_out_as_well() {
+        let (mut together, now) = (Budget::new(), Instant::now());
+        let mut shown = Vec::new();
+        for i in 0..1000 {
+            // Each place is new, or was forgotten.
+            let mut place = Budget::new();
+            let of_place = if i % 2 == 0 { Some(&mut place) } else { None };
+            shown.extend(take_both(of_place, &mut together, now));
+        }
+        let of_all: Vec<u64> = shown.iter().map(|s| s.of_all).filter(|n| *n > 0).collect();
+        assert_eq!((shown.len(), of_all), (64, vec![3, 63, 127, 255]));
+        // What the limit of all kept back is told with the next one of its place.
+        let (mut place, mut full) = (Budget::new(), Budget { begun: Some(now), seen: 64, suppressed: 0 });
+        assert_eq!(take_both(Some(&mut place), &mut full, now), None);
+        let next = take_both(Some(&mut place), &mut full, now + MINUTE);
+        assert_eq!(next, Some(Suppressed { of_place: 1, of_all: 1 }));
     }
 
     #[test]

@@ -108,8 +108,8 @@ impl Captured {
         self.above.get_or_init(|| inspect::ancestors(self.parent()))
     }
 
-    /// The task's ancestors, nearest first: the one that spawned it and, as far as those before it still exist when this is first asked, the ones
-    /// that spawned them.
+    /// The task's ancestors, nearest first: the one that spawned it and, as far as those before it still exist when this is
+    /// first asked, the ones that spawned them. The answer stays the same from then on.
     pub fn lineage(&self) -> Vec<u64> {
         let parent = self.parent();
         let above = self.above();

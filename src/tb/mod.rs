@@ -2,8 +2,9 @@
 //! spawned the task.
 //!
 //! * [`stack_string`], [`stack`]: the caller's own stack.
-//! * [`Captured::here`]: keeps it for later at the cost of a walk; names are looked up when it is shown, and what it shows
-//!   does not change with what the tasks do meanwhile.
+//! * [`Captured::here`]: keeps it for later at the cost of a walk; names are looked up when it is shown, and the calls that
+//!   it shows do not change with what the tasks do meanwhile. Who spawned the task is kept as well; who spawned that one
+//!   and so on is found out at the first look, as far as they exist then, and stays the same afterwards.
 //! * [`Traced::traced`]: gives an error the stack of the place where it arose, and notes where it was caught.
 //! * [`traceback`], [`traceback_string`]: the last panic of this task, also a caught one, with its whole stack.
 //!
