@@ -32,6 +32,24 @@ fn the_place() -> u64 {
     std::hint::black_box(&ballast).iter().sum()
 }
 
+/// The line on which the task calls it, as part of another function.
+const INLINED: u32 = line!() + 4;
+
+#[inline(always)]
+fn inlined_into_the_task() -> u64 {
+    std::hint::black_box(the_place())
+}
+
+/// The line on which the task does that.
+const CALLED: u32 = line!() + 5;
+
+/// Two kinds of generic argument, one of them a closure: neither is shown.
+#[inline(never)]
+fn task<T: Default, F: FnOnce(u64)>(f: F) -> T {
+    f(inlined_into_the_task());
+    T::default()
+}
+
 /// A folder that goes when it is dropped.
 struct Folder(PathBuf);
 
@@ -78,11 +96,24 @@ fn sleeper(dump: &str) -> &str {
     dump.lines().find(|line| line.contains("\"sleeper\"")).unwrap_or_else(|| panic!("no sleeper in\n{dump}"))
 }
 
+/// That the sleeper's stack is whole, every call with its line, inlined ones too.
 #[track_caller]
-fn has_line(text: &str) {
-    let line = sleeper(dump_in(text));
-    let wanted = format!("[tests/symbols.rs the_place|{PLACE}]");
-    assert!(line.contains(&wanted) && line.contains("sleep|"), "no {wanted} in {line}");
+fn has_lines(text: &str) {
+    let dump = dump_in(text);
+    assert!(dump.starts_with('#'), "advice without need: {dump}");
+    let line = sleeper(dump);
+    let (_, stack) = line.split_once(" [").unwrap();
+    let (api, stack) = stack.split_once("] [").unwrap();
+    let (file, place) = api.split_once('|').unwrap();
+    assert!(file == "time/mod.rs sleep" && place.parse::<u32>().is_ok(), "{line}");
+    let (stack, closure) = stack.rsplit_once(" [").unwrap();
+    let expected = format!(
+        "tests/symbols.rs the_place|{PLACE}] [tests/symbols.rs inlined_into_the_task|{INLINED}] \
+         [tests/symbols.rs task|{CALLED}]"
+    );
+    assert_eq!(stack, expected, "{line}");
+    let place = closure.strip_prefix("tests/symbols.rs child::{closure}|").and_then(|rest| rest.strip_suffix(']'));
+    assert!(place.is_some_and(|place| place.parse::<u32>().is_ok()), "{line}");
 }
 
 /// Every child: a runtime with a parked task, the fault, then the first dump of the process.
@@ -90,7 +121,7 @@ fn has_line(text: &str) {
 fn child() {
     let Some(role) = role() else { return };
     let rt = runtime(1);
-    spawn(&rt, "sleeper", || _ = the_place());
+    spawn(&rt, "sleeper", || task::<(), _>(|n| assert!(n > 0)));
     // Looks at counters only: the first symbol is asked for after the fault.
     until(LONG, "the task sleeps", || {
         coro::inspect::classes().iter().any(|c| &*c.class == "sleeper" && c.slice_lengths.count() == 1)
@@ -154,23 +185,23 @@ fn wedge_the_loader(rt: &coro::Runtime) {
 
 #[test]
 fn executable_deleted() {
-    has_line(&copy_says("deleted", |_| true).unwrap());
+    has_lines(&copy_says("deleted", |_| true).unwrap());
 }
 
 #[test]
 fn executable_replaced() {
-    has_line(&copy_says("replaced", |_| true).unwrap());
+    has_lines(&copy_says("replaced", |_| true).unwrap());
 }
 
 #[test]
 fn no_descriptors() {
-    has_line(&copy_says("descriptors", |_| true).unwrap());
+    has_lines(&copy_says("descriptors", |_| true).unwrap());
 }
 
 #[test]
 fn loader_lock_held() {
     let text = copy_says("loader", |_| true).unwrap();
-    has_line(&text);
+    has_lines(&text);
     assert!(dump_in(&text).lines().any(|line| line.contains("\"wedged\"") && line.contains("running")), "{text}");
 }
 
@@ -224,7 +255,7 @@ fn no_debug_information() {
     let advice = "no lines: this build keeps no debug information. For lines and inlined calls, put into Cargo.toml:";
     let setting = "debug = 1    # or \"line-tables-only\": smaller, inlined calls without their paths";
     assert!(dump.starts_with(&format!("{advice}\n    [profile.{PROFILE}]\n    {setting}\n#")), "{dump}");
-    assert!(sleeper(dump).contains("[? the_place|?]"), "{dump}");
+    assert!(sleeper(dump).contains("[symbols the_place|?] [symbols task|?]"), "{dump}");
 }
 
 /// The debug information in a file of its own, as distributions ship it.
@@ -238,6 +269,6 @@ fn separate_debug_file() {
             && tool(objcopy().arg(format!("--add-gnu-debuglink={}", debug.display())).arg(copy)).is_some()
     };
     if let Some(text) = copy_says("separate", split) {
-        has_line(&text);
+        has_lines(&text);
     }
 }

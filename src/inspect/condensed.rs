@@ -355,7 +355,8 @@ fn write_line<'a>(pieces: impl Iterator<Item = &'a Piece>, out: &mut String) {
     }
 }
 
-/// Writes `[dir/file func|line]`, or `[module+0x1f]` for code without a name.
+/// Writes `[dir/file func|line]`, with `~` before a line that is [near](Frame::is_near); without debug information
+/// `[app::db func|?]`; `[module+0x1f]` for code without a name.
 pub(crate) fn write_frame(frame: &Frame, out: &mut String) {
     out.push('[');
     if !frame.is_named {
@@ -365,7 +366,10 @@ pub(crate) fn write_frame(frame: &Frame, out: &mut String) {
     }
     match &frame.file {
         Some(file) => push_escaped(&short_file(file), out),
-        None => out.push('?'),
+        None => match module_path(&frame.function) {
+            "" => out.push('?'),
+            module => push_escaped(module, out),
+        },
     }
     out.push(' ');
     let mut name = String::with_capacity(32);
@@ -373,7 +377,7 @@ pub(crate) fn write_frame(frame: &Frame, out: &mut String) {
     push_escaped(&name, out);
     out.push('|');
     match frame.line {
-        Some(line) => _ = write!(out, "{line}"),
+        Some(line) => _ = write!(out, "{}{line}", if frame.is_near { "~" } else { "" }),
         None => out.push('?'),
     }
     out.push(']');
@@ -437,6 +441,21 @@ pub(crate) fn write_short_function(name: &str, out: &mut impl fmt::Write) {
     };
     let (parent, colons) = parent.map_or(("", ""), |parent| (parent, "::"));
     let _ = write!(out, "{parent}{colons}{own}{closure}");
+}
+
+/// The module that a function lies in, as far as its name tells: `app::db` of `app::db::Conn::read`.
+fn module_path(name: &str) -> &str {
+    let path = segments(name).next().filter(|first| first.starts_with('<')).map_or(name, type_path);
+    let mut end = 0;
+    let mut parts = segments(path).peekable();
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none_or(|next| next.starts_with('{'));
+        if is_last || !part.starts_with(|c: char| c.is_lowercase() || c == '_') {
+            break;
+        }
+        end = part.as_ptr().addr() - path.as_ptr().addr() + part.len();
+    }
+    &path[..end]
 }
 
 /// The type that a qualified path is about: `a::B` for `<a::B as c::D>::m`, `<impl c::D for &a::B>`
@@ -508,6 +527,7 @@ mod tests {
             file: (!file.is_empty()).then(|| file.into()),
             line: (line > 0).then_some(line),
             column: None,
+            is_near: false,
         }
     }
 
@@ -537,12 +557,20 @@ mod tests {
             ("serde_json::de::parse", dep, 9, "[serde_json/de.rs parse|9]"),
             ("app::f", "/a/b.rs", 0, "[a/b.rs f|?]"),
             ("qsort", "", 0, "[? qsort|?]"),
+            ("app::db::fetch", "", 0, "[app::db fetch|?]"),
+            ("app::db::Conn::read", "", 0, "[app::db Conn::read|?]"),
+            ("<app::db::Conn as std::io::Read>::read", "", 0, "[app::db Conn::read|?]"),
+            ("a::impls::<impl b::T for &a::V>::go", "", 0, "[a::impls V::go|?]"),
+            ("app::serve::{closure#1}::{closure#0}", "", 0, "[app serve::{closure}|?]"),
+            ("Conn::read", "", 0, "[? Conn::read|?]"),
             ("{closure#0}", "a/b.rs", 1, "[a/b.rs {closure}|1]"),
             ("", "", 0, "[? ?|?]"),
             ("evil\x1b[2J\n::f\u{202e}", "a/\x07b.rs", 1, "[a/\\u{7}b.rs evil\\u{1b}[2J\\n::f\\u{202e}|1]"),
         ] {
             assert_eq!(text(&frame(function, file, line)), expected, "{function}");
         }
+        let near = Frame { is_near: true, ..frame("app::f", "a/b.rs", 31) };
+        assert_eq!(text(&near), "[a/b.rs f|~31]");
         let unnamed = Frame { is_named: false, ..frame("app+0x1f", "", 0) };
         assert_eq!(text(&unnamed), "[app+0x1f]");
     }

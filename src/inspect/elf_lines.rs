@@ -25,6 +25,8 @@ pub(super) struct Place<'a> {
     pub(super) file: Option<&'a str>,
     pub(super) line: Option<u32>,
     pub(super) column: Option<u32>,
+    /// The instruction has no line; this is that of one nearby.
+    pub(super) is_near: bool,
 }
 
 /// The debug information of every file that was asked about.
@@ -34,22 +36,24 @@ pub(super) struct Lines {
     contexts: HashMap<usize, Option<Context<Reader>>>,
 }
 
-/// How far before an address without a line one is looked for, in bytes and in rows of the table.
+/// How far around an address without a line one is looked for: before it, behind it, in rows of the table.
 const LOOK_BACK: u64 = 1024;
-const MOST_ROWS: usize = 16;
+const LOOK_AHEAD: u64 = 256;
+const MOST_ROWS: usize = 64;
 
 impl Lines {
     /// Hands over the frames at `stated`, innermost first; none if the file says nothing about it.
     pub(super) fn at(&mut self, known: &'static Known, stated: u64, mut frame: impl FnMut(Place<'_>)) {
         let context = self.contexts.entry(std::ptr::from_ref(known).addr()).or_insert_with(|| open(known));
         let Some(context) = context else { return };
-        let mut is_innermost = true;
-        for_each(context, stated, |mut place| {
-            if std::mem::take(&mut is_innermost) && place.line.is_none() && place.file.is_some() {
-                place.line = line_before(context, stated, &place);
+        let chain = chain_at(context, stated);
+        for (at, mut place) in chain.iter().copied().enumerate() {
+            if place.line.is_none() && place.file.is_some() {
+                place.line = line_near(context, stated, &chain[at..]);
+                place.is_near = place.line.is_some();
             }
             frame(place);
-        });
+        }
     }
 }
 
@@ -72,40 +76,43 @@ fn open(known: &'static Known) -> Option<Context<Reader>> {
     Context::from_dwarf(dwarf.ok()?).ok()
 }
 
-fn for_each(context: &Context<Reader>, stated: u64, mut f: impl FnMut(Place<'_>)) {
+/// The calls that an instruction belongs to, innermost first.
+fn chain_at(context: &Context<Reader>, stated: u64) -> Vec<Place<'_>> {
+    let mut chain = Vec::new();
     // Split debug information lies in files that are not looked for; names then come from the symbol table.
-    let Ok(mut frames) = context.find_frames(stated).skip_all_loads() else { return };
+    let Ok(mut frames) = context.find_frames(stated).skip_all_loads() else { return chain };
     while let Ok(Some(frame)) = frames.next() {
         let location = frame.location.as_ref();
-        f(Place {
+        chain.push(Place {
             function: frame.function.as_ref().map(|function| function.name.slice()),
             file: location.and_then(|location| location.file),
             line: location.and_then(|location| location.line).filter(|&line| line != 0),
             column: location.and_then(|location| location.column).filter(|&column| column != 0),
+            is_near: false,
         });
     }
-}
-
-/// The line of the instruction before that has one and belongs to the same call.
-///
-/// The compiler states no line (0) for instructions that it made of several lines' ones, or for its own: in optimised
-/// code that is often where a call stands that it merged with another.
-fn line_before(context: &Context<Reader>, stated: u64, place: &Place<'_>) -> Option<u32> {
-    let rows = context.find_location_range(stated.saturating_sub(LOOK_BACK), stated).ok()?;
-    let rows: Vec<(u64, u32)> = rows
-        .filter(|(_, _, location)| location.file == place.file)
-        .filter_map(|(address, _, location)| Some((address, location.line.filter(|&line| line != 0)?)))
-        .collect();
-    let chain = chain_at(context, stated);
-    rows.iter().rev().take(MOST_ROWS).find(|(address, _)| chain_at(context, *address) == chain).map(|(_, line)| *line)
-}
-
-/// The calls that an instruction belongs to, without the line in the innermost.
-fn chain_at(context: &Context<Reader>, stated: u64) -> Vec<(Option<Vec<u8>>, Option<u32>)> {
-    let mut chain = Vec::new();
-    for_each(context, stated, |place| {
-        let line = place.line.filter(|_| !chain.is_empty());
-        chain.push((place.function.map(<[u8]>::to_vec), line));
-    });
     chain
+}
+
+/// A line for the innermost of these calls: that of the nearest instruction that belongs to the same call and has one.
+///
+/// The compiler states no line (0) where it merged what stood on several ones: the arms of a `match` that end in the same
+/// call, for example, become one call, which is neither the one nor the other.
+fn line_near(context: &Context<Reader>, stated: u64, chain: &[Place<'_>]) -> Option<u32> {
+    let (innermost, outer) = chain.split_first()?;
+    let line_at = |address: u64| {
+        let found = chain_at(context, address);
+        let (same, rest) = found.split_at_checked(found.len().checked_sub(outer.len())?)?;
+        let same = same.last().filter(|same| (same.function, same.file) == (innermost.function, innermost.file))?;
+        let is_same_call = rest.iter().zip(outer).all(|(a, b)| (a.function, a.line) == (b.function, b.line));
+        same.line.filter(|_| is_same_call)
+    };
+    let rows = |from: u64, to: u64| -> Vec<u64> {
+        let rows = context.find_location_range(from, to).ok();
+        rows.into_iter().flatten().map(|(address, ..)| address).collect()
+    };
+    let before = rows(stated.saturating_sub(LOOK_BACK), stated);
+    let found = before.iter().rev().take(MOST_ROWS).find_map(|address| line_at(*address));
+    let behind = || rows(stated + 1, stated.saturating_add(LOOK_AHEAD));
+    found.or_else(|| behind().iter().take(MOST_ROWS).find_map(|address| line_at(*address)))
 }

@@ -36,6 +36,8 @@ pub(crate) struct Frame {
     pub(crate) file: Option<Arc<str>>,
     pub(crate) line: Option<u32>,
     pub(crate) column: Option<u32>,
+    /// The compiler states no line for that place, because it merged several; `line` is that of one nearby.
+    pub(crate) is_near: bool,
 }
 
 /// How much the program's build kept. For anything but `Full` advise `debug = 1` in the profile.
@@ -156,6 +158,7 @@ impl Symbols {
                 file: found.file.map(|file| self.intern(file)),
                 line: found.line,
                 column: found.column,
+                is_near: found.is_near,
             })
             .collect()
     }
@@ -176,6 +179,7 @@ impl Symbols {
                 file: place.file.map(str::to_owned),
                 line: place.line,
                 column: place.column,
+                is_near: place.is_near,
             });
         });
         // The symbol table knows the function that was not inlined: with its path, which line tables leave out.
@@ -205,6 +209,7 @@ impl Symbols {
                 file: symbol.filename().map(|file| file.to_string_lossy().into_owned()),
                 line: symbol.lineno().filter(|&line| line != 0),
                 column: symbol.colno().filter(|&column| column != 0),
+                is_near: false,
             });
         });
         found
@@ -240,6 +245,7 @@ struct Found {
     file: Option<String>,
     line: Option<u32>,
     column: Option<u32>,
+    is_near: bool,
 }
 
 /// Leaves generic arguments out of a demangled name but keeps `<Type as Trait>::` and `<impl …>`.
