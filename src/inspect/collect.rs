@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use super::capture::{Captured, Doing};
 use super::classes::ClassNames;
-use super::condensed::{First, Piece, fold};
+use super::condensed::First;
 use super::frames::{Frames, frames};
 use super::grouped::StackTable;
-use super::snapshot::{Frame, Options, Process, SCHEMA_VERSION, Snapshot, Stack, Task, Wait, Worker};
+use super::snapshot::{Options, Process, SCHEMA_VERSION, Snapshot, Stack, Task, Wait, Worker};
 use super::sockets::descriptor_and_peer;
 use super::sweep::{Sweep, Then};
 use crate::observe::WaitKind;
@@ -76,7 +76,7 @@ impl Snapshot {
         }
         // The lock is for one stack at a time: names can take a while.
         let stacks = table.into_stacks().into_iter().zip(counts);
-        let stacks = stacks.map(|((a, complete), n)| stack(&mut frames(), &a, complete, n)).collect();
+        let stacks = stacks.map(|((a, complete), n)| stack(&mut frames(), &a, complete, n, false)).collect();
         let (longest_window, windows) = sweep.captured.windows();
         Snapshot {
             schema_version: SCHEMA_VERSION,
@@ -98,8 +98,7 @@ impl Snapshot {
 /// The kind of the wait of a running task whose thread is blocked in the kernel, or does not answer.
 const KERNEL: &str = "kernel";
 
-/// One task and its stack, for the long view.
-#[allow(dead_code, reason = "the long view comes next")]
+/// One task and its stack with whole names, for the long view.
 pub(super) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
     frames().refresh();
     let mut c = Captured::new();
@@ -113,7 +112,7 @@ pub(super) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
     let stack = c.registers.is_some().then(|| {
         let complete = frames.walk(&c);
         let addresses = Box::from(frames.addresses());
-        stack(&mut frames, &addresses, complete, 1)
+        stack(&mut frames, &addresses, complete, 1, true)
     });
     Some((task(&c, cell, &Places::new(), &mut ClassNames::default(), stack.as_ref().map(|_| 0)), stack))
 }
@@ -156,31 +155,11 @@ fn task(c: &Captured, cell: &TaskCell, places: &Places, names: &mut ClassNames, 
     }
 }
 
-/// Names the calls of one stack.
-fn stack(frames: &mut Frames, addresses: &[usize], complete: bool, count: usize) -> Stack {
+/// Names the calls of one stack, `whole` ones with their generic arguments.
+fn stack(frames: &mut Frames, addresses: &[usize], complete: bool, count: usize, whole: bool) -> Stack {
     let mut condensed = String::new();
     frames.text(addresses, First::ResumePoint, complete, &mut condensed);
-    let mut found = Vec::new();
-    let mut pieces = Vec::new();
-    for &address in addresses {
-        for f in frames.resolve(address, true).iter() {
-            pieces.push(Piece::new(f));
-            found.push(Frame {
-                address,
-                function: f.function.clone(),
-                module: f.module.clone(),
-                file: f.file.clone(),
-                line: f.line,
-                folded: true,
-            });
-        }
-    }
-    let pieces: Vec<&Piece> = pieces.iter().collect();
-    for shown in fold(&pieces) {
-        if let Some(at) = pieces.iter().position(|p| std::ptr::eq(*p, shown)) {
-            found[at].folded = false;
-        }
-    }
+    let found = if whole { frames.list_whole(addresses) } else { frames.list(addresses) };
     Stack { frames: found, complete, condensed, count }
 }
 

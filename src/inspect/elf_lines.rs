@@ -10,7 +10,10 @@
 #![forbid(unsafe_code)]
 
 use addr2line::Context;
-use addr2line::gimli::{Dwarf, EndianSlice, NativeEndian, SectionId};
+use addr2line::gimli::{
+    AttributeValue, DW_AT_abstract_origin, DW_AT_name, DW_AT_specification, Dwarf, EndianSlice, NativeEndian,
+    SectionId, UnitOffset, UnitRef,
+};
 use std::collections::HashMap;
 
 use super::elf_files::Known;
@@ -55,6 +58,38 @@ impl Lines {
             frame(place);
         }
     }
+}
+
+impl Lines {
+    /// For each of the frames that [`Lines::at`] hands over, its generic arguments: `<u8, alloc::string::String>`. The
+    /// linker's names leave them out.
+    pub(super) fn arguments(&mut self, known: &'static Known, stated: u64) -> Vec<Option<&'static str>> {
+        let context = self.contexts.entry(std::ptr::from_ref(known).addr()).or_insert_with(|| open(known));
+        let Some(context) = context else { return Vec::new() };
+        let Some(unit) = context.find_dwarf_and_unit(stated).skip_all_loads() else { return Vec::new() };
+        let Ok(mut frames) = context.find_frames(stated).skip_all_loads() else { return Vec::new() };
+        let mut all = Vec::new();
+        while let Ok(Some(frame)) = frames.next() {
+            let name = frame.dw_die_offset.and_then(|offset| plain_name(unit, offset));
+            all.push(name.and_then(|name| name.find('<').filter(|&at| at > 0).map(|at| &name[at..])));
+        }
+        all
+    }
+}
+
+/// A function's name as it stands in the source, with its arguments.
+fn plain_name(unit: UnitRef<'_, Reader>, mut offset: UnitOffset) -> Option<&'static str> {
+    // An inlined call refers to its function, which may refer to its declaration.
+    for _ in 0..4 {
+        let entry = unit.entry(offset).ok()?;
+        if let Some(name) = entry.attr_value(DW_AT_name) {
+            return std::str::from_utf8(unit.attr_string(name).ok()?.slice()).ok();
+        }
+        let other = [DW_AT_abstract_origin, DW_AT_specification].into_iter().find_map(|at| entry.attr_value(at))?;
+        let AttributeValue::UnitRef(other) = other else { return None };
+        offset = other;
+    }
+    None
 }
 
 fn open(known: &'static Known) -> Option<Context<Reader>> {

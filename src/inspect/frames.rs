@@ -17,8 +17,9 @@ pub(super) struct Frames {
     symbols: Symbols,
     texts: StackTexts,
     addresses: Vec<usize>,
-    /// What the build kept; found out at the first dump.
+    /// Found out at the first dump.
     built: Option<DebugInfo>,
+    is_advised: bool,
 }
 
 impl Frames {
@@ -27,22 +28,22 @@ impl Frames {
         let (start, end) = context::base_range();
         walker.set_base_range(start, end);
         let symbols = Symbols::new(walker.modules().clone());
-        Frames { walker, symbols, texts: StackTexts::new(), addresses: Vec::new(), built: None }
+        Frames { walker, symbols, texts: StackTexts::new(), addresses: Vec::new(), built: None, is_advised: false }
+    }
+
+    /// What the build kept, so that there are names and lines.
+    fn built(&mut self) -> DebugInfo {
+        *self.built.get_or_insert_with(|| self.symbols.warm())
     }
 
     /// Once per process: what to change for better stacks, if anything, in lines.
     pub(super) fn advice(&mut self) -> Option<String> {
-        if self.built.is_some() {
-            return None;
-        }
-        let built = self.symbols.warm();
-        self.built = Some(built);
-        advice(built)
+        if std::mem::replace(&mut self.is_advised, true) { None } else { advice(self.built()) }
     }
 
     /// In every dump of a stripped program, behind the stacks: how to give them names elsewhere. One line.
-    pub(super) fn elsewhere(&self) -> Option<String> {
-        if self.built != Some(DebugInfo::Stripped) {
+    pub(super) fn elsewhere(&mut self) -> Option<String> {
+        if self.built() != DebugInfo::Stripped {
             return None;
         }
         let (image, _) = self.walker.modules().locate(Frames::new as *const () as usize)?;
@@ -91,20 +92,35 @@ impl Frames {
         }
     }
 
-    /// The calls behind one address, innermost first.
-    pub(super) fn resolve(&mut self, address: usize, is_return_address: bool) -> Arc<[Frame]> {
-        self.symbols.resolve(address, is_return_address)
-    }
-
     /// The calls of a stack one by one, those that the condensed form leaves out marked.
     pub(super) fn list(&mut self, addresses: &[usize]) -> Vec<super::Frame> {
+        self.list_with(addresses, |_, _, frame| frame.function.clone())
+    }
+
+    /// The same with whole names, generic arguments included.
+    pub(super) fn list_whole(&mut self, addresses: &[usize]) -> Vec<super::Frame> {
+        let (mut looked_up, mut names) = (0, Vec::new().into());
+        self.list_with(addresses, |symbols, (address, at), frame| {
+            if looked_up != address {
+                names = symbols.resolve_full(address, true);
+                looked_up = address;
+            }
+            names.get(at).unwrap_or(frame).function.clone()
+        })
+    }
+
+    fn list_with(
+        &mut self,
+        addresses: &[usize],
+        mut name: impl FnMut(&mut Symbols, (usize, usize), &Frame) -> Arc<str>,
+    ) -> Vec<super::Frame> {
         let (mut found, mut classes) = (Vec::new(), Vec::new());
         for &address in addresses {
-            for f in self.symbols.resolve(address, true).iter() {
+            for (at, f) in self.symbols.resolve(address, true).iter().enumerate() {
                 classes.push(classify(&f.named()));
                 found.push(super::Frame {
                     address,
-                    function: f.function.clone(),
+                    function: name(&mut self.symbols, (address, at), f),
                     module: f.module.clone(),
                     file: f.file.clone(),
                     line: f.line,

@@ -246,19 +246,6 @@ pub(super) fn pour(out: &mut impl io::Write, mut more: impl FnMut(&mut Vec<u8>) 
     }
 }
 
-/// The answer to `where ID`, for the console.
-pub(crate) fn one(id: u64) -> String {
-    match where_is(id) {
-        Some(t) => {
-            let site = t.spawned_at.map(|s| format!("{}:{}", Escaped(s.file()), s.line())).unwrap_or_default();
-            let by = if t.parent == 0 { "a plain thread".to_owned() } else { format!("#{}", t.parent) };
-            let class = t.class.as_deref().map(|c| format!("  class {}\n", Escaped(c))).unwrap_or_default();
-            format!("{t}\n  spawned at {site} by {by}\n{class}")
-        }
-        None => format!("no task #{id}: it has ended, or never was; where_all lists those that are\n"),
-    }
-}
-
 /// The answer to `where_all`, a piece at a time: the console never waits for the whole.
 #[derive(Debug)]
 pub(crate) struct Cursor {

@@ -43,6 +43,7 @@ mod grouped;
 mod line;
 mod lineage;
 pub(crate) mod loaded;
+mod long;
 mod modules;
 #[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
 pub(crate) mod names;
@@ -72,9 +73,10 @@ pub(crate) use dump::{Sink, dump_as_the_environment_says, dump_with};
 pub(crate) use frames::{install_overflow_frames, stack_frames, stack_text};
 pub(crate) use grouped::StacksCursor;
 pub use grouped::stacks_to;
-pub(crate) use line::{Cursor, one};
+pub(crate) use line::Cursor;
 pub use line::{TaskState, TaskWhere, where_all, where_all_to, where_is};
 pub(crate) use lineage::{Origin, ancestors, own_origin};
+pub(crate) use long::one;
 pub(crate) use one_line::OneLine;
 pub use snapshot::{
     Edge, Frame, Object, Options, Party, Process, SCHEMA_VERSION, Site, Snapshot, Stack, Task, Wait, Worker,

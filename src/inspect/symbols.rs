@@ -71,6 +71,24 @@ impl std::fmt::Debug for Symbols {
     }
 }
 
+/// How functions are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// Without generic arguments.
+    Short,
+    /// With them, as far as they are known.
+    Whole,
+}
+
+impl Names {
+    fn of(self, demangled: &str) -> String {
+        match self {
+            Names::Short => shorten(demangled),
+            Names::Whole => demangled.to_owned(),
+        }
+    }
+}
+
 /// The address to look up: a return address points behind the call it belongs to.
 pub(crate) fn probe_address(address: usize, is_return_address: bool) -> usize {
     address.wrapping_sub(usize::from(is_return_address))
@@ -130,17 +148,16 @@ impl Symbols {
     }
 
     /// [`Symbols::resolve`] with whole names, generic arguments included; not remembered.
-    #[allow(dead_code, reason = "the long view of a task comes next")]
     pub(crate) fn resolve_full(&mut self, address: usize, is_return_address: bool) -> Arc<[Frame]> {
-        self.look_up_with(probe_address(address, is_return_address), str::to_owned)
+        self.look_up_with(probe_address(address, is_return_address), Names::Whole)
     }
 
     fn look_up(&mut self, probe: usize) -> Arc<[Frame]> {
-        self.look_up_with(probe, shorten)
+        self.look_up_with(probe, Names::Short)
     }
 
-    fn look_up_with(&mut self, probe: usize, name: fn(&str) -> String) -> Arc<[Frame]> {
-        let mut found = self.find(probe, name);
+    fn look_up_with(&mut self, probe: usize, names: Names) -> Arc<[Frame]> {
+        let mut found = self.find(probe, names);
         if found.is_empty() {
             found.push(Found::default());
         }
@@ -164,13 +181,13 @@ impl Symbols {
     }
 
     #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
-    fn find(&mut self, probe: usize, name: fn(&str) -> String) -> Vec<Found> {
+    fn find(&mut self, probe: usize, names: Names) -> Vec<Found> {
         let mut found = Vec::new();
         let Some((image, stated)) = self.modules.locate(probe) else { return found };
         let Some(known) = super::elf_files::known(image) else { return found };
         let stated = stated as u64;
         let demangled =
-            |symbol: &[u8]| name(&format!("{:#}", rustc_demangle::demangle(&String::from_utf8_lossy(symbol))));
+            |symbol: &[u8]| names.of(&format!("{:#}", rustc_demangle::demangle(&String::from_utf8_lossy(symbol))));
         let mut is_whole = false;
         self.lines.at(known, stated, |place| {
             is_whole = place.function.is_some_and(is_path);
@@ -194,18 +211,28 @@ impl Symbols {
             }
             None => found.extend(symbol().map(|s| Found { function: Some(demangled(s)), ..Found::default() })),
         }
+        if names == Names::Whole {
+            for (found, arguments) in found.iter_mut().zip(self.lines.arguments(known, stated)) {
+                if let (Some(function), Some(arguments)) = (&mut found.function, arguments)
+                    && !function.ends_with('>')
+                {
+                    function.push_str("::");
+                    function.push_str(arguments);
+                }
+            }
+        }
         found
     }
 
     #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(miri))))]
-    fn find(&mut self, probe: usize, name: fn(&str) -> String) -> Vec<Found> {
+    fn find(&mut self, probe: usize, names: Names) -> Vec<Found> {
         let mut found = Vec::new();
         // The symbolizer takes every address for a return address and subtracts one itself.
         let address = probe.wrapping_add(1) as *mut std::ffi::c_void;
         backtrace::resolve(address, |symbol| {
             found.push(Found {
                 // The alternate form leaves the hash out.
-                function: symbol.name().map(|symbol| name(&format!("{symbol:#}"))),
+                function: symbol.name().map(|symbol| names.of(&format!("{symbol:#}"))),
                 file: symbol.filename().map(|file| file.to_string_lossy().into_owned()),
                 line: symbol.lineno().filter(|&line| line != 0),
                 column: symbol.colno().filter(|&column| column != 0),
