@@ -62,11 +62,22 @@ fn invariant() -> bool {
     false
 }
 
+/// Both clocks at one moment. A thread that loses its CPU between the two readings would put them milliseconds apart, so
+/// the closest of a few pairs counts.
+fn both() -> (u64, Instant) {
+    let pair = |_| {
+        let before = counter();
+        let now = Instant::now();
+        (counter().saturating_sub(before), before, now)
+    };
+    let (apart, before, now) = (0..8).map(pair).min_by_key(|p| p.0).unwrap_or_else(|| pair(0));
+    (before + apart / 2, now)
+}
+
 impl Clock {
     fn new() -> Clock {
         let counter_works = trusted();
-        let start = Instant::now();
-        let start_ticks = counter();
+        let (start_ticks, start) = both();
         let clock = Clock {
             counter: counter_works,
             start_ticks,
@@ -84,7 +95,9 @@ impl Clock {
     }
 
     fn measure(&self) {
-        let (ticks, ns) = (counter().saturating_sub(self.start_ticks), self.start.elapsed().as_nanos());
+        let (ticks, now) = both();
+        let ns = now.saturating_duration_since(self.start).as_nanos();
+        let ticks = ticks.saturating_sub(self.start_ticks);
         if ticks > 0 {
             self.rate.store(((ns << 32) / u128::from(ticks)) as u64, Ordering::Relaxed);
         }
