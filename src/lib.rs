@@ -75,8 +75,8 @@ pub use panic::{PanicNotifier, TaskPanic, set_panic_notifier};
 pub use scheduler::{
     Builder, CancelOutcome, CancelledError, JoinHandle, RunBuilder, Runtime, RuntimeBuilder, SimultaneousError, Task,
     WorkerStats, ctrl_c, current, current_name, current_worker, event_loop, inherit_labels, is_cancel, is_cancelled,
-    label, labels, no_switch, park, remove_label, run, runner, set_exit, set_label, set_own_selfishness,
-    set_selfishness, shield, spawn, spawn_local, spawn_named, stopping, worker_stats, yield_slice,
+    label, labels, no_switch, park, remove_label, run, runner, set_exit, set_label, set_own_latency_warning,
+    set_own_selfishness, set_selfishness, shield, spawn, spawn_local, spawn_named, stopping, worker_stats, yield_slice,
 };
 pub use thread::{InParallelError, Scope, ScopedJoinHandle, in_parallel, scope};
 pub use time::{Elapsed, deadline, sleep, sleep_until, timeout};

@@ -458,23 +458,23 @@ fn spawn_at_the_end_child() {
 
 #[test]
 fn the_latency_line() {
+    let closing = |line: &&str| line.contains("High Latency: (") && !line.contains(" so far)");
     let e = child("latency").passed();
-    let line =
-        |name: &str| e.err.lines().filter(|l| l.contains("High Latency: (") && l.contains(name)).collect::<Vec<_>>();
-    let one = line("\"hog\"");
+    let line = |name: &str| e.err.lines().filter(closing).filter(|l| l.contains(name)).collect::<Vec<_>>();
+    let one = line("'hog'");
     assert_eq!(one.len(), 1, "{e:#?}");
     // Shrapnel's form: a 24-character time, then the seconds with three places.
     let (time, rest) = one[0].split_at(24);
     assert!(time.chars().filter(|c| *c == ':').count() == 2 && rest.starts_with(" High Latency: (0."), "{one:?}");
     let seconds: f64 = rest[" High Latency: (".len()..].split('s').next().unwrap().parse().unwrap();
-    assert!((0.049..5.0).contains(&seconds), "{one:?}");
-    assert_eq!(line("\"final\"").len(), 1, "the last slice of a task counts: {e:#?}");
-    assert_eq!(line("\"quiet\"").len(), 0, "switched off: {e:#?}");
-    assert_eq!(line("\"sleeper\"").len(), 0, "sleeping is no latency: {e:#?}");
+    assert!((0.04..5.0).contains(&seconds), "{one:?}");
+    assert_eq!(line("'final'").len(), 1, "the last slice of a task counts: {e:#?}");
+    assert!(!e.err.contains("'quiet'"), "switched off: {e:#?}");
+    assert!(!e.err.contains("'sleeper'"), "sleeping is no latency: {e:#?}");
     let mut c = command("latency-environment");
     c.env("CORO_LATENCY_MS", "20");
     let e = harness::wait("latency-environment", c.spawn().unwrap()).passed();
-    assert_eq!(e.err.lines().filter(|l| l.contains("High Latency: (")).count(), 1, "{e:#?}");
+    assert_eq!(e.err.lines().filter(closing).count(), 1, "{e:#?}");
     let mut c = command("latency-environment");
     c.env("CORO_LATENCY_MS", "0");
     let e = harness::wait("latency-environment", c.spawn().unwrap()).passed();
@@ -486,7 +486,8 @@ fn latency_child() {
     assert_eq!(coro::set_latency_warning(Duration::from_millis(40)), Duration::from_millis(200));
     let hog = |name: &str, then: bool| {
         rt.spawn_named_for_test(name, move || {
-            std::thread::sleep(Duration::from_millis(60));
+            // Times in which the machine has no CPU for the watchdog do not count.
+            std::thread::sleep(Duration::from_millis(150));
             if then {
                 coro::yield_slice();
             }
@@ -494,7 +495,7 @@ fn latency_child() {
     };
     hog("hog", true);
     hog("final", false);
-    rt.spawn_named_for_test("sleeper", || coro::sleep(Duration::from_millis(120)));
+    rt.spawn_named_for_test("sleeper", || coro::sleep(Duration::from_millis(150)));
     assert_eq!(coro::set_latency_warning(Duration::ZERO), Duration::from_millis(40));
     hog("quiet", true);
 }

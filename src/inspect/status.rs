@@ -15,7 +15,7 @@ use super::frames::frames;
 use super::line::{TaskWhere, view};
 use crate::observe::WaitKind;
 use crate::scheduler::shared::{Shared, worker_at};
-use crate::scheduler::{self, runtime};
+use crate::scheduler::{self, runtime, stall};
 use crate::sys::{clock, usage};
 use crate::task::TaskCell;
 use crate::task::state::{Inspect, Life};
@@ -274,8 +274,8 @@ fn look(cell: &'static TaskCell, id: u64) -> Option<TaskWhere> {
 fn workers() -> Vec<Busy> {
     let mut all = Vec::new();
     for (number, runtime) in runtime::all().iter().enumerate() {
-        let threshold = match runtime.latency_ticks.load(Ordering::Relaxed) {
-            0 | u64::MAX => WEDGED,
+        let threshold = match stall::threshold(None) {
+            u64::MAX => WEDGED,
             ticks => clock::duration(ticks),
         };
         let epoch = runtime::epoch_of(runtime.id);

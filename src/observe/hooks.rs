@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use super::Overrun;
+
 /// A slot for a plain function. Empty until somebody registers; read with one relaxed load.
 #[derive(Debug)]
 pub(crate) struct Hook<F> {
@@ -10,8 +12,8 @@ pub(crate) struct Hook<F> {
     kind: PhantomData<F>,
 }
 
-/// A slice was longer than the threshold: the task's id, name and slice length in ticks.
-pub(crate) type SliceHook = fn(id: u64, name: Option<&str>, ticks: u64);
+/// A slice was longer than the threshold.
+pub(crate) type SliceHook = fn(&Overrun);
 
 /// Called by the worker after a slice that was longer than the threshold.
 pub(crate) static SLICE_OVERRUN: Hook<SliceHook> = Hook::empty();

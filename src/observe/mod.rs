@@ -13,10 +13,14 @@ pub(crate) mod class;
 mod histogram;
 mod hooks;
 mod object;
+mod overrun;
 mod wait;
+mod words;
 
 pub use histogram::Distribution;
 pub(crate) use histogram::Histogram;
 pub(crate) use hooks::SLICE_OVERRUN;
 pub(crate) use object::{Object, THREAD};
+pub(crate) use overrun::{After, Overrun, ShortName};
 pub(crate) use wait::{WaitKind, WaitReason};
+pub(crate) use words::WordRing;

@@ -56,6 +56,8 @@ static MORE: Condvar = Condvar::new();
 static PROGRESS: Condvar = Condvar::new();
 
 static HANDLER: Mutex<Option<ReportHandler>> = Mutex::new(None);
+/// Whether there is one, for who may not wait for the lock.
+static HANDLED: AtomicBool = AtomicBool::new(false);
 
 fn queue() -> MutexGuard<'static, Queue> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -88,7 +90,14 @@ fn handler() -> Option<ReportHandler> {
 /// assert_eq!(panic.message, "boom");
 /// ```
 pub fn set_report_handler(handler: Option<ReportHandler>) -> Option<ReportHandler> {
-    std::mem::replace(&mut *HANDLER.lock().unwrap_or_else(PoisonError::into_inner), handler)
+    let mut place = HANDLER.lock().unwrap_or_else(PoisonError::into_inner);
+    HANDLED.store(handler.is_some(), Ordering::Relaxed);
+    std::mem::replace(&mut *place, handler)
+}
+
+/// Whether somebody receives the reports. Takes no lock.
+pub(crate) fn has_handler() -> bool {
+    HANDLED.load(Ordering::Relaxed)
 }
 
 /// Hands a report to the handler, if there is one; otherwise whoever found it out writes it to stderr in the words that
@@ -111,10 +120,6 @@ pub(crate) fn deliver_late(report: impl FnOnce() -> Report + Send + 'static) -> 
     }
     put(Job::Report(Box::new(report)));
     true
-}
-
-pub(crate) fn has_handler() -> bool {
-    HANDLER.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
 /// Has a text written to stderr by the thread that reports are made on. `short` is written instead if that cannot be awaited.

@@ -19,9 +19,7 @@ pub(crate) use deadlocks::start as look_for_deadlocks;
 pub use deadlocks::{OnDeadlock, on_deadlock};
 pub use deliver::set_report_handler;
 pub(crate) use deliver::{deliver, deliver_late, handler_panics_again, has_handler, later};
-#[allow(unused_imports, reason = "called by the watchdog")]
-pub(crate) use memory::remember_stall;
-pub(crate) use memory::{Suppressed, panic_budget, remember_panic};
+pub(crate) use memory::{Suppressed, amend_stall, panic_budget, remember_panic, remember_stall};
 pub use memory::{panics, stalls};
 
 /// Something the runtime has to tell.

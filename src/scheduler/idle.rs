@@ -64,6 +64,11 @@ impl Idle {
         }
     }
 
+    /// For whoever published something before and counts on the worker to look for it after [`Idle::wake_up`].
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == ASLEEP
+    }
+
     /// A guess without ordering, for choosing whom to wake.
     pub(crate) fn looks_asleep(&self) -> bool {
         self.0.load(Ordering::Relaxed) == ASLEEP

@@ -1,7 +1,9 @@
 //! The running task's labels: what the program wants to see beside the task in every view.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use super::stall;
 use super::suspend::{Here, here};
 use crate::task::{Label, TaskCell};
 
@@ -62,6 +64,26 @@ pub fn labels() -> Vec<(String, String)> {
     // SAFETY: the task itself runs.
     let label = here().and_then(|h| unsafe { h.cell.label() });
     label.map_or_else(Vec::new, |l| l.pairs().iter().map(|(k, v)| ((**k).into(), (**v).into())).collect())
+}
+
+/// Sets how long one slice of the running task may last before it is reported as a stall, whatever the process's threshold
+/// ([`set_latency_warning`](crate::set_latency_warning)) is; zero: however long. Returns what was in force before.
+///
+/// Rounded up to milliseconds; the slice that runs counts. On a plain thread it does nothing.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// coro::run(|| {
+///     // A table is read in at the start: that may take its time.
+///     let before = coro::set_own_latency_warning(Duration::from_secs(5));
+///     coro::set_own_latency_warning(before);
+/// });
+/// ```
+pub fn set_own_latency_warning(threshold: Duration) -> Duration {
+    let Some(h) = here() else { return stall::meant(0) };
+    let old = own_label(&h).latency_ms.swap(stall::own(threshold), Ordering::Relaxed);
+    stall::meant(old)
 }
 
 /// Whether tasks that the running task spawns from now on get a copy of its labels, and pass it on in the same way;

@@ -34,6 +34,8 @@ impl Worker {
     #[cold]
     #[inline(never)]
     pub(super) fn maintain(&self, now: u64) -> u64 {
+        // What this takes is not the last task's.
+        self.shared.current.store(ptr::null_mut(), Ordering::Release);
         self.drain_inbox();
         self.retry_limbo();
         self.fire_timers();
@@ -85,6 +87,7 @@ impl Worker {
             self.poll(timeout);
         }
         self.shared.idle.wake_up();
+        super::stall::rouse();
         self.fire_timers();
         let after = self.ticker.now();
         self.maintain_at.set(after + self.periods.maintain);

@@ -34,8 +34,6 @@ pub(crate) struct Inner {
     pub(super) spawned_outside: AtomicU64,
     /// Free cells for spawns from plain threads.
     outside: Mutex<Magazine>,
-    /// Slices longer than this are reported; `u64::MAX` is off.
-    pub(crate) latency_ticks: AtomicU64,
     /// Fault injection: spurious readiness. Honoured in debug builds only.
     pub(crate) chaos: AtomicBool,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -43,10 +41,7 @@ pub(crate) struct Inner {
 
 static RUNTIMES: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
 static NEXT_RUNTIME: AtomicU32 = AtomicU32::new(1);
-/// The latency threshold of runtimes yet to be made, and the last one set, in milliseconds; 0 is off.
-static LATENCY_MS: AtomicU64 = AtomicU64::new(u64::MAX);
 
-const DEFAULT_LATENCY_MS: u64 = 200;
 const MAX_WORKERS: usize = 512;
 
 fn runtimes() -> MutexGuard<'static, Vec<Arc<Inner>>> {
@@ -61,28 +56,6 @@ pub(crate) fn all() -> Vec<Arc<Inner>> {
 /// When a runtime's timer clock began.
 pub(crate) fn epoch_of(id: u32) -> Option<Instant> {
     runtimes().iter().find(|r| r.id == id).map(|r| r.epoch)
-}
-
-fn latency_ms() -> u64 {
-    match LATENCY_MS.load(Ordering::Relaxed) {
-        u64::MAX => std::env::var("CORO_LATENCY_MS").ok().and_then(|v| v.parse().ok()).unwrap_or(DEFAULT_LATENCY_MS),
-        ms => ms,
-    }
-}
-
-fn as_ticks(ms: u64) -> u64 {
-    if ms == 0 { u64::MAX } else { clock::in_ticks(Duration::from_millis(ms)) }
-}
-
-/// Sets the threshold in every runtime, present and future; returns the old one.
-pub(crate) fn set_latency(threshold: Duration) -> Duration {
-    let old = latency_ms();
-    let ms = u64::try_from(threshold.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX - 1).min(u64::MAX - 1);
-    LATENCY_MS.store(ms, Ordering::Relaxed);
-    for r in runtimes().iter() {
-        r.latency_ticks.store(as_ticks(ms), Ordering::Relaxed);
-    }
-    Duration::from_millis(old)
 }
 
 impl Inner {
@@ -254,6 +227,7 @@ impl RuntimeBuilder {
         };
         stack::overflow::install()?;
         fork::watch();
+        super::stall::begin();
         super::hooks();
         let id = NEXT_RUNTIME.fetch_add(1, Ordering::Relaxed);
         let mut places = Places(Vec::with_capacity(n));
@@ -277,7 +251,6 @@ impl RuntimeBuilder {
             turn: AtomicUsize::new(0),
             spawned_outside: AtomicU64::new(0),
             outside: Mutex::new(Magazine::new()),
-            latency_ticks: AtomicU64::new(as_ticks(latency_ms())),
             chaos: AtomicBool::new(false),
             threads: Mutex::default(),
         });

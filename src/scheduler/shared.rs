@@ -122,7 +122,19 @@ pub(crate) fn worker_at(index: u16) -> Option<&'static Shared> {
     (!p.is_null()).then(|| unsafe { &*p })
 }
 
+/// Every worker that the process has or had.
+pub(crate) fn workers() -> impl Iterator<Item = &'static Shared> {
+    (0..COUNT.load(Ordering::SeqCst).min(MAX_WORKERS) as u16).filter_map(worker_at)
+}
+
 impl Shared {
+    /// The task that runs now: by the time that the caller looks, another one perhaps.
+    pub(crate) fn running(&self) -> Option<&'static TaskCell> {
+        let cell = self.current.load(Ordering::SeqCst);
+        // SAFETY: cells are type-stable and never unmapped; what may be read of another's is told by its state.
+        (!cell.is_null()).then(|| unsafe { &*cell })
+    }
+
     /// A place in the table for a worker of `runtime`.
     pub(crate) fn claim(runtime: u32, ordinal: u16) -> std::io::Result<&'static Shared> {
         let reused = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();

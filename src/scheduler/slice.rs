@@ -4,9 +4,10 @@ use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::Ordering;
 
+use super::stall;
 use super::worker::{Outcome, Worker};
 use crate::context::{self, Ctx};
-use crate::observe::{self, SLICE_OVERRUN, WaitKind, WaitReason, class};
+use crate::observe::{self, After, Overrun, SLICE_OVERRUN, ShortName, WaitKind, WaitReason, class};
 use crate::stack;
 use crate::sys::atomic::publish;
 use crate::sys::clock;
@@ -242,7 +243,7 @@ impl Worker {
             stats.slices.record(length);
         }
         Accounting::longest(&cell.accounting.longest_slice, clock::duration(length));
-        if length > self.runtime.latency_ticks.load(Ordering::Relaxed) {
+        if length > stall::floor() {
             self.report_overrun(cell, length);
         }
     }
@@ -250,10 +251,28 @@ impl Worker {
     #[cold]
     #[inline(never)]
     fn report_overrun(&self, cell: &TaskCell, length: u64) {
-        if let Some(report) = SLICE_OVERRUN.get() {
-            // SAFETY: the owner may read the name while the task is ACTIVE.
-            report(cell.state.snapshot().id(), unsafe { cell.name() }, length);
-        }
+        // SAFETY: the owner may read the label while the task is ACTIVE.
+        let label = unsafe { cell.label() };
+        let threshold = stall::threshold(label);
+        let Some(report) = SLICE_OVERRUN.get().filter(|_| length > threshold) else { return };
+        let s = self.shared;
+        let start = s.slice_start.load(Ordering::Relaxed);
+        report(&Overrun {
+            worker: s.index,
+            ordinal: s.ordinal() as u16,
+            slice: s.slices.load(Ordering::Relaxed),
+            start,
+            end: start + length,
+            threshold,
+            id: cell.state.snapshot().id(),
+            at: ptr::from_ref(cell).addr(),
+            after: match self.outcome.get() {
+                Outcome::Yielded => After::Queued,
+                Outcome::Parked => After::Parked,
+                Outcome::Ended => After::Ended,
+            },
+            name: ShortName::new(label.and_then(|l| l.name.as_deref())),
+        });
     }
 }
 

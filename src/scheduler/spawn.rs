@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::join::JoinHandle;
 use super::runtime::Inner;
@@ -29,13 +30,15 @@ pub(super) struct Plan<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) class: Option<&'a str>,
     pub(super) stack: Option<ClassId>,
+    /// As in [`Label::latency_ms`].
+    pub(super) latency_ms: u32,
     pub(super) site: &'static Location<'static>,
 }
 
 impl<'a> Plan<'a> {
     /// Any task spawned at that place.
     pub(super) fn at(site: &'static Location<'static>) -> Plan<'a> {
-        Plan { name: None, class: None, stack: None, site }
+        Plan { name: None, class: None, stack: None, latency_ms: 0, site }
     }
 
     pub(super) fn named(self, name: &'a str) -> Plan<'a> {
@@ -46,13 +49,15 @@ impl<'a> Plan<'a> {
         // SAFETY: the parent is the running task.
         let inherited = parent.and_then(|h| unsafe { h.cell.label() }).filter(|l| l.inherit.load(Ordering::Relaxed));
         let spawn_stack = spawn_stack();
-        if self.name.is_none() && self.class.is_none() && inherited.is_none() && spawn_stack.is_none() {
+        let plain = self.name.is_none() && self.class.is_none() && self.latency_ms == 0;
+        if plain && inherited.is_none() && spawn_stack.is_none() {
             return None;
         }
         let mut label = Box::new(Label::default());
         label.name = self.name.map(Arc::from);
         label.class = self.class.map(Box::from);
         label.spawn_stack = spawn_stack;
+        label.latency_ms.store(self.latency_ms, Ordering::Relaxed);
         if let Some(parent) = inherited {
             label.inherit.store(true, Ordering::Relaxed);
             label.start_with(parent.pairs().to_vec());
@@ -83,6 +88,7 @@ pub struct Builder {
     class: Option<String>,
     stack_size: Option<usize>,
     worker: Option<usize>,
+    latency: Option<Duration>,
 }
 
 impl Builder {
@@ -116,9 +122,17 @@ impl Builder {
         self
     }
 
+    /// How long one slice of the task may last before it is reported as a stall, whatever the process's threshold
+    /// ([`set_latency_warning`](crate::set_latency_warning)) is; zero: however long. Rounded up to milliseconds.
+    pub fn latency_warning(mut self, threshold: Duration) -> Builder {
+        self.latency = Some(threshold);
+        self
+    }
+
     fn plan(&self, site: &'static Location<'static>) -> io::Result<Plan<'_>> {
         let stack = self.stack_size.map(stack::class_for).transpose()?;
-        Ok(Plan { name: self.name.as_deref(), class: self.class.as_deref(), stack, site })
+        let latency_ms = self.latency.map_or(0, super::stall::own);
+        Ok(Plan { name: self.name.as_deref(), class: self.class.as_deref(), stack, latency_ms, site })
     }
 
     /// Spawns on the running task's runtime, on a plain thread on the process-wide one.

@@ -169,6 +169,7 @@ impl Worker {
     /// Runs tasks until the runtime ends and every task of this worker has ended.
     pub(super) fn run(&self) -> io::Result<()> {
         current::set(ptr::from_ref(self).cast());
+        super::stall::begin_work();
         let mut now = self.ticker.now();
         loop {
             if now >= self.maintain_at.get() {

@@ -117,6 +117,43 @@ fn clock() -> &'static Clock {
     CLOCK.get_or_init(Clock::new)
 }
 
+/// CPU time of a thread of this process; `None` if it is gone or the system does not tell. One system call.
+pub(crate) fn thread_cpu(thread: i32) -> Option<Duration> {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    {
+        // As the kernel composes the clock of a thread: `CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED`.
+        let clock = !thread << 3 | 6;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the call fills the time; a clock that does not exist is an error.
+        let told = thread > 0 && unsafe { libc::clock_gettime(clock, &mut time) } == 0;
+        told.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    {
+        let _ = thread;
+        None
+    }
+}
+
+/// Seconds that the local time is ahead of UTC now. Reads the time zone, under the C library's lock.
+pub(crate) fn ahead_of_utc() -> i64 {
+    #[cfg(not(miri))]
+    {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let now = now as libc::time_t;
+        // SAFETY: all zeros is a valid `tm`, which the call fills.
+        let local = unsafe {
+            let mut local: libc::tm = std::mem::zeroed();
+            libc::localtime_r(&now, &mut local);
+            local
+        };
+        #[allow(clippy::useless_conversion, reason = "a long is not the same everywhere")]
+        return local.tm_gmtoff.into();
+    }
+    #[cfg(miri)]
+    0
+}
+
 /// A reader of ticks that a worker keeps, so that the slice loop asks no global.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ticker {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Or
 use super::label::Label;
 use super::local::TaskLocal;
 use super::payload::VTable;
-use super::state::State;
+use super::state::{Inspect, State};
 use crate::context::Ctx;
 use crate::observe::{self, WaitKind, WaitReason};
 use crate::stack::Stack;
@@ -165,6 +165,24 @@ impl TaskCell {
         let label = self.label.load(Ordering::Acquire);
         // SAFETY: a box that was complete before its address was stored; dropped after the last window closed.
         (!label.is_null()).then(|| unsafe { &*label })
+    }
+
+    /// Reads the label of whatever task is there, with its id, inside an inspection window. `None` if there is none, or
+    /// somebody else looks at it for longer.
+    pub(crate) fn look<T>(&self, read: impl FnOnce(u64, Option<&Label>) -> T) -> Option<T> {
+        for _ in 0..10 {
+            match self.state.inspect_begin() {
+                Inspect::Gone => return None,
+                Inspect::Busy => std::thread::yield_now(),
+                Inspect::Entered(word) => {
+                    // SAFETY: the window keeps the cell from being emptied, whatever the task does (`State::may_empty`).
+                    let value = read(word.id(), unsafe { self.label() });
+                    self.state.inspect_end(word.id());
+                    return Some(value);
+                }
+            }
+        }
+        None
     }
 
     /// The name.

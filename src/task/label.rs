@@ -24,7 +24,6 @@ pub(crate) struct Label {
     pub(crate) class: Option<Box<str>>,
     /// The return addresses of the spawn, if spawn stacks are recorded.
     pub(crate) spawn_stack: Option<Box<[usize]>>,
-    #[allow(dead_code, reason = "read by the watchdog")]
     /// Milliseconds after which a slice of this task is a stall; 0: as the process says, `u32::MAX`: never.
     pub(crate) latency_ms: AtomicU32,
     /// Tasks that this one spawns get its labels.
