@@ -223,13 +223,13 @@ mod tests {
     fn generic_arguments_stand_in_the_long_view_only() {
         #[inline(never)]
         fn rest<T: Default + std::fmt::Debug>() -> String {
-            crate::park();
+            crate::scheduler::suspend::park();
             format!("{:?}", T::default())
         }
-        let rt = crate::Runtime::builder().workers(1).build().unwrap();
+        let rt = crate::scheduler::runtime::Runtime::builder().workers(1).build().unwrap();
         let task = rt.spawn(rest::<Vec<u16>>);
         let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        while !crate::where_is(task.id()).is_some_and(|t| t.state == TaskState::Parked) {
+        while !super::super::line::where_is(task.id()).is_some_and(|t| t.state == TaskState::Parked) {
             assert!(std::time::Instant::now() < deadline);
             std::thread::yield_now();
         }
