@@ -85,7 +85,7 @@ where
 /// As [`blocking`], for an I/O call: an interrupt of the task is an error first; `None` if `deadline` came before the
 /// end of the job, which is given up then. On a plain thread there is no limit.
 #[track_caller]
-pub(crate) fn call<F, T>(kind: WaitKind, deadline: Option<Instant>, f: F) -> io::Result<Option<T>>
+pub(crate) fn call<F, T>(reason: WaitReason, deadline: Option<Instant>, f: F) -> io::Result<Option<T>>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
@@ -94,7 +94,7 @@ where
     h.refuse_if_no_switch();
     h.checkpoint_io()?;
     let ticket = POOL.submit(Location::caller(), f)?;
-    if !suspend::wait_for_io(WaitReason::of(kind), deadline, || ticket.finished())? {
+    if !suspend::wait_for_io(reason, deadline, || ticket.finished())? {
         return Ok(None);
     }
     ticket.take().map(Some)

@@ -6,14 +6,17 @@
 //! Invariants: between `inspect_begin` and `inspect_end` nothing is allocated, locked or asked of the system; what is copied
 //! there is bounded, and its buffers were made, and touched, before. How long each window was is measured.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::frames::frames;
 use super::running::{self, KernelView, RunningCopy, Sample, copy_words};
+use super::waiting::Waiting;
+use super::waits::Others;
 use super::walk::{Registers, StackBytes};
-use crate::observe::{Distribution, Histogram, Object, WaitKind, WaitReason};
+use crate::observe::{Distribution, Histogram, WaitKind, WaitReason};
 use crate::scheduler::shared::worker_at;
 use crate::stack::slot_of;
 use crate::sys::clock::{self, Ticker};
@@ -48,17 +51,6 @@ pub(super) enum Doing {
     Parked,
 }
 
-/// What was copied of an [`Object`].
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
-    /// See [`Object::owner`].
-    pub(super) owner: u64,
-    /// See [`Object::since`].
-    pub(super) since: u64,
-    pub(super) name: Option<&'static str>,
-    pub(super) site: &'static std::panic::Location<'static>,
-}
-
 /// How a look into the window ended.
 enum Look {
     Seen,
@@ -86,8 +78,10 @@ pub(super) struct Captured {
     pub(super) started: Option<u64>,
     pub(super) owner: u16,
     pub(super) wait: WaitReason,
-    /// What is waited for, where that is an object of `sync`.
-    pub(super) object: Option<Seen>,
+    /// What stands behind `wait`, and what is known of the task's other locks.
+    pub(super) waiting: Waiting,
+    /// What this view knows of other tasks.
+    pub(super) others: RefCell<Others>,
     pub(super) site: Option<&'static std::panic::Location<'static>>,
     pub(super) parent: u64,
     pub(super) registers: Option<Registers>,
@@ -133,7 +127,8 @@ impl Captured {
             started: None,
             owner: 0,
             wait: WaitReason::of(WaitKind::None),
-            object: None,
+            waiting: Waiting::new(),
+            others: RefCell::default(),
             site: None,
             parent: 0,
             registers: None,
@@ -287,7 +282,7 @@ impl Captured {
             self.site = *cell.site.get();
         }
         self.wait = cell.wait();
-        self.object = None;
+        self.waiting.clear();
         self.registers = None;
         self.bytes.clear();
         self.used = 0;
@@ -303,20 +298,16 @@ impl Captured {
         }
         match life {
             Life::Unstarted => self.doing = Doing::Unstarted,
-            Life::Parked => {
-                self.doing = Doing::Parked;
-                if self.wait.kind.has_object() {
-                    // SAFETY: the task is parked in a wait that borrows the object; it cannot leave in the window.
-                    let o = unsafe { &*std::ptr::with_exposed_provenance::<Object>(self.wait.detail as usize) };
-                    self.object = Some(Seen { owner: o.owner(), since: o.since(), name: o.name(), site: o.site() });
-                }
-            }
+            Life::Parked => self.doing = Doing::Parked,
             _ => self.doing = Doing::Runnable,
         }
         if life != Life::Unstarted {
             let local = cell.local.load(Ordering::Relaxed);
             // SAFETY: a started task's record lives in its first frame, and the task cannot run in the window.
-            self.started = (!local.is_null()).then(|| unsafe { (*local).started.get() });
+            let local = unsafe { local.as_ref() };
+            self.started = local.map(|l| l.started.get());
+            // SAFETY: the task does not run; if it is parked, then in this wait.
+            unsafe { self.waiting.copy(self.wait, life == Life::Parked, local) };
             return self.copy_stack(cell, longest);
         }
         Look::Seen

@@ -10,9 +10,10 @@ use super::classes::ClassNames;
 use super::condensed::First;
 use super::frames::{Frames, frames};
 use super::grouped::StackTable;
-use super::snapshot::{Options, Process, SCHEMA_VERSION, Snapshot, Stack, Task, Wait, Worker};
-use super::sockets::descriptor_and_peer;
+use super::objects::Objects;
+use super::snapshot::{Options, Process, SCHEMA_VERSION, Snapshot, Stack, Task, Worker};
 use super::sweep::{Sweep, Then};
+use super::waits;
 use crate::observe::WaitKind;
 use crate::scheduler::shared::{Shared, worker_at};
 use crate::scheduler::{self, runtime};
@@ -48,7 +49,8 @@ impl Snapshot {
         let (mut table, mut counts) = (StackTable::default(), Vec::new());
         let mut names = ClassNames::default();
         let mut runnable = vec![0usize; workers.len()];
-        let swept = |frames: &mut Frames, c: &mut Captured, cell: &'static TaskCell| {
+        let mut objects = Objects::default();
+        let swept = |frames: &mut Frames, c: &mut Captured, _: &'static TaskCell| {
             if let Some(n) =
                 (c.doing == Doing::Runnable).then(|| places.worker(c.owner).and_then(|w| runnable.get_mut(w)))
             {
@@ -67,7 +69,8 @@ impl Snapshot {
                 counts[n] += 1;
                 Some(n)
             });
-            tasks.push(task(c, cell, &places, &mut names, stack.flatten()));
+            let object = if options.objects { objects.add(c, c.age()) } else { None };
+            tasks.push(task(c, &places, &mut names, stack.flatten(), object));
             Then::GoOn
         };
         sweep.all(swept);
@@ -77,6 +80,7 @@ impl Snapshot {
         // The lock is for one stack at a time: names can take a while.
         let stacks = table.into_stacks().into_iter().zip(counts);
         let stacks = stacks.map(|((a, complete), n)| stack(&mut frames(), &a, complete, n, false)).collect();
+        let (objects, edges) = if options.objects { objects.finish() } else { Default::default() };
         let (longest_window, windows) = sweep.captured.windows();
         Snapshot {
             schema_version: SCHEMA_VERSION,
@@ -89,8 +93,8 @@ impl Snapshot {
             left_out,
             stacks,
             workers,
-            objects: Vec::new(),
-            edges: Vec::new(),
+            objects,
+            edges,
         }
     }
 }
@@ -114,10 +118,10 @@ pub(super) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
         let addresses = Box::from(frames.addresses());
         stack(&mut frames, &addresses, complete, 1, true)
     });
-    Some((task(&c, cell, &Places::new(), &mut ClassNames::default(), stack.as_ref().map(|_| 0)), stack))
+    Some((task(&c, &Places::new(), &mut ClassNames::default(), stack.as_ref().map(|_| 0), None), stack))
 }
 
-fn task(c: &Captured, cell: &TaskCell, places: &Places, names: &mut ClassNames, stack: Option<usize>) -> Task {
+fn task(c: &Captured, places: &Places, names: &mut ClassNames, stack: Option<usize>, object: Option<usize>) -> Task {
     let age = c.age();
     let kind = match c.doing {
         Doing::Parked => Some(c.wait.kind).filter(|kind| *kind != WaitKind::None).map(WaitKind::word),
@@ -126,9 +130,8 @@ fn task(c: &Captured, cell: &TaskCell, places: &Places, names: &mut ClassNames, 
     };
     let wait = kind.map(|kind| {
         let mut text = String::new();
-        c.wait_text(cell, &mut text);
-        let (fd, peer) = if c.doing == Doing::Parked { descriptor_and_peer(c.wait) } else { (None, None) };
-        Wait { kind, text, object: None, fd, peer, left: None, timeout_left: None }
+        c.wait_text(&mut text);
+        waits::fields(c, kind, text, object)
     });
     let unfinished = if matches!(c.doing, Doing::Running(_)) { age } else { Duration::ZERO };
     let shared = worker_at(c.owner);

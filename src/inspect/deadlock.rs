@@ -134,7 +134,7 @@ fn is_certain(kind: WaitKind) -> bool {
 
 fn has_last_user(kind: WaitKind) -> bool {
     use WaitKind::*;
-    matches!(kind, Send | Recv | Semaphore | Condvar | Event | WaitGroup | Barrier)
+    matches!(kind, Send | Recv | Oneshot | Semaphore | Condvar | Event | WaitGroup | Barrier)
 }
 
 /// Tasks that wait, and for whom.

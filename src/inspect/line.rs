@@ -12,13 +12,11 @@ use std::time::Duration;
 use super::capture::{Captured, Doing};
 use super::frames::{CUT, Frames, frames};
 use super::row::{Row, States};
-use super::sockets::socket_text;
 use super::sweep::{Sweep, Swept, Then};
-use super::text::{Age, Escaped, Style, push_age};
-use crate::observe::{THREAD, WaitKind};
+use super::text::{Style, push_age};
+use super::waits::describe;
+use crate::observe::WaitKind;
 use crate::scheduler::{self, shared};
-use crate::sys::clock;
-use crate::task::TaskCell;
 
 /// What a task was doing when it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,54 +81,6 @@ impl fmt::Display for TaskWhere {
     }
 }
 
-fn wait_text(c: &Captured, cell: &TaskCell, out: &mut String) {
-    let (kind, detail) = (c.wait.kind, c.wait.detail);
-    out.push_str(kind.word());
-    let _ = match kind {
-        WaitKind::Read | WaitKind::Write | WaitKind::Accept | WaitKind::Connect => {
-            socket_text(c.wait, out);
-            Ok(())
-        }
-        k if k.has_object() => {
-            let Some(o) = c.object else { return };
-            if let Some(name) = o.name {
-                let _ = write!(out, " \"{}\"", Escaped(name));
-            }
-            let _ = write!(out, " {}:{}", o.site.file(), o.site.line());
-            let _ = match o.owner {
-                0 => return,
-                t if t & THREAD != 0 => write!(out, " held by thread {}", t & !THREAD),
-                t => write!(out, " held by #{t}"),
-            };
-            if o.since == 0 { Ok(()) } else { write!(out, " for {}", Age(clock::since(o.since))) }
-        }
-        WaitKind::Join => write!(out, " #{detail}"),
-        WaitKind::Signal => write!(out, " {detail}"),
-        WaitKind::Sleep => {
-            let now = runtime_clock(cell);
-            match now {
-                Some(now) => {
-                    // Its worker looks at timers between slices only.
-                    match now.checked_sub(detail).filter(|late| *late > 10_000_000) {
-                        Some(late) => write!(out, " overdue {}", Age(Duration::from_nanos(late))),
-                        None => write!(out, " {} left", Age(Duration::from_nanos(detail.saturating_sub(now)))),
-                    }
-                }
-                None => Ok(()),
-            }
-        }
-        WaitKind::Stack => write!(out, ": {}", std::io::Error::from_raw_os_error(detail as i32)),
-        _ => Ok(()),
-    };
-}
-
-/// Nanoseconds of the timer clock of the runtime that the task belongs to.
-fn runtime_clock(cell: &TaskCell) -> Option<u64> {
-    let owner = cell.owner.load(std::sync::atomic::Ordering::Relaxed);
-    let id = shared::worker_at(owner)?.runtime.load(std::sync::atomic::Ordering::Relaxed);
-    scheduler::runtime::epoch_of(id).map(|e| e.elapsed().as_nanos() as u64)
-}
-
 impl Captured {
     /// What the task was doing, for views.
     pub(super) fn state(&self) -> TaskState {
@@ -144,9 +94,9 @@ impl Captured {
 
     /// Appends what the task waits for, if it waits; of a running one what the kernel shows of its thread, where that was
     /// asked.
-    pub(super) fn wait_text(&self, cell: &TaskCell, out: &mut String) {
+    pub(super) fn wait_text(&self, out: &mut String) {
         if self.doing == Doing::Parked || self.wait.kind == WaitKind::Stack && self.doing == Doing::Unstarted {
-            wait_text(self, cell, out);
+            describe(self, out);
         } else if !self.kernel.is_empty() {
             _ = write!(out, "{}", self.kernel);
         }
@@ -154,13 +104,13 @@ impl Captured {
 }
 
 /// A captured task as a value; takes the walker.
-pub(super) fn view(c: &mut Captured, cell: &TaskCell) -> TaskWhere {
-    view_with(c, cell, &mut frames())
+pub(super) fn view(c: &mut Captured) -> TaskWhere {
+    view_with(c, &mut frames())
 }
 
-fn view_with(c: &mut Captured, cell: &TaskCell, frames: &mut Frames) -> TaskWhere {
+fn view_with(c: &mut Captured, frames: &mut Frames) -> TaskWhere {
     let (mut wait, mut stack) = (String::new(), String::new());
-    c.wait_text(cell, &mut wait);
+    c.wait_text(&mut wait);
     frames.write(c, &mut stack);
     TaskWhere {
         id: c.id,
@@ -196,8 +146,8 @@ pub fn where_all() -> Vec<TaskWhere> {
     frames().refresh();
     let mut sweep = Sweep::with_running();
     let mut all = Vec::new();
-    sweep.all(|frames, c, cell| {
-        all.push(view_with(c, cell, frames));
+    sweep.all(|frames, c, _| {
+        all.push(view_with(c, frames));
         Then::GoOn
     });
     all
@@ -209,7 +159,7 @@ pub fn where_is(id: u64) -> Option<TaskWhere> {
     let mut c = Captured::new();
     c.wants_running = true;
     let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
-    (c.capture(cell, Some(id)) && c.follow(cell, Some(id))).then(|| view(&mut c, cell))
+    (c.capture(cell, Some(id)) && c.follow(cell, Some(id))).then(|| view(&mut c))
 }
 
 /// Writes what [`where_all`] finds, a line a task and a summary last, while it is found: a million tasks never become one
@@ -286,11 +236,11 @@ impl Cursor {
             advise(out);
         }
         let Cursor { sweep, style, seen, truncated, line, wait, stack, .. } = self;
-        let swept = sweep.piece(|frames, c, cell| {
+        let swept = sweep.piece(|frames, c, _| {
             line.clear();
             wait.clear();
             stack.clear();
-            c.wait_text(cell, wait);
+            c.wait_text(wait);
             frames.write(c, stack);
             let state = c.state();
             seen.add(state);

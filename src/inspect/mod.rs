@@ -47,6 +47,7 @@ mod long;
 mod modules;
 #[allow(dead_code, reason = "the watchdog and the symbolizer are about to use it")]
 pub(crate) mod names;
+mod objects;
 mod one_line;
 mod quiet;
 mod row;
@@ -59,6 +60,8 @@ mod sweep;
 mod symbols;
 mod text;
 mod tree;
+mod waiting;
+mod waits;
 mod walk;
 // These tests switch stacks by hand, which neither an interpreter nor the address sanitizer can follow.
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64", not(any(miri, coro_asan))))]

@@ -31,6 +31,7 @@ fn needs_somebody(kind: WaitKind) -> bool {
             | Scope
             | Send
             | Recv
+            | Oneshot
             | Semaphore
             | Condvar
             | Event

@@ -59,7 +59,8 @@ pub struct Snapshot {
     pub stacks: Vec<Stack>,
     /// Every worker of every runtime.
     pub workers: Vec<Worker>,
-    /// What is waited for, and what could be.
+    /// What is waited for, and every channel that could be (but for those of one message); of channels without waiters at
+    /// most the 10,000 with the most messages.
     pub objects: Vec<Object>,
     /// Who waits for whom, where that is known.
     pub edges: Vec<Edge>,
@@ -162,7 +163,7 @@ pub struct Wait {
     pub peer: Option<String>,
     /// Time left of a sleep or of the time limit of this wait.
     pub left: Option<Duration>,
-    /// Time left of the innermost enclosing [`timeout`](crate::timeout).
+    /// Time left of the nearest of all enclosing [`timeout`](crate::timeout)s.
     pub timeout_left: Option<Duration>,
 }
 

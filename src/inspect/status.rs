@@ -268,7 +268,7 @@ fn look(cell: &'static TaskCell, id: u64) -> Option<TaskWhere> {
     let mut c = Captured::new();
     frames().refresh();
     c.wants_running = true;
-    (c.capture(cell, Some(id)) && c.follow(cell, Some(id))).then(|| view(&mut c, cell))
+    (c.capture(cell, Some(id)) && c.follow(cell, Some(id))).then(|| view(&mut c))
 }
 
 fn workers() -> Vec<Busy> {

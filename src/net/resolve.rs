@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{iter, option, slice, vec};
 
 use crate::blocking;
-use crate::observe::WaitKind;
+use crate::observe::{WaitKind, WaitReason};
 
 /// What can be turned into socket addresses; as [`std::net::ToSocketAddrs`], implemented for the same types.
 ///
@@ -149,7 +149,8 @@ fn look_up_with<F>(host: &str, limit: Duration, resolver: F) -> io::Result<vec::
 where
     F: FnOnce() -> io::Result<vec::IntoIter<SocketAddr>> + Send + 'static,
 {
-    match blocking::call(WaitKind::Resolve, Instant::now().checked_add(limit), resolver)? {
+    let reason = WaitReason::text(WaitKind::Resolve, &host);
+    match blocking::call(reason, Instant::now().checked_add(limit), resolver)? {
         Some(answer) => answer,
         None => Err(io::Error::new(
             io::ErrorKind::TimedOut,

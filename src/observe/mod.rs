@@ -10,17 +10,21 @@
 pub(crate) const ON: bool = !cfg!(coro_no_observation);
 
 pub(crate) mod class;
+mod counted;
 mod histogram;
 mod hooks;
 mod object;
 mod overrun;
+mod reads;
 mod wait;
 mod words;
 
+pub(crate) use counted::{Counted, READER, Traffic, Worded};
 pub use histogram::Distribution;
 pub(crate) use histogram::Histogram;
 pub(crate) use hooks::SLICE_OVERRUN;
 pub(crate) use object::{Object, THREAD};
 pub(crate) use overrun::{After, Overrun, ShortName};
-pub(crate) use wait::{WaitKind, WaitReason};
+pub(crate) use reads::{HeldReads, MOST_READS};
+pub(crate) use wait::{Detail, WaitKind, WaitReason};
 pub(crate) use words::WordRing;

@@ -30,12 +30,16 @@ impl Mark {
     }
 
     /// `who`: a task's id, or [`THREAD`] and a thread's number. `at`: ticks, as exact as whoever calls can tell for
-    /// nothing; 0 is not known.
+    /// nothing; 0 is not known. What is there already is not written again: in a slice it mostly is.
     #[inline(always)]
     pub(crate) fn set(&self, (who, at): (u64, u64)) {
         if super::ON {
-            self.who.store(who, Ordering::Relaxed);
-            self.at.store(at, Ordering::Relaxed);
+            if self.at.load(Ordering::Relaxed) != at {
+                self.at.store(at, Ordering::Relaxed);
+            }
+            if self.who.load(Ordering::Relaxed) != who {
+                self.who.store(who, Ordering::Relaxed);
+            }
         }
     }
 
@@ -68,6 +72,11 @@ impl Object {
         Object { user: Mark::new(), site: Location::caller(), name: None }
     }
 
+    /// An unnamed object that was made there.
+    pub(crate) const fn at(site: &'static Location<'static>) -> Object {
+        Object { user: Mark::new(), site, name: None }
+    }
+
     /// Gives it a name.
     pub(crate) const fn set_name(&mut self, name: &'static str) {
         self.name = Some(name);
@@ -92,7 +101,17 @@ impl Object {
     /// Nobody holds it any more.
     #[inline(always)]
     pub(crate) fn released(&self) {
-        self.user.who.store(0, Ordering::Relaxed);
+        if super::ON {
+            self.user.who.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// `who` gives back: if it was the last user, nobody is known to be one.
+    #[inline]
+    pub(crate) fn released_by(&self, who: u64) {
+        if self.owner() == who {
+            self.released();
+        }
     }
 
     /// The holder did not know since when it holds this; somebody who begins to wait for it does, at least.

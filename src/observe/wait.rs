@@ -1,142 +1,162 @@
 //! Why a task is parked: a kind and one word of detail, resolved to text only when somebody asks.
+//!
+//! The kinds are an open table: what this crate's core brings is written here, later modules add their own with
+//! [`WaitKind::register`] and need not be known to any view.
 
 #![forbid(unsafe_code)]
 
-use super::Object;
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a parked task waits for. The meaning of the detail word stands with each kind.
+use super::{Counted, Object, Traffic, Worded};
+
+/// What the detail of a wait reason is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum WaitKind {
-    /// Not said.
-    None = 0,
-    /// The user's `park`; no detail.
-    Park,
-    /// A sleep; detail: the deadline in nanoseconds of the runtime's timer clock.
-    Sleep,
-    /// Readable data; detail: the descriptor and which socket that is, see [`WaitReason::descriptor`].
-    Read,
-    /// Room to write; detail: as of `Read`.
-    Write,
-    /// A connection to accept; detail: as of `Read`.
-    Accept,
-    /// A connection to be established; detail: as of `Read`.
-    Connect,
-    /// A mutex; detail: the address of its [`Object`](super::Object), as for every kind of `sync`. Valid while the task
-    /// is parked, because the waiter borrows what it waits for.
-    Lock,
-    /// Room in a channel; detail: its `Object`.
-    Send,
-    /// A message; detail: the channel's `Object`.
-    Recv,
-    /// The end of a task; detail: its id.
-    Join,
-    /// The end of a scope's children; detail: the address of their number, an `AtomicUsize` that lives as long as the wait.
-    /// Each child has the same address in its `TaskLocal`.
-    Scope,
-    /// The end of the runtime.
-    EventLoop,
-    /// A stack: memory was refused and the start is retried; detail: the OS error.
-    Stack,
-    /// Shared access to a read-write lock; detail: its `Object`.
-    ReadLock,
-    /// Exclusive access to a read-write lock; detail: its `Object`.
-    WriteLock,
-    /// A notification of a condition variable; detail: its `Object`.
-    Condvar,
-    /// Permits of a semaphore; detail: its `Object`.
-    Semaphore,
-    /// The others at a barrier; detail: its `Object`.
-    Barrier,
-    /// An initialisation that somebody else runs; detail: its `Object`.
-    Once,
-    /// An event; detail: its `Object`.
-    Event,
-    /// The members of a wait group; detail: its `Object`.
-    WaitGroup,
-    /// One of several at once.
-    Select,
-    /// A job on the blocking pool; no detail.
-    Blocking,
-    /// A name lookup on the blocking pool; no detail.
-    Resolve,
-    /// A signal; detail: its number.
-    Signal,
+pub(crate) enum Detail {
+    /// A number, or nothing.
+    Number,
+    /// The address of an [`Object`], or of what begins with one. Valid while the task is parked, because the waiter borrows
+    /// what it waits for.
+    Object,
+    /// The address of a `&str` that the waiting frames keep.
+    Text,
 }
 
+/// How the views speak of a kind.
+#[derive(Debug)]
+pub(crate) struct WaitWords {
+    /// The word, or two.
+    pub(crate) word: &'static str,
+    pub(crate) detail: Detail,
+    /// Writes what stands behind the word, with a blank before it; called outside of every window. `None`: nothing for a
+    /// number, the name and place of an object, a text in quotes.
+    pub(crate) describe: Option<fn(detail: u64, out: &mut dyn fmt::Write) -> fmt::Result>,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $word:literal $detail:ident;)* [$($later:ident)*]) => {
+        /// What a parked task waits for. The meaning of the detail word stands with each kind.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum WaitKind {
+            $($(#[$doc])* $name,)*
+            $(#[doc = "For [`WaitKind::register`]."] $later,)*
+        }
+
+        static WORDS: &[WaitWords] =
+            &[$(WaitWords { word: $word, detail: Detail::$detail, describe: None }),*];
+
+        /// Every kind at its number.
+        static KINDS: &[WaitKind] = &[$(WaitKind::$name,)* $(WaitKind::$later),*];
+    };
+}
+
+kinds! {
+    /// Not said.
+    None = "" Number;
+    /// The user's `park`; no detail.
+    Park = "park" Number;
+    /// A sleep; detail: the deadline in nanoseconds of the runtime's timer clock.
+    Sleep = "sleep" Number;
+    /// Readable data; detail: the descriptor and which socket that is, see [`WaitReason::descriptor`].
+    Read = "read" Number;
+    /// Room to write; detail: as of `Read`.
+    Write = "write" Number;
+    /// A connection to accept; detail: as of `Read`.
+    Accept = "accept" Number;
+    /// A connection to be established; detail: as of `Read`.
+    Connect = "connect" Number;
+    /// A mutex.
+    Lock = "lock" Object;
+    /// Room in a channel: a [`Traffic`].
+    Send = "send" Object;
+    /// A message: a [`Traffic`].
+    Recv = "recv" Object;
+    /// The message of a channel for one.
+    Oneshot = "recv oneshot" Object;
+    /// The end of a task; detail: its id.
+    Join = "join" Number;
+    /// The end of a scope's children; detail: the address of their number, an `AtomicUsize` that lives as long as the wait.
+    /// Each child has the same address in its `TaskLocal`.
+    Scope = "scope" Number;
+    /// The end of the runtime.
+    EventLoop = "event_loop" Number;
+    /// A stack: memory was refused and the start is retried; detail: the OS error.
+    Stack = "waiting for a stack" Number;
+    /// Shared access to a read-write lock: a [`Worded`].
+    ReadLock = "read lock" Object;
+    /// Exclusive access to a read-write lock: a [`Worded`].
+    WriteLock = "write lock" Object;
+    /// A notification of a condition variable. Extra: the address of the mutex's [`Object`].
+    Condvar = "condvar" Object;
+    /// Permits of a semaphore: a [`Counted`]. Extra: how many are wanted.
+    Semaphore = "semaphore" Object;
+    /// The others at a barrier: a [`Counted`].
+    Barrier = "barrier" Object;
+    /// An initialisation that somebody else runs.
+    Once = "once" Object;
+    /// An event.
+    Event = "event" Object;
+    /// The members of a wait group: a [`Counted`].
+    WaitGroup = "wait group" Object;
+    /// One of several at once; detail: how many.
+    Select = "select" Number;
+    /// A job on the blocking pool; no detail.
+    Blocking = "blocking job" Number;
+    /// A name lookup on the blocking pool; the name.
+    Resolve = "name lookup" Text;
+    /// A signal; detail: its number.
+    Signal = "signal" Number;
+    [Later0 Later1 Later2 Later3 Later4 Later5 Later6 Later7 Later8 Later9 Later10 Later11 Later12 Later13 Later14 Later15]
+}
+
+static LATER: [OnceLock<&'static WaitWords>; 16] = [const { OnceLock::new() }; 16];
+static LATER_USED: AtomicUsize = AtomicUsize::new(0);
+
 impl WaitKind {
+    /// A kind that a module brings along, once per process; `None` if there are too many, which a module may show as
+    /// [`WaitKind::None`].
+    #[allow(dead_code, reason = "for modules to come; the tests use it")]
+    pub(crate) fn register(words: &'static WaitWords) -> Option<WaitKind> {
+        let n = LATER_USED.fetch_add(1, Ordering::Relaxed);
+        LATER.get(n)?.set(words).ok()?;
+        KINDS.get(WORDS.len() + n).copied()
+    }
+
     /// From the byte that a cell holds; unknown bytes read as `None`.
     pub(crate) fn from_byte(b: u8) -> WaitKind {
-        const ALL: [WaitKind; 26] = [
-            WaitKind::None,
-            WaitKind::Park,
-            WaitKind::Sleep,
-            WaitKind::Read,
-            WaitKind::Write,
-            WaitKind::Accept,
-            WaitKind::Connect,
-            WaitKind::Lock,
-            WaitKind::Send,
-            WaitKind::Recv,
-            WaitKind::Join,
-            WaitKind::Scope,
-            WaitKind::EventLoop,
-            WaitKind::Stack,
-            WaitKind::ReadLock,
-            WaitKind::WriteLock,
-            WaitKind::Condvar,
-            WaitKind::Semaphore,
-            WaitKind::Barrier,
-            WaitKind::Once,
-            WaitKind::Event,
-            WaitKind::WaitGroup,
-            WaitKind::Select,
-            WaitKind::Blocking,
-            WaitKind::Resolve,
-            WaitKind::Signal,
-        ];
-        ALL.get(usize::from(b)).copied().unwrap_or(WaitKind::None)
+        KINDS.get(usize::from(b)).copied().unwrap_or(WaitKind::None)
+    }
+
+    /// The byte.
+    #[inline(always)]
+    pub(crate) fn byte(self) -> u8 {
+        self as u8
+    }
+
+    /// How to speak of it.
+    pub(crate) fn words(self) -> Option<&'static WaitWords> {
+        let n = usize::from(self.byte());
+        match n.checked_sub(WORDS.len()) {
+            None => WORDS.get(n),
+            Some(later) => LATER.get(later)?.get().copied(),
+        }
     }
 
     /// Whether the detail is the address of an [`Object`].
     pub(crate) fn has_object(self) -> bool {
-        use WaitKind::*;
-        matches!(
-            self,
-            Lock | Send | Recv | ReadLock | WriteLock | Condvar | Semaphore | Barrier | Once | Event | WaitGroup
-        )
+        self.detail() == Detail::Object
+    }
+
+    /// What the detail is.
+    pub(crate) fn detail(self) -> Detail {
+        self.words().map_or(Detail::Number, |w| w.detail)
     }
 
     /// The word that views print.
     pub(crate) fn word(self) -> &'static str {
-        match self {
-            WaitKind::None => "",
-            WaitKind::Park => "park",
-            WaitKind::Sleep => "sleep",
-            WaitKind::Read => "read",
-            WaitKind::Write => "write",
-            WaitKind::Accept => "accept",
-            WaitKind::Connect => "connect",
-            WaitKind::Lock => "lock",
-            WaitKind::Send => "send",
-            WaitKind::Recv => "recv",
-            WaitKind::Join => "join",
-            WaitKind::Scope => "scope",
-            WaitKind::EventLoop => "event_loop",
-            WaitKind::Stack => "waiting for a stack",
-            WaitKind::ReadLock => "read lock",
-            WaitKind::WriteLock => "write lock",
-            WaitKind::Condvar => "condvar",
-            WaitKind::Semaphore => "semaphore",
-            WaitKind::Barrier => "barrier",
-            WaitKind::Once => "once",
-            WaitKind::Event => "event",
-            WaitKind::WaitGroup => "wait group",
-            WaitKind::Select => "select",
-            WaitKind::Blocking => "blocking job",
-            WaitKind::Resolve => "name lookup",
-            WaitKind::Signal => "signal",
-        }
+        self.words().map_or("", |w| w.word)
     }
 }
 
@@ -154,7 +174,28 @@ impl WaitReason {
 
     /// For a kind whose detail is the object waited for.
     pub(crate) fn object(kind: WaitKind, object: &Object) -> WaitReason {
-        WaitReason { kind, detail: std::ptr::from_ref(object) as u64 }
+        WaitReason { kind, detail: std::ptr::from_ref(object).expose_provenance() as u64 }
+    }
+
+    /// For a kind whose object counts something.
+    pub(crate) fn counted(kind: WaitKind, counted: &Counted) -> WaitReason {
+        WaitReason { kind, detail: std::ptr::from_ref(counted).expose_provenance() as u64 }
+    }
+
+    /// For a read-write lock.
+    pub(crate) fn worded(kind: WaitKind, worded: &Worded) -> WaitReason {
+        WaitReason { kind, detail: std::ptr::from_ref(worded).expose_provenance() as u64 }
+    }
+
+    /// For a channel.
+    pub(crate) fn traffic(kind: WaitKind, traffic: &Traffic) -> WaitReason {
+        WaitReason { kind, detail: std::ptr::from_ref(traffic).expose_provenance() as u64 }
+    }
+
+    /// For a kind whose detail is a text, which the caller keeps where it is for as long as it waits.
+    #[cfg(not(loom))]
+    pub(crate) fn text(kind: WaitKind, text: &&str) -> WaitReason {
+        WaitReason { kind, detail: std::ptr::from_ref(text).expose_provenance() as u64 }
     }
 
     /// For a kind whose detail is a descriptor: its number, and the serial number of the socket that has it now (0: not
@@ -176,5 +217,38 @@ impl WaitReason {
     /// For a kind without detail.
     pub(crate) const fn of(kind: WaitKind) -> WaitReason {
         WaitReason { kind, detail: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_words_go_together() {
+        assert_eq!(WaitKind::None.word(), "");
+        assert_eq!(WaitKind::Signal.word(), "signal");
+        assert_eq!(usize::from(WaitKind::Signal.byte()) + 1, WORDS.len());
+        assert_eq!(KINDS.len(), WORDS.len() + LATER.len());
+        for b in 0..=u8::MAX {
+            let kind = WaitKind::from_byte(b);
+            assert!(kind.byte() == b || kind == WaitKind::None, "{kind:?}");
+            assert!(kind.words().is_some() || usize::from(b) >= WORDS.len(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_module_brings_its_own_kind() {
+        static WORDS: WaitWords = WaitWords {
+            word: "exit of",
+            detail: Detail::Number,
+            describe: Some(|pid, out| write!(out, " process {pid}")),
+        };
+        let kind = WaitKind::register(&WORDS).unwrap();
+        assert_eq!(WaitKind::from_byte(kind.byte()), kind);
+        assert_eq!(kind.word(), "exit of");
+        let mut text = String::new();
+        kind.words().unwrap().describe.unwrap()(17, &mut text).unwrap();
+        assert_eq!(text, " process 17");
     }
 }

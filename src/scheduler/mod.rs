@@ -20,6 +20,7 @@ pub(crate) mod io;
 mod join;
 mod labels;
 mod maintain;
+mod marks;
 mod options;
 mod run_queue;
 pub(crate) mod runtime;

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+pub(crate) use super::marks::{set_wait_extra, this_thread, ticks, user};
 pub(crate) use super::timeout::{deadline, timeout_scope, timeout_scope_at};
 use super::worker::{Outcome, Worker};
 use crate::context;
-use crate::observe::{THREAD, WaitKind, WaitReason};
+use crate::observe::{WaitKind, WaitReason};
 use crate::sys::parker::ThreadParker;
 use crate::task::state::{Snapshot, Unpark};
 use crate::task::{Interrupt, TaskCell, TaskLocal, TaskRef, Unparker};
@@ -68,6 +69,7 @@ impl Here {
         unsafe { &*self.cell.local.load(Ordering::Relaxed) }
     }
 
+    #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.cell.state.snapshot().id()
     }
@@ -412,42 +414,6 @@ pub(super) fn queue_if(task: TaskRef, result: Unpark) {
     }
 }
 
-/// What stands for the calling plain thread in an [`Object`](crate::observe::Object).
-#[inline]
-pub(crate) fn this_thread() -> u64 {
-    thread_local! {
-        static OWN: Cell<u64> = const { Cell::new(0) };
-    }
-    // Needs no destructor, so it can be reached until the very end of the thread.
-    match OWN.with(Cell::get) {
-        0 => ask_for_thread(&OWN),
-        // The number of the thread that forked.
-        _ if crate::sys::fork::forked() => ask_for_thread(&OWN),
-        own => own,
-    }
-}
-
-#[cold]
-fn ask_for_thread(own: &'static std::thread::LocalKey<Cell<u64>>) -> u64 {
-    let id = THREAD | u64::from(crate::sys::thread_id().unsigned_abs());
-    own.with(|o| o.set(id));
-    id
-}
-
-/// Who runs, and what time it is: for a task when its slice began.
-#[inline]
-pub(crate) fn user() -> (u64, u64) {
-    match here() {
-        Some(h) => (h.id(), h.slice_start()),
-        None => (this_thread(), ticks()),
-    }
-}
-
-/// The clock of [`Object::since`](crate::observe::Object::since).
-pub(crate) fn ticks() -> u64 {
-    crate::sys::clock::ticks()
-}
-
 /// Who is to be woken to wake the caller.
 pub(crate) fn current_unparker() -> Unparker {
     match here() {
@@ -683,6 +649,7 @@ impl<'a> ArmedTimer<'a> {
     /// `ns` is on the worker's timer clock.
     pub(crate) fn new(here: &'a Here, ns: u64) -> ArmedTimer<'a> {
         let action = TimerAction { task: ptr::from_ref(here.cell).cast(), id: here.id(), scope: ptr::null() };
+        here.local().wait_until.set(ns);
         ArmedTimer { here, key: here.worker.timers.borrow_mut().insert(ns, action) }
     }
 
@@ -694,6 +661,7 @@ impl<'a> ArmedTimer<'a> {
 
 impl Drop for ArmedTimer<'_> {
     fn drop(&mut self) {
+        self.here.local().wait_until.set(0);
         self.here.worker.timers.borrow_mut().remove(self.key);
     }
 }

@@ -41,14 +41,14 @@ impl Barrier {
         /// A barrier for `n` tasks; 0 is as 1.
         #[track_caller]
         pub fn new(n: usize) -> Barrier {
-            Barrier { wanted: n, gate: Gate::new(0) }
+            Barrier { wanted: n, gate: Gate::counting(0, 0, n) }
         }
     }
 
     /// Gives it a name for the views.
     #[must_use = "the named barrier is the result"]
     pub const fn named(mut self, name: &'static str) -> Barrier {
-        self.gate.object.set_name(name);
+        self.gate.shown.object.set_name(name);
         self
     }
 
@@ -79,13 +79,20 @@ impl Barrier {
     fn wait_until(&self, deadline: Option<Instant>) -> Option<BarrierWaitResult> {
         suspend::checkpoint();
         let mut inner = self.gate.lock();
+        self.gate.shown.object.used(suspend::user());
         if inner.state + 1 >= self.wanted {
             inner.state = 0;
+            self.gate.shown.set(0);
             self.gate.open(inner);
             return Some(BarrierWaitResult(true));
         }
         inner.state += 1;
-        let through = self.gate.wait(inner, WaitKind::Barrier, deadline, |come| *come -= 1);
+        let shown = &self.gate.shown;
+        shown.set(inner.state);
+        let through = self.gate.wait(inner, WaitKind::Barrier, deadline, |come| {
+            *come -= 1;
+            shown.set(*come);
+        });
         through.then_some(BarrierWaitResult(false))
     }
 }

@@ -12,12 +12,13 @@
 
 use std::collections::VecDeque;
 use std::mem::{self, ManuallyDrop};
-use std::sync::PoisonError;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError, TrySendError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use super::live;
 use super::ticket::{End, Line, Node, Ticket, Withdrawal};
-use crate::observe::{Object, WaitKind, WaitReason};
+use crate::observe::{Traffic, WaitKind, WaitReason};
 use crate::scheduler::handover::{self, Waited};
 use crate::scheduler::suspend;
 use crate::sys::atomic::{Lock, LockGuard};
@@ -34,7 +35,8 @@ struct Inner<T> {
 /// See the module's head. It begins with one sender and one receiver.
 #[derive(Debug)]
 pub(super) struct Channel<T> {
-    object: Object,
+    /// What the views see, written under the lock.
+    shown: Traffic,
     /// `None`: unbounded. 0: every message goes from hand to hand.
     capacity: Option<usize>,
     inner: Lock<Inner<T>>,
@@ -77,13 +79,9 @@ enum Left {
 
 impl<T> Channel<T> {
     #[track_caller]
-    pub(super) fn new(capacity: Option<usize>, name: Option<&'static str>) -> Channel<T> {
-        let mut object = Object::new();
-        if let Some(name) = name {
-            object.set_name(name);
-        }
+    fn new(capacity: Option<usize>, name: Option<&'static str>) -> Channel<T> {
         Channel {
-            object,
+            shown: Traffic::new(capacity, name),
             capacity,
             inner: Lock::new(Inner {
                 queue: VecDeque::new(),
@@ -93,6 +91,15 @@ impl<T> Channel<T> {
                 receiving: Line::new(),
             }),
         }
+    }
+
+    /// A channel that views find until it goes.
+    #[track_caller]
+    pub(super) fn shared(capacity: Option<usize>, name: Option<&'static str>) -> Arc<Channel<T>> {
+        let channel = Arc::new(Channel::new(capacity, name));
+        // SAFETY: nobody moves it out of its `Arc`, and its end takes it out.
+        unsafe { live::keep(&channel.shown) };
+        channel
     }
 
     #[inline]
@@ -107,12 +114,15 @@ impl<T> Channel<T> {
         }
         match inner.receiving.give(value) {
             Ok(wake) => {
+                self.shown.object.used(suspend::user());
                 drop(inner);
                 wake.wake();
                 Offer::HandedOver
             }
             Err(value) if self.capacity.is_none_or(|c| inner.queue.len() < c) => {
                 inner.queue.push_back(value);
+                self.shown.object.used(suspend::user());
+                self.shown.set_length(inner.queue.len());
                 Offer::Queued(inner.queue.len())
             }
             Err(value) => Offer::Full(value, inner),
@@ -151,7 +161,10 @@ impl<T> Channel<T> {
             let left = self.wait(inner, Side::Sending, &node, &ticket, deadline);
             let slot = node.into_slot();
             value = match (left, slot) {
-                (Left::Ended(End::Served), _) | (_, None) => return Ok(()),
+                (Left::Ended(End::Served), _) | (_, None) => {
+                    self.shown.object.used(suspend::user());
+                    return Ok(());
+                }
                 (Left::Ended(End::Disconnected), Some(value)) => return Err(Unsent::Disconnected(value)),
                 (Left::Expired, Some(value)) => return Err(Unsent::Expired(value)),
                 (Left::Interrupted, Some(value)) => value,
@@ -191,6 +204,8 @@ impl<T> Channel<T> {
             (None, Some((value, wake))) => (value, Some(wake)),
             (None, None) => return Err(inner),
         };
+        self.shown.received.set(suspend::user());
+        self.shown.set_length(inner.queue.len());
         drop(inner);
         if let Some(wake) = wake {
             wake.wake();
@@ -218,7 +233,10 @@ impl<T> Channel<T> {
             let ticket = Ticket::new();
             let node = Node::new(&ticket, None);
             match self.wait(inner, Side::Receiving, &node, &ticket, deadline) {
-                Left::Ended(End::Served) => return Ok(node.into_slot().expect("whoever serves fills the slot")),
+                Left::Ended(End::Served) => {
+                    self.shown.received.set(suspend::user());
+                    return Ok(node.into_slot().expect("whoever serves fills the slot"));
+                }
                 Left::Ended(End::Disconnected) => return Err(RecvTimeoutError::Disconnected),
                 Left::Expired => return Err(RecvTimeoutError::Timeout),
                 Left::Interrupted => suspend::checkpoint(),
@@ -267,7 +285,7 @@ impl<T> Channel<T> {
             Side::Sending => WaitKind::Send,
             Side::Receiving => WaitKind::Recv,
         };
-        let reason = WaitReason::object(kind, &self.object);
+        let reason = WaitReason::traffic(kind, &self.shown);
         let waited = handover::wait_revocably(reason, deadline, || ticket.end().is_some());
         let queued = ManuallyDrop::new(queued);
         match (waited, ticket.end()) {
@@ -281,16 +299,21 @@ impl<T> Channel<T> {
     }
 
     pub(super) fn add_sender(&self) {
-        self.lock().senders += 1;
+        let mut inner = self.lock();
+        inner.senders += 1;
+        self.shown.set_ends(inner.senders, inner.receivers);
     }
 
     pub(super) fn add_receiver(&self) {
-        self.lock().receivers += 1;
+        let mut inner = self.lock();
+        inner.receivers += 1;
+        self.shown.set_ends(inner.senders, inner.receivers);
     }
 
     pub(super) fn remove_sender(&self) {
         let mut inner = self.lock();
         inner.senders -= 1;
+        self.shown.set_ends(inner.senders, inner.receivers);
         if inner.senders == 0 {
             self.dismiss_all(inner, Side::Receiving);
         }
@@ -300,7 +323,9 @@ impl<T> Channel<T> {
     pub(super) fn remove_receiver(&self) {
         let mut inner = self.lock();
         inner.receivers -= 1;
+        self.shown.set_ends(inner.senders, inner.receivers);
         if inner.receivers == 0 {
+            self.shown.set_length(0);
             let undelivered = mem::take(&mut inner.queue);
             self.dismiss_all(inner, Side::Sending);
             drop(undelivered);
@@ -327,6 +352,12 @@ impl<T> Channel<T> {
 
     pub(super) fn is_full(&self) -> bool {
         self.capacity.is_some_and(|c| self.len() >= c)
+    }
+}
+
+impl<T> Drop for Channel<T> {
+    fn drop(&mut self) {
+        live::take_out(&self.shown);
     }
 }
 

@@ -58,7 +58,7 @@ impl Event {
     /// Gives it a name for the views.
     #[must_use = "the named event is the result"]
     pub const fn named(mut self, name: &'static str) -> Event {
-        self.gate.object.set_name(name);
+        self.gate.shown.object.set_name(name);
         self
     }
 
@@ -66,6 +66,7 @@ impl Event {
     pub fn set(&self) {
         let inner = self.gate.lock();
         self.set.store(true, Ordering::Release);
+        self.gate.shown.object.used(suspend::user());
         self.gate.open(inner);
     }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::const_new::const_unless_modelled;
 use super::waiters::{Taken, WaitList, Waiter};
-use crate::observe::{Object, WaitKind, WaitReason};
+use crate::observe::{Counted, WaitKind, WaitReason};
 use crate::sys::atomic::{Lock, LockGuard};
 
 /// How many are woken between two looks at the lock.
@@ -30,7 +30,7 @@ pub(super) struct Inner<S> {
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Gate<S> {
-    pub(super) object: Object,
+    pub(super) shown: Counted,
     inner: Lock<Inner<S>>,
 }
 
@@ -40,7 +40,15 @@ impl<S> Gate<S> {
     const_unless_modelled! {
         #[track_caller]
         pub(super) fn new(state: S) -> Gate<S> {
-            Gate { object: Object::new(), inner: Lock::new(Inner { state, round: 0, waiting: WaitList::new() }) }
+            Gate::counting(state, 0, 0)
+        }
+    }
+
+    const_unless_modelled! {
+        /// As `new`, for the views: how many have come, and how many are wanted.
+        #[track_caller]
+        pub(super) fn counting(state: S, number: usize, wanted: usize) -> Gate<S> {
+            Gate { shown: Counted::new(number, wanted), inner: Lock::new(Inner { state, round: 0, waiting: WaitList::new() }) }
         }
     }
 
@@ -66,7 +74,7 @@ impl<S> Gate<S> {
         unsafe { inner.waiting.push_back(&waiter) };
         drop(inner);
         let mut queued = Queued { gate: self, waiter: &waiter, leave };
-        waiter.wait_until(WaitReason::object(kind, &self.object), deadline) || !queued.withdraw()
+        waiter.wait_until(WaitReason::counted(kind, &self.shown), deadline) || !queued.withdraw()
     }
 
     /// Ends the round of `inner` and wakes everybody who waits in it.

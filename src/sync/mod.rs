@@ -12,6 +12,7 @@ mod event;
 mod gate;
 mod held;
 mod lazy_lock;
+pub(crate) mod live;
 pub mod mpmc;
 pub mod mpsc;
 mod mutex;

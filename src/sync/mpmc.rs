@@ -71,7 +71,7 @@ pub fn sync_channel_named<T>(name: &'static str, cap: usize) -> (Sender<T>, Rece
 
 #[track_caller]
 pub(super) fn pair<T>(capacity: Option<usize>, name: Option<&'static str>) -> (Sender<T>, Receiver<T>) {
-    let channel = Arc::new(Channel::new(capacity, name));
+    let channel = Channel::shared(capacity, name);
     (Sender { channel: channel.clone() }, Receiver { channel })
 }
 

@@ -119,7 +119,7 @@ impl Once {
     }
 
     pub(super) const fn set_name(&mut self, name: &'static str) {
-        self.gate.object.set_name(name);
+        self.gate.shown.object.set_name(name);
     }
 
     /// Runs `f` if nobody has run one here; else waits until it has ended.
@@ -235,7 +235,7 @@ impl Once {
                 State::Running(runner) => self.wait_for(inner, runner),
                 before => {
                     inner.state = State::Running(Runner::current());
-                    self.gate.object.used(suspend::user());
+                    self.gate.shown.object.used(suspend::user());
                     break before;
                 }
             }
@@ -250,7 +250,7 @@ impl Once {
         };
         let mut inner = self.gate.lock();
         inner.state = after;
-        self.gate.object.released();
+        self.gate.shown.object.released();
         self.complete.store(after == State::Complete, Ordering::Release);
         // All of them also if nothing was completed: of those who would run their own the first one does.
         self.gate.open(inner);

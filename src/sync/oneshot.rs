@@ -242,7 +242,7 @@ impl<T> Receiver<T> {
     #[cold]
     fn receive_slow(&self, deadline: Option<Instant>) -> Result<T, Missing> {
         let Shared { object, word, unparker, .. } = &*self.shared;
-        let reason = WaitReason::object(WaitKind::Recv, object);
+        let reason = WaitReason::object(WaitKind::Oneshot, object);
         loop {
             suspend::checkpoint();
             // SAFETY: the unparker is the receiver's but in WAITING.

@@ -69,6 +69,7 @@ impl RawCondvar {
         waiting.enqueue();
         waiting.give_up_mutex();
         let reason = WaitReason::object(WaitKind::Condvar, &self.object);
+        suspend::set_wait_extra(WaitReason::object(WaitKind::Lock, &waiting.held.core.raw.object).detail);
         // An interrupt ends the wait like a notification: it is raised below, with the mutex, and not in the park.
         let in_time = suspend::wait_for(reason, deadline, || waiter.notified() || interrupted());
         let notified = waiting.leave();
@@ -87,6 +88,7 @@ impl RawCondvar {
 
     #[inline]
     pub(super) fn notify_one(&self) {
+        self.object.used(suspend::user());
         if self.occupied.load(Ordering::Relaxed) {
             self.notify_one_slow();
         }
@@ -107,6 +109,7 @@ impl RawCondvar {
 
     #[inline]
     pub(super) fn notify_all(&self) {
+        self.object.used(suspend::user());
         if self.occupied.load(Ordering::Relaxed) {
             self.notify_all_slow();
         }

@@ -13,14 +13,14 @@ use std::sync::PoisonError;
 use super::const_new::const_unless_modelled;
 use super::held::Exclusive;
 use super::waiters::{Taken, WaitList, Waiter};
-use crate::observe::{Object, WaitKind, WaitReason};
+use crate::observe::{Object, WaitKind, WaitReason, Worded};
 use crate::scheduler::suspend;
 use crate::sys::atomic::{AtomicU32, Lock, LockGuard, Ordering};
 
 const WAITERS: u32 = 1;
 const WRITER: u32 = 2;
-/// One reader.
-const READER: u32 = 4;
+/// One reader. The views know it too.
+const READER: u32 = crate::observe::READER;
 
 /// What a waiter wants; its note.
 const SHARED: u64 = 0;
@@ -29,8 +29,7 @@ const EXCLUSIVE: u64 = 1;
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct RawRwLock {
-    word: AtomicU32,
-    pub(super) object: Object,
+    pub(super) shown: Worded,
     line: Lock<WaitList>,
 }
 
@@ -62,7 +61,8 @@ impl RawRwLock {
     const_unless_modelled! {
         #[track_caller]
         pub(super) fn new() -> RawRwLock {
-            RawRwLock { word: AtomicU32::new(0), object: Object::new(), line: Lock::new(WaitList::new()) }
+            let shown = Worded { object: Object::new(), word: AtomicU32::new(0) };
+            RawRwLock { shown, line: Lock::new(WaitList::new()) }
         }
     }
 
@@ -84,9 +84,9 @@ impl RawRwLock {
 
     #[inline]
     fn try_take(&self, note: u64) -> bool {
-        let mut word = self.word.load(Ordering::Relaxed);
+        let mut word = self.shown.word.load(Ordering::Relaxed);
         while let Some(new) = Self::with(word, note) {
-            match self.word.compare_exchange_weak(word, new, Ordering::Acquire, Ordering::Relaxed) {
+            match self.shown.word.compare_exchange_weak(word, new, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -121,11 +121,11 @@ impl RawRwLock {
     /// Links the waiter, unless the lock could be had after all.
     fn enqueue(&self, w: &Waiter) -> bool {
         let mut line = self.line();
-        let mut word = self.word.load(Ordering::Relaxed);
+        let mut word = self.shown.word.load(Ordering::Relaxed);
         loop {
             let taken = Self::with(word, w.note.get());
             let new = taken.unwrap_or(word | WAITERS);
-            match self.word.compare_exchange_weak(word, new, Ordering::Acquire, Ordering::Relaxed) {
+            match self.shown.word.compare_exchange_weak(word, new, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) if taken.is_some() => return false,
                 Ok(_) => break,
                 Err(now) => word = now,
@@ -141,9 +141,9 @@ impl RawRwLock {
         let waiter = Waiter::new();
         waiter.note.set(note);
         if self.enqueue(&waiter) {
-            self.object.held_since_at_least(suspend::ticks());
+            self.shown.object.held_since_at_least(suspend::ticks());
             let mut queued = Queued { lock: self, waiter: &waiter, over: false };
-            waiter.wait(WaitReason::object(kind, &self.object));
+            waiter.wait(WaitReason::worded(kind, &self.shown));
             queued.over = true;
         }
     }
@@ -153,7 +153,7 @@ impl RawRwLock {
         let mut handed = Handed::default();
         while let Some(note) = line.first_note() {
             // What the last holders did comes before what the next ones do.
-            let word = self.word.load(Ordering::Acquire);
+            let word = self.shown.word.load(Ordering::Acquire);
             // Those who are counted here take the lock only when they are granted it, just below. While WAITERS is set
             // the count can only fall meanwhile; who makes it fall to nothing comes here next.
             let new = match note {
@@ -161,13 +161,13 @@ impl RawRwLock {
                 SHARED if word & WRITER == 0 && word <= u32::MAX - READER => READER,
                 _ => break,
             };
-            self.word.fetch_add(new, Ordering::Relaxed);
+            self.shown.word.fetch_add(new, Ordering::Relaxed);
             if let Some(t) = line.grant_first() {
                 handed.push(t);
             }
         }
         if line.is_empty() {
-            self.word.fetch_and(!WAITERS, Ordering::Relaxed);
+            self.shown.word.fetch_and(!WAITERS, Ordering::Relaxed);
         }
         handed
     }
@@ -175,14 +175,14 @@ impl RawRwLock {
     #[inline]
     pub(super) fn unlock_shared(&self) {
         // The last of the readers, and somebody waits.
-        if self.word.fetch_sub(READER, Ordering::Release) == READER | WAITERS {
+        if self.shown.word.fetch_sub(READER, Ordering::Release) == READER | WAITERS {
             self.advance_slow();
         }
     }
 
     /// From the writer to one reader, without a moment between.
     pub(super) fn downgrade(&self) {
-        if self.word.fetch_add(READER - WRITER, Ordering::Release) & WAITERS != 0 {
+        if self.shown.word.fetch_add(READER - WRITER, Ordering::Release) & WAITERS != 0 {
             self.advance_slow();
         }
     }
@@ -196,12 +196,12 @@ impl RawRwLock {
 
 impl Exclusive for RawRwLock {
     fn object(&self) -> &Object {
-        &self.object
+        &self.shown.object
     }
 
     #[inline]
     fn unlock(&self) {
-        if self.word.fetch_and(!WRITER, Ordering::Release) & WAITERS != 0 {
+        if self.shown.word.fetch_and(!WRITER, Ordering::Release) & WAITERS != 0 {
             self.advance_slow();
         }
     }

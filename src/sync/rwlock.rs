@@ -15,7 +15,7 @@ use super::const_new::const_unless_modelled;
 use super::held::{Core, Held};
 use super::raw_rwlock::RawRwLock;
 use crate::scheduler::handover::polled_in_vain;
-use crate::scheduler::suspend;
+use crate::scheduler::suspend::{self, here};
 
 /// A lock for many readers or one writer, with [`std::sync::RwLock`]'s surface, whose waiters are tasks (or threads).
 ///
@@ -72,7 +72,7 @@ impl<T> RwLock<T> {
     }
 
     pub(super) const fn set_name(&mut self, name: &'static str) {
-        self.core.raw.object.set_name(name);
+        self.core.raw.shown.object.set_name(name);
     }
 
     /// The value, without locking.
@@ -218,6 +218,9 @@ impl<T: ?Sized> RwLock<T> {
     /// For whoever has just been given shared access.
     #[inline]
     fn reader(&self) -> RwLockReadGuard<'_, T> {
+        if let Some(h) = here() {
+            h.local().held_reads.push(&self.core.raw.shown.object);
+        }
         let shared = Shared { raw: &self.core.raw, not_send: PhantomData };
         // SAFETY: the address of a field.
         RwLockReadGuard { data: unsafe { NonNull::new_unchecked(self.data.get()) }, shared }
@@ -285,6 +288,9 @@ impl std::panic::RefUnwindSafe for Shared<'_> {}
 impl Drop for Shared<'_> {
     #[inline]
     fn drop(&mut self) {
+        if let Some(h) = here() {
+            h.local().held_reads.remove(&self.raw.shown.object);
+        }
         self.raw.unlock_shared();
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::const_new::const_unless_modelled;
 use super::waiters::{Taken, WaitList, Waiter};
-use crate::observe::{Object, WaitKind, WaitReason};
+use crate::observe::{Counted, WaitKind, WaitReason};
 use crate::scheduler::handover::polled_in_vain;
 use crate::scheduler::suspend;
 use crate::sys::atomic::{Lock, LockGuard};
@@ -60,7 +60,8 @@ struct Inner {
 /// The waits unwind if an interrupt is due, without a permit, also if permits are there, so that a loop over them ends.
 /// No permit is lost.
 pub struct Semaphore {
-    object: Object,
+    /// Its user is who took permits last, unless that one gave some back since.
+    shown: Counted,
     inner: Lock<Inner>,
 }
 
@@ -72,14 +73,14 @@ impl Semaphore {
         /// A semaphore with so many permits.
         #[track_caller]
         pub fn new(permits: usize) -> Semaphore {
-            Semaphore { object: Object::new(), inner: Lock::new(Inner { permits, waiting: WaitList::new() }) }
+            Semaphore { shown: Counted::new(permits, 0), inner: Lock::new(Inner { permits, waiting: WaitList::new() }) }
         }
     }
 
     /// Gives it a name for the views.
     #[must_use = "the named semaphore is the result"]
     pub const fn named(mut self, name: &'static str) -> Semaphore {
-        self.object.set_name(name);
+        self.shown.object.set_name(name);
         self
     }
 
@@ -173,12 +174,19 @@ impl Semaphore {
         let mut inner = self.lock();
         let served = n == 0 || inner.waiting.is_empty() && inner.permits >= n;
         if served {
-            inner.permits -= n;
+            self.taken(&mut inner, n);
         } else {
             drop(inner);
             polled_in_vain();
         }
         served
+    }
+
+    /// The caller takes permits that are there.
+    fn taken(&self, inner: &mut Inner, n: usize) {
+        inner.permits -= n;
+        self.shown.set(inner.permits);
+        self.shown.object.used(suspend::user());
     }
 
     /// Whether it got them before `deadline`.
@@ -189,7 +197,7 @@ impl Semaphore {
         }
         let mut inner = self.lock();
         if inner.waiting.is_empty() && inner.permits >= n {
-            inner.permits -= n;
+            self.taken(&mut inner, n);
             return true;
         }
         let waiter = Waiter::new();
@@ -197,11 +205,13 @@ impl Semaphore {
         // SAFETY: `Queued` borrows the waiter and takes it out when dropped.
         unsafe { inner.waiting.push_back(&waiter) };
         drop(inner);
+        suspend::set_wait_extra(n as u64);
         let queued = Queued { semaphore: self, waiter: &waiter, wanted: n };
-        let served = waiter.wait_until(WaitReason::object(WaitKind::Semaphore, &self.object), deadline);
+        let served = waiter.wait_until(WaitReason::counted(WaitKind::Semaphore, &self.shown), deadline);
         if served || !queued.leave() {
             // Served, perhaps at the very end.
             std::mem::forget(queued);
+            self.shown.object.used(suspend::user());
             return true;
         }
         false
@@ -211,6 +221,9 @@ impl Semaphore {
     fn give<'a>(&'a self, mut inner: LockGuard<'a, Inner>, n: usize) {
         // A guard must not panic in its drop; `add_permits` has looked before.
         inner.permits = inner.permits.saturating_add(n);
+        if n > 0 {
+            self.shown.object.released_by(suspend::user().0);
+        }
         loop {
             let mut batch = [const { None::<Taken> }; BATCH];
             let mut full = true;
@@ -224,6 +237,7 @@ impl Semaphore {
                 }
                 *place = inner.waiting.grant_first();
             }
+            self.shown.set(inner.permits);
             drop(inner);
             batch.into_iter().flatten().for_each(Taken::wake);
             if !full {

@@ -62,7 +62,7 @@ impl WaitGroup {
     /// Gives it a name for the views.
     #[must_use = "the named wait group is the result"]
     pub const fn named(mut self, name: &'static str) -> WaitGroup {
-        self.gate.object.set_name(name);
+        self.gate.shown.object.set_name(name);
         self
     }
 
@@ -75,6 +75,7 @@ impl WaitGroup {
         let mut inner = self.gate.lock();
         let sum = inner.state.checked_add(n);
         inner.state = sum.unwrap_or(inner.state);
+        self.gate.shown.set(inner.state);
         drop(inner);
         assert!(sum.is_some(), "a wait group cannot count more than usize::MAX members");
     }
@@ -90,13 +91,14 @@ impl WaitGroup {
     /// Whether there was somebody to leave.
     fn leave(&self) -> bool {
         let mut inner = self.gate.lock();
-        match inner.state {
-            0 => return false,
-            1 => {
-                inner.state = 0;
-                self.gate.open(inner);
-            }
-            _ => inner.state -= 1,
+        if inner.state == 0 {
+            return false;
+        }
+        inner.state -= 1;
+        self.gate.shown.set(inner.state);
+        self.gate.shown.object.used(suspend::user());
+        if inner.state == 0 {
+            self.gate.open(inner);
         }
         true
     }

@@ -146,7 +146,7 @@ impl TaskCell {
     #[inline(always)]
     pub(crate) fn set_wait(&self, reason: WaitReason) {
         if observe::ON {
-            self.wait_kind.store(reason.kind as u8, Ordering::Relaxed);
+            self.wait_kind.store(reason.kind.byte(), Ordering::Relaxed);
             self.wait_detail.store(reason.detail, Ordering::Relaxed);
         }
     }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::locals::Table;
 use super::state::Snapshot;
+use crate::observe::HeldReads;
 use crate::timer::TimerKey;
 
 /// One `timeout` that is in force, in the frame that called it.
@@ -45,6 +46,12 @@ pub(crate) struct TaskLocal {
     pub(crate) scope: Cell<usize>,
     /// Something may be pending: looked at before every wait and every I/O call.
     pub(crate) attention: Cell<bool>,
+    /// When the wait that the task is in, or comes to, ends by itself: nanoseconds of the timer clock, 0 for never.
+    pub(crate) wait_until: Cell<u64>,
+    /// What else is to be known of the wait; its meaning stands with the kind (`observe::WaitKind`).
+    pub(crate) wait_extra: Cell<u64>,
+    /// Read-write locks that the task holds for reading.
+    pub(crate) held_reads: HeldReads,
     /// Innermost `timeout` in force.
     pub(crate) scopes: Cell<*const TimeoutScope>,
     /// How many were ever entered.
@@ -99,6 +106,9 @@ impl TaskLocal {
             started: Cell::new(0),
             scope: Cell::new(0),
             attention: Cell::new(false),
+            wait_until: Cell::new(0),
+            wait_extra: Cell::new(0),
+            held_reads: HeldReads::new(),
             scopes: Cell::new(ptr::null()),
             scopes_begun: Cell::new(0),
             shields: Cell::new(0),

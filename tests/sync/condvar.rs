@@ -320,7 +320,8 @@ fn a_wait_says_what_it_waits_for() {
         let t = coro::spawn(move || drop(theirs.1.wait(theirs.0.lock().unwrap())));
         until_parked(t.task(), "condvar");
         let seen = coro::where_is(t.id()).unwrap().wait;
-        assert_eq!(seen, format!("condvar \"ready\" {}:{line}", file!()));
+        let at = format!("{}:{line}", file!());
+        assert_eq!(seen, format!("condvar \"ready\" {at} (with lock {at}; never notified)"));
         state.1.notify_one();
         t.join().unwrap();
     });

@@ -215,7 +215,10 @@ fn a_waiting_writer_says_what_for_and_who_has_it() {
         let waits = coro::spawn(|| *CONFIG.write().unwrap() += 1);
         until_parked(waits.task(), "write lock");
         let seen = coro::where_is(waits.id()).unwrap().wait;
-        assert!(seen.starts_with("write lock \"config\" ") && seen.contains(&format!(" held by #{me} for ")), "{seen}");
+        assert!(
+            seen.starts_with("write lock \"config\" ") && seen.contains(&format!(" held by #{me} \"main\" for ")),
+            "{seen}"
+        );
         assert!(seen.contains("locks.rs:"), "{seen}");
         drop(held);
         waits.join().unwrap();

@@ -74,7 +74,7 @@ fn two_tasks_of_one_worker_do_not_share_a_reentrant_lock() {
         });
         until_parked(other.task(), "lock");
         let wait = coro::where_is(other.id()).unwrap().wait;
-        assert!(wait.starts_with(&format!("lock \"log\" {}:{line} held by #{me} for ", file!())), "{wait}");
+        assert!(wait.starts_with(&format!("lock \"log\" {}:{line} held by #{me} \"main\" for ", file!())), "{wait}");
         *outer.borrow_mut() += 1;
         drop(outer);
         coro::yield_slice();

@@ -267,11 +267,16 @@ fn a_waiter_says_what_it_waits_for_and_who_has_it() {
         let reader = coro::spawn(move || *r.read().unwrap());
         until_parked(reader.task(), "read lock");
         let wait = |id| coro::where_is(id).unwrap().wait;
-        assert!(wait(writer.id()).starts_with(&format!("write lock \"cfg\" {}:{line} held by #{me} for ", file!())));
-        assert!(wait(reader.id()).starts_with(&format!("read lock \"cfg\" {}:{line} held by #{me} for ", file!())));
-        // Readers are not known one by one.
+        assert!(
+            wait(writer.id())
+                .starts_with(&format!("write lock \"cfg\" {}:{line} held by #{me} \"main\" for ", file!()))
+        );
+        assert!(
+            wait(reader.id()).starts_with(&format!("read lock \"cfg\" {}:{line} held by #{me} \"main\" for ", file!()))
+        );
+        // Of readers each task keeps a list, which is not looked at while it runs.
         let held = RwLockWriteGuard::downgrade(held);
-        assert_eq!(wait(writer.id()), format!("write lock \"cfg\" {}:{line}", file!()));
+        assert_eq!(wait(writer.id()), format!("write lock \"cfg\" {}:{line} read-held by 1", file!()));
         drop(held);
         writer.join().unwrap();
         assert_eq!(reader.join().unwrap(), 1);

@@ -103,6 +103,9 @@ pub(crate) mod suspend {
         (Here(task()).id(), 0)
     }
 
+    /// No model has a view.
+    pub(crate) fn set_wait_extra(_: u64) {}
+
     pub(crate) fn ticks() -> u64 {
         0
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use loom::sync::Notify;
 
+use crate::observe::HeldReads;
 use crate::sys::atomic::AtomicBool;
 
 /// A task that stands for itself: one model thread.
@@ -19,6 +20,7 @@ pub(crate) struct Task {
 #[derive(Default)]
 pub(crate) struct Local {
     pub(crate) write_guards: Cell<u32>,
+    pub(crate) held_reads: HeldReads,
 }
 
 // SAFETY: `local` is touched by the task's own thread only.

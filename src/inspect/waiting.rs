@@ -1,0 +1,273 @@
+//! What a task waits for, copied: everything behind the wait reason's pointers, while it is known to be there.
+//!
+//! In the window the task is parked in a wait that borrows the object, and its frames stand still; a few loads, and at
+//! most one short text, are taken from there. What is read of another task than the one that is held (its name, its
+//! read locks) has a window of its own.
+
+use std::panic::Location;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::observe::{Counted, Detail, MOST_READS, Object, Traffic, WaitKind, WaitReason, Worded};
+use crate::scheduler;
+use crate::task::state::{Inspect, Life};
+use crate::task::{TaskCell, TaskLocal};
+
+/// The longest text that is copied.
+const LONGEST_TEXT: usize = 253;
+/// As deep are time limits followed.
+const MOST_SCOPES: usize = 32;
+
+/// What was copied of an [`Object`] and of what begins with one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) address: usize,
+    /// See [`Object::owner`].
+    pub(super) owner: u64,
+    /// See [`Object::since`].
+    pub(super) since: u64,
+    pub(super) name: Option<&'static str>,
+    pub(super) site: &'static Location<'static>,
+    pub(super) state: State,
+}
+
+/// What an object has beside its holder.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum State {
+    Plain,
+    /// Readers of a read-write lock.
+    Readers(u32),
+    /// Of how many, 0 for no such number.
+    Count(usize, usize),
+    Channel(Channel),
+}
+
+/// A channel's numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Channel {
+    pub(super) length: usize,
+    pub(super) capacity: Option<usize>,
+    pub(super) senders: u32,
+    pub(super) receivers: u32,
+    /// Who received last, and when; 0: nobody, not known.
+    pub(super) received: (u64, u64),
+}
+
+impl Seen {
+    fn plain(o: &Object) -> Seen {
+        Seen {
+            address: std::ptr::from_ref(o).addr(),
+            owner: o.owner(),
+            since: o.since(),
+            name: o.name(),
+            site: o.site(),
+            state: State::Plain,
+        }
+    }
+
+    /// Of a channel that is there.
+    pub(super) fn channel(t: &Traffic) -> Seen {
+        let state = State::Channel(Channel {
+            length: t.length(),
+            capacity: t.capacity(),
+            senders: t.senders(),
+            receivers: t.receivers(),
+            received: (t.received.who(), t.received.at()),
+        });
+        Seen { state, ..Seen::plain(&t.object) }
+    }
+
+    /// # Safety
+    /// The task whose reason this is stays parked in its wait meanwhile.
+    unsafe fn of(wait: WaitReason) -> Seen {
+        let at = wait.detail as usize;
+        // SAFETY: the waiter borrows the object; which one its kind has is said with the kind.
+        unsafe {
+            match wait.kind {
+                WaitKind::Send | WaitKind::Recv => Seen::channel(&*std::ptr::with_exposed_provenance::<Traffic>(at)),
+                WaitKind::ReadLock | WaitKind::WriteLock => {
+                    let w = &*std::ptr::with_exposed_provenance::<Worded>(at);
+                    Seen { state: State::Readers(w.readers()), ..Seen::plain(&w.object) }
+                }
+                WaitKind::Semaphore | WaitKind::Barrier | WaitKind::WaitGroup => {
+                    let c = &*std::ptr::with_exposed_provenance::<Counted>(at);
+                    Seen { state: State::Count(c.number(), c.wanted()), ..Seen::plain(&c.object) }
+                }
+                _ => Seen::plain(&*std::ptr::with_exposed_provenance::<Object>(at)),
+            }
+        }
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// What is waited for, where that is an object.
+    pub(super) object: Option<Seen>,
+    /// The mutex that a wait on a condition variable will take again.
+    pub(super) with: Option<Seen>,
+    /// What is waited for, where that is a text; cut. Has its room from the start: nothing is allocated in a window.
+    text: String,
+    has_text: bool,
+    /// Permits wanted, children that still run.
+    pub(super) number: u64,
+    /// When the wait ends by itself, on the timer clock of the task's runtime; 0: never.
+    pub(super) until: u64,
+    /// The nearest deadline of all time limits around it.
+    pub(super) timeout: Option<Instant>,
+    /// Addresses of the read-write locks that the task holds for reading; 0: none.
+    pub(super) reads: [usize; MOST_READS],
+    /// Whose child in a scope the task is: the detail of that scope's wait.
+    pub(super) scope: usize,
+}
+
+impl Waiting {
+    pub(super) fn new() -> Waiting {
+        Waiting {
+            object: None,
+            with: None,
+            text: String::with_capacity(LONGEST_TEXT),
+            has_text: false,
+            number: 0,
+            until: 0,
+            timeout: None,
+            reads: [0; MOST_READS],
+            scope: 0,
+        }
+    }
+
+    /// Nothing is known.
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        let text = std::mem::take(&mut self.text);
+        *self = Waiting {
+            text,
+            object: None,
+            with: None,
+            has_text: false,
+            number: 0,
+            until: 0,
+            timeout: None,
+            reads: [0; MOST_READS],
+            scope: 0,
+        };
+    }
+
+    /// The text that is waited for.
+    pub(super) fn text(&self) -> Option<&str> {
+        self.has_text.then_some(&self.text)
+    }
+
+    /// Of a task that does not run, inside its window.
+    ///
+    /// # Safety
+    /// All is clear, and the window holds: the task, whose record `local` is, does not run. If `parked`, it is in the wait `wait`.
+    pub(super) unsafe fn copy(&mut self, wait: WaitReason, parked: bool, local: Option<&TaskLocal>) {
+        let Some(local) = local else { return };
+        self.reads = local.held_reads.addresses();
+        self.scope = local.scope.get();
+        if !parked {
+            return;
+        }
+        self.until = local.wait_until.get();
+        // SAFETY: by the caller's promise.
+        unsafe {
+            self.timeout = nearest_deadline(local);
+            match wait.kind.detail() {
+                Detail::Object => self.object = Some(Seen::of(wait)),
+                Detail::Text => {
+                    let text: &str = *std::ptr::with_exposed_provenance::<&str>(wait.detail as usize);
+                    self.text.push_str(cut(text));
+                    self.has_text = true;
+                }
+                Detail::Number => {}
+            }
+            match wait.kind {
+                WaitKind::Condvar if local.wait_extra.get() != 0 => {
+                    self.with = Some(Seen::of(WaitReason::new(WaitKind::Lock, local.wait_extra.get())));
+                }
+                WaitKind::Semaphore => self.number = local.wait_extra.get(),
+                WaitKind::Scope => {
+                    let left = std::ptr::with_exposed_provenance::<AtomicUsize>(wait.detail as usize);
+                    self.number = (*left).load(Ordering::Relaxed) as u64;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The nearest deadline that can end a wait: not of scopes outside of a shield.
+///
+/// # Safety
+/// The task does not run.
+unsafe fn nearest_deadline(local: &TaskLocal) -> Option<Instant> {
+    let (shields, mut nearest) = (local.shields.get(), None);
+    let mut scope = local.scopes.get();
+    for _ in 0..MOST_SCOPES {
+        // SAFETY: scopes are linked only while their frames live on the task's stack.
+        let Some(s) = (unsafe { scope.as_ref() }) else { break };
+        if s.shields >= shields {
+            nearest = [nearest, s.deadline].into_iter().flatten().min();
+        }
+        scope = s.outer.get();
+    }
+    nearest
+}
+
+/// The name of a task, if there is such a task and it has one; cut. Looks through all tasks for it.
+pub(super) fn name_of(id: u64) -> Option<String> {
+    let mut all = scheduler::all_cells().enumerate().inspect(|(n, _)| give_way(*n));
+    let (_, cell) = all.find(|(_, cell)| cell.state.snapshot().id() == id)?;
+    let mut name = String::with_capacity(LONGEST_TEXT);
+    let Inspect::Entered(word) = cell.state.inspect_begin() else { return None };
+    // SAFETY: INSPECT keeps the cell from being emptied, whatever the task does; the name is constant until then.
+    if let Some(text) = unsafe { cell.name() }.filter(|_| word.id() == id) {
+        name.push_str(cut(text));
+    }
+    cell.state.inspect_end(word.id());
+    (!name.is_empty()).then_some(name)
+}
+
+/// Outside of every window, some 100 µs apart: so that a look through a million tasks holds up no worker on its CPU.
+fn give_way(n: usize) {
+    if n % 8192 == 8191 {
+        std::thread::yield_now();
+    }
+}
+
+/// As much of it as is copied.
+fn cut(text: &str) -> &str {
+    let end = (0..=LONGEST_TEXT.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    &text[..end]
+}
+
+/// Calls `found` with each task that does not run and the locks that it holds for reading.
+pub(super) fn readers(mut found: impl FnMut(u64, [usize; MOST_READS])) {
+    for (n, cell) in scheduler::all_cells().enumerate() {
+        give_way(n);
+        let word = cell.state.snapshot();
+        if word.id() != 0
+            && matches!(word.life(), Life::Active | Life::Parked)
+            && let Some((id, reads)) = reads_of(cell)
+            && reads[0] != 0
+        {
+            found(id, reads);
+        }
+    }
+}
+
+fn reads_of(cell: &TaskCell) -> Option<(u64, [usize; MOST_READS])> {
+    let Inspect::Entered(word) = cell.state.inspect_begin() else { return None };
+    let id = word.id();
+    let owner = scheduler::shared::worker_at(cell.owner.load(Ordering::Relaxed));
+    let runs = || owner.is_some_and(|w| std::ptr::eq(w.current.load(Ordering::SeqCst), cell));
+    let started = matches!(word.life(), Life::Active | Life::Parked);
+    let reads = (started && !runs() && cell.state.inspect_confirm(id)).then(|| {
+        let local = cell.local.load(Ordering::Relaxed);
+        // SAFETY: a started task's record lives in its first frame, and the task cannot run in the window.
+        unsafe { local.as_ref() }.map(|l| l.held_reads.addresses())
+    });
+    cell.state.inspect_end(id);
+    Some((id, reads??))
+}

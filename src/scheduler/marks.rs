@@ -1,0 +1,54 @@
+//! What locks and channels note of whoever uses them, for the views: who it is and when that was, for next to nothing.
+//!
+//! Must not know what is done with it.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+
+use super::suspend::here;
+use crate::observe::THREAD;
+
+/// What stands for the calling plain thread in an [`Object`](crate::observe::Object).
+#[inline]
+pub(crate) fn this_thread() -> u64 {
+    thread_local! {
+        static OWN: Cell<u64> = const { Cell::new(0) };
+    }
+    // Needs no destructor, so it can be reached until the very end of the thread.
+    match OWN.with(Cell::get) {
+        0 => ask_for_thread(&OWN),
+        // The number of the thread that forked.
+        _ if crate::sys::fork::forked() => ask_for_thread(&OWN),
+        own => own,
+    }
+}
+
+#[cold]
+fn ask_for_thread(own: &'static std::thread::LocalKey<Cell<u64>>) -> u64 {
+    let id = THREAD | u64::from(crate::sys::thread_id().unsigned_abs());
+    own.with(|o| o.set(id));
+    id
+}
+
+/// Who runs, and what time it is as far as that can be told for nothing: for a task when its slice began, for a thread it
+/// cannot (0).
+#[inline]
+pub(crate) fn user() -> (u64, u64) {
+    match here() {
+        Some(h) => (h.id(), h.slice_start()),
+        None => (this_thread(), 0),
+    }
+}
+
+/// Says what else is to be known of the wait that the task comes to.
+pub(crate) fn set_wait_extra(extra: u64) {
+    if let Some(h) = here() {
+        h.local().wait_extra.set(extra);
+    }
+}
+
+/// The clock of [`Object::since`](crate::observe::Object::since).
+pub(crate) fn ticks() -> u64 {
+    crate::sys::clock::ticks()
+}
