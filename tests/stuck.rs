@@ -333,23 +333,28 @@ unsafe impl GlobalAlloc for Held {
 #[global_allocator]
 static ALLOCATOR: Held = Held;
 
+#[inline(never)]
+fn hold_the_allocator() {
+    HOLD.store(true, Ordering::SeqCst);
+    // SAFETY: a plain call, which allocates nothing; nor does what follows.
+    unsafe { libc::raise(libc::SIGUSR1) };
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        std::hint::spin_loop();
+    }
+    HOLD.store(false, Ordering::SeqCst);
+}
+
 #[test]
 fn with_the_allocators_lock_held_a_raw_report_comes() {
     const NAME: &str = "with_the_allocators_lock_held_a_raw_report_comes";
     if util::role().is_some() {
         coro::inspect::dump_on(libc::SIGUSR1).expect("a signal to dump on");
         coro::run(|| {
-            let holder = coro::Builder::new().name("holder").spawn(|| {
-                HOLD.store(true, Ordering::SeqCst);
-                // SAFETY: a plain call, which allocates nothing; nor does what follows.
-                unsafe { libc::raise(libc::SIGUSR1) };
-                let begun = Instant::now();
-                while begun.elapsed() < Duration::from_secs(4) {
-                    std::hint::spin_loop();
-                }
-                HOLD.store(false, Ordering::SeqCst);
-            });
+            let parked = coro::Builder::new().name("parked").spawn(coro::park).expect("a task");
+            let holder = coro::Builder::new().name("holder").spawn(hold_the_allocator);
             let _ = holder.expect("a task").join();
+            parked.task().unpark();
         });
         // The dump that was held up comes as well, now that it can.
         std::thread::sleep(Duration::from_millis(500));
@@ -359,5 +364,11 @@ fn with_the_allocators_lock_held_a_raw_report_comes() {
     let raw = text.find("coro: the dump stands still").unwrap_or_else(|| panic!("no raw report:\n{text}"));
     let line = text.lines().find(|l| l.contains("runs #")).unwrap_or_else(|| panic!("no worker is named:\n{text}"));
     assert!(line.starts_with("coro: worker ") && line.contains(", state R"), "{line}");
+    if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        // The culprit's own frames, followed to the task's base.
+        assert!(line.contains("hold_the_allocator+0x") && !line.ends_with("[...]"), "{line}");
+    }
+    let other = text.lines().find(|l| l.starts_with("coro: #") && l.contains("\"parked\""));
+    assert!(other.is_some_and(|l| l.contains(" parked ") && l.contains(" park [") && !l.ends_with("[...]")), "{text}");
     assert!(text.find("coro: end of the dump").is_none_or(|end| end > raw), "{text}");
 }

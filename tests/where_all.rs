@@ -481,7 +481,7 @@ fn dumps_under_fire() {
     // Longer in `.ci/soak`.
     let seconds = std::env::var("CORO_SOAK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
     // The first dumps read debug information, which takes a debug build seconds.
-    while begun.elapsed() < Duration::from_secs(seconds) || dumps <= 20 && begun.elapsed() < LONG {
+    while begun.elapsed() < Duration::from_secs(seconds) || dumps <= 20 && begun.elapsed() < Duration::from_secs(60) {
         dumps += 1;
         ids.clear();
         for t in coro::where_all() {

@@ -151,6 +151,18 @@ impl Captured {
         }
     }
 
+    /// With room for every stack, so that nothing is allocated later, as long as no task is asked for by id.
+    pub(super) fn with_room() -> Captured {
+        let mut captured = Captured::new();
+        captured.bytes.reserve(LONGEST);
+        captured
+    }
+
+    /// The copied part of the stack.
+    pub(super) fn stack(&self) -> StackBytes<'_> {
+        StackBytes { base: self.base, bytes: &self.bytes }
+    }
+
     /// The task's name.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.clone().map(|r| &self.texts[r])

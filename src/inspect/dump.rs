@@ -13,15 +13,13 @@
 
 #![forbid(unsafe_code)]
 
-use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::status::running_now;
-use crate::scheduler::shared::worker_at;
-use crate::sys::{dump_signal, proc, threads};
+use super::raw::Raw;
+use crate::sys::{dump_signal, threads};
 
 /// Takes pieces of the text; false when nobody can read them.
 pub(crate) type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
@@ -35,6 +33,7 @@ static TEXT: OnceLock<Text> = OnceLock::new();
 const STANDSTILL: Duration = Duration::from_secs(2);
 /// How long standard error may stand still before the raw report is given up.
 const NO_READER: Duration = Duration::from_secs(1);
+const STANDS_STILL: &str = "coro: the dump stands still (an allocator's lock is held?); what is known without it:\n";
 
 /// Says what is written; the first call counts.
 pub(crate) fn dump_with(text: Text) {
@@ -45,8 +44,8 @@ pub(crate) fn dump_with(text: Text) {
 /// goes on. The same is had for `CORO_DUMP_SIGNAL=QUIT` in the environment, without a call.
 ///
 /// The handler only writes a byte to a pipe; two threads prepared here do the rest, so that it works while every worker is
-/// stuck. Should a stuck task hold a lock that is needed for the text (the allocator's), a short report without names comes
-/// after two seconds. Signals that come during a dump lead to one more when it ends.
+/// stuck. Should a stuck task hold a lock that is needed for the text (the allocator's), a raw report comes after two
+/// seconds: every worker with the stack of what it runs, and the other tasks, with functions but without lines. Signals that come during a dump lead to one more when it ends.
 ///
 /// Whatever was done about the signal before is replaced, not called. System calls that are never restarted after a
 /// handler (`nanosleep`, `poll`, `epoll_wait`) end early with `EINTR` in the thread that the signal happens to
@@ -113,6 +112,7 @@ fn listen() -> io::Result<()> {
     let listener = dump_signal::Listener::new()?;
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     thread("coro-dump-text").spawn(write_when_asked)?;
+    let mut raw = Raw::prepared();
     thread("coro-dump").spawn(move || {
         let _own = threads::Own::new();
         while listener.wait() {
@@ -121,7 +121,7 @@ fn listen() -> io::Result<()> {
             let mine = *asked;
             drop(asked);
             ASK.notify_one();
-            watch(mine);
+            watch(mine, &mut raw);
         }
     })?;
     *listening = true;
@@ -131,6 +131,7 @@ fn listen() -> io::Result<()> {
 /// The writer's thread.
 fn write_when_asked() {
     let _own = threads::Own::new();
+    Raw::read_names();
     let mut done = 0;
     loop {
         let asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +151,7 @@ fn write_when_asked() {
 }
 
 /// Waits for the writer's end. Writes the raw report if it stands still.
-fn watch(asked: u64) {
+fn watch(asked: u64, raw: &mut Raw) {
     let (mut last, mut since) = (PROGRESS.load(Ordering::SeqCst), Instant::now());
     while DONE.load(Ordering::SeqCst) < asked {
         std::thread::sleep(Duration::from_millis(10));
@@ -159,65 +160,11 @@ fn watch(asked: u64) {
             (last, since) = (now, Instant::now());
         }
         if since.elapsed() >= STANDSTILL {
-            return raw();
+            let told = STANDS_STILL.as_bytes();
+            if dump_signal::write_within(told, NO_READER) {
+                raw.write(|line| dump_signal::write_within(line, NO_READER));
+            }
+            return;
         }
-    }
-}
-
-/// What can be told without allocating, symbols or locks.
-fn raw() {
-    let mut line = Line::default();
-    let _ = writeln!(line, "coro: the dump stands still (an allocator's lock is held?); what is known without it:");
-    line.flush();
-    for place in 0..=u16::MAX {
-        let Some(w) = worker_at(place) else { break };
-        if w.gone.load(Ordering::Relaxed) {
-            continue;
-        }
-        let tid = w.thread.load(Ordering::Relaxed);
-        let _ = write!(line, "coro: worker {} thread {tid}", w.ordinal());
-        let _ = match running_now(w) {
-            Some((_, id, lasted)) => write!(line, " runs #{id} for {:.3}s", lasted.as_secs_f64()),
-            None => write!(line, " runs no task"),
-        };
-        if let Some(stat) = proc::stat(tid) {
-            let _ = write!(line, ", state {}", stat.state);
-        }
-        if let Some(call) = proc::syscall(tid).filter(|call| call.nr >= 0) {
-            let _ = match proc::syscall_name(call.nr) {
-                Some(name) => write!(line, " in {name}"),
-                None => write!(line, " in system call {}", call.nr),
-            };
-        }
-        let _ = writeln!(line);
-        line.flush();
-    }
-}
-
-/// One line in a buffer of its own; what does not fit is cut.
-struct Line {
-    bytes: [u8; 256],
-    len: usize,
-}
-
-impl Default for Line {
-    fn default() -> Line {
-        Line { bytes: [0; 256], len: 0 }
-    }
-}
-
-impl Line {
-    fn flush(&mut self) {
-        dump_signal::write_within(&self.bytes[..self.len], NO_READER);
-        self.len = 0;
-    }
-}
-
-impl std::fmt::Write for Line {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let n = text.len().min(self.bytes.len() - self.len);
-        self.bytes[self.len..self.len + n].copy_from_slice(&text.as_bytes()[..n]);
-        self.len += n;
-        Ok(())
     }
 }

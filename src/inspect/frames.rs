@@ -24,9 +24,7 @@ pub(super) struct Frames {
 
 impl Frames {
     fn new() -> Frames {
-        let mut walker = Walker::with_modules(loaded::latest());
-        let (start, end) = context::base_range();
-        walker.set_base_range(start, end);
+        let walker = walker();
         let symbols = Symbols::new(walker.modules().clone());
         Frames { walker, symbols, texts: StackTexts::new(), addresses: Vec::new(), built: None, is_advised: false }
     }
@@ -176,6 +174,14 @@ fn elsewhere(file: &str, build_id: BuildId) -> String {
     format!(
         "{name} is stripped ({id}); the file from before says what {name}+0x1234 is: addr2line -Cfipe {name} 0x1234\n"
     )
+}
+
+/// A walker of one's own, over the images that are known.
+pub(super) fn walker() -> Walker {
+    let mut walker = Walker::with_modules(loaded::latest());
+    let (start, end) = context::base_range();
+    walker.set_base_range(start, end);
+    walker
 }
 
 /// What stands where a stack could not be followed to the task's base.

@@ -50,7 +50,12 @@ pub(crate) mod names;
 mod objects;
 mod one_line;
 mod quiet;
+mod raw;
 mod row;
+#[cfg_attr(
+    not(all(target_os = "linux", not(any(miri, coro_thread_context)))),
+    allow(dead_code, reason = "what runs can be asked on Linux only")
+)]
 pub(crate) mod running;
 mod snapshot;
 mod sockets;

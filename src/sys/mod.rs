@@ -6,6 +6,10 @@ pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod current;
 pub(crate) mod descriptors;
+#[cfg_attr(
+    not(all(target_os = "linux", not(any(miri, coro_thread_context)))),
+    allow(dead_code, reason = "what runs can be asked on Linux only")
+)]
 pub(crate) mod directed;
 pub(crate) mod dump_signal;
 pub(crate) mod fork;

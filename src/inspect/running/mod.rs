@@ -64,7 +64,6 @@ impl Sample {
         }
     }
 
-    #[allow(dead_code, reason = "stall reports, which use it, come next")]
     /// With room for every stack, for a caller that may not allocate later. Untouched memory is not resident.
     pub(crate) fn with_room() -> Sample {
         Sample { bytes: Vec::with_capacity(ROOM), ..Sample::new() }
