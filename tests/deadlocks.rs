@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coro::inspect::{DeadlockKind, deadlocks, suspected_deadlocks};
-use coro::sync::Mutex;
+use coro::sync::{Mutex, RwLock, Semaphore};
 use util::{runtime, until, within};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -151,6 +151,187 @@ fn a_circle_with_a_time_limit_is_only_suspected() {
         assert_eq!((found.kind, found.waits[0].limited), (DeadlockKind::Suspected, true));
         assert!(circles(&[limited.id()]).is_empty());
         release(vec![limited]);
+    });
+}
+
+#[test]
+fn a_writer_and_a_reader_that_want_each_others_locks_are_a_circle() {
+    within(LIMIT, || {
+        let rt = runtime(2);
+        let (a, b) = (Arc::new(RwLock::new(()).named("read by two")), Arc::new(Mutex::new(())));
+        let ready = Arc::new(coro::sync::Barrier::new(3));
+        // It reads as well, but waits for nobody.
+        let bystander = rt.spawn({
+            let (a, ready) = (a.clone(), ready.clone());
+            move || {
+                let _read = a.read();
+                ready.wait();
+                coro::sleep(Duration::from_secs(3600));
+            }
+        });
+        let reader = rt.spawn({
+            let (a, b, ready) = (a.clone(), b.clone(), ready.clone());
+            move || {
+                let _read = a.read();
+                ready.wait();
+                let _lock = b.lock();
+            }
+        });
+        let writer = rt.spawn(move || {
+            let _lock = b.lock();
+            ready.wait();
+            let _write = a.write();
+        });
+        until(LIMIT, "the circle through a lock held for reading", || {
+            circles(&[reader.id()]).iter().any(|c| c.len() == 2 && c.contains(&writer.id()))
+        });
+        let found = deadlocks().into_iter().find(|d| d.waits.iter().any(|w| w.task.id == writer.id())).unwrap();
+        assert_eq!(found.kind, DeadlockKind::Circle);
+        let edge = found.waits.iter().find(|w| w.task.id == writer.id()).unwrap();
+        assert_eq!(edge.holder, reader.id());
+        assert!(edge.task.wait.starts_with("write lock \"read by two\" tests/deadlocks.rs:"), "{}", edge.task.wait);
+        assert!(edge.task.wait.contains(" read-held by 2 (#"), "{}", edge.task.wait);
+        release(vec![reader, writer, bystander]);
+    });
+}
+
+/// The circle that one of `tasks` is in, as one suspects it; never found unasked.
+fn suspicion(tasks: &[u64], size: usize) -> coro::inspect::Deadlock {
+    let mine = |d: &coro::inspect::Deadlock| d.tasks == size && d.waits.iter().all(|w| tasks.contains(&w.task.id));
+    until(LIMIT, "the suspicion", || suspected_deadlocks().iter().any(mine));
+    let found = suspected_deadlocks().into_iter().find(mine).expect("nobody can open it");
+    assert_eq!(found.kind, DeadlockKind::Suspected);
+    assert_eq!(circles(tasks), Vec::<Vec<u64>>::new());
+    for (i, w) in found.waits.iter().enumerate() {
+        assert_eq!(w.holder, found.waits[(i + 1) % size].task.id);
+        assert!(w.task.stack.contains("deadlocks.rs"), "{}", w.task.stack);
+        assert!(w.task.wait.contains(&format!(" by #{}", w.holder)), "{}", w.task.wait);
+    }
+    found
+}
+
+#[test]
+fn circles_over_semaphores_are_shown_when_asked_for() {
+    within(LIMIT, || {
+        let rt = runtime(2);
+        let both: Arc<[Semaphore; 2]> = Arc::new([Semaphore::new(1), Semaphore::new(1)]);
+        let ready = Arc::new(coro::sync::Barrier::new(2));
+        let tasks: Vec<_> = (0..2)
+            .map(|i| {
+                let (both, ready) = (both.clone(), ready.clone());
+                rt.spawn(move || {
+                    let _mine = both[i].acquire();
+                    ready.wait();
+                    let _other = both[1 - i].acquire();
+                })
+            })
+            .collect();
+        let ids: Vec<u64> = tasks.iter().map(|t| t.id()).collect();
+        let found = suspicion(&ids, 2);
+        let text = found.to_string();
+        assert!(text.starts_with("suspected deadlock: 2 tasks seem to wait for one another\n  #"), "{text}");
+        assert!(text.contains("semaphore tests/deadlocks.rs:"), "{text}");
+        release(tasks);
+    });
+}
+
+#[test]
+fn circles_over_channels_are_shown_when_asked_for() {
+    within(LIMIT, || {
+        let rt = runtime(2);
+        // Each has answered once and waits for the other to ask again.
+        let (to_a, from_b) = coro::sync::mpsc::channel::<u8>();
+        let (to_b, from_a) = coro::sync::mpsc::channel::<u8>();
+        let a = rt.spawn(move || {
+            to_b.send(1).unwrap();
+            from_b.recv().unwrap();
+            let _ = from_b.recv();
+        });
+        let b = rt.spawn(move || {
+            to_a.send(1).unwrap();
+            from_a.recv().unwrap();
+            let _ = from_a.recv();
+        });
+        let found = suspicion(&[a.id(), b.id()], 2);
+        assert!(found.waits.iter().all(|w| w.task.wait.starts_with("recv channel ")), "{found}");
+
+        // The queue is full, and whoever could empty it wants the lock of the one that waits for room.
+        let (send, receive) = coro::sync::mpsc::sync_channel::<u8>(1);
+        let lock = Arc::new(Mutex::new(()));
+        let has_lock = Arc::new(coro::sync::Event::new());
+        let receiver = rt.spawn({
+            let (lock, has_lock) = (lock.clone(), has_lock.clone());
+            move || {
+                receive.recv().unwrap();
+                has_lock.wait();
+                let _lock = lock.lock();
+                let _ = receive.recv();
+            }
+        });
+        let sender = rt.spawn(move || {
+            let _lock = lock.lock();
+            while send.send(1).is_ok() {
+                has_lock.set();
+            }
+        });
+        let found = suspicion(&[sender.id(), receiver.id()], 2);
+        let full = found.waits.iter().find(|w| w.task.id == sender.id()).unwrap();
+        assert!(full.task.wait.contains("1 of 1 message; last recv by #"), "{}", full.task.wait);
+        release(vec![a, b, sender, receiver]);
+    });
+}
+
+#[test]
+fn a_wait_with_a_limit_of_its_own_is_no_deadlock() {
+    within(LIMIT, || {
+        let rt = runtime(1);
+        let lock = Arc::new(Semaphore::new(1));
+        let limited = rt.spawn(move || {
+            let _one = lock.acquire();
+            drop(lock.acquire_timeout(Duration::from_secs(3600)));
+        });
+        let found = suspicion(&[limited.id()], 1);
+        assert!(found.waits[0].limited);
+        let text = found.to_string();
+        assert!(text.starts_with("suspected deadlock: a task seems to wait for itself\n  #"), "{text}");
+        assert!(text.contains("(a time limit will end this wait)"), "{text}");
+        release(vec![limited]);
+    });
+}
+
+#[test]
+fn tasks_that_answer_each_other_are_not_suspected() {
+    within(LIMIT, || {
+        let rt = runtime(2);
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (to_a, from_b) = coro::sync::mpsc::channel::<u8>();
+        let (to_b, from_a) = coro::sync::mpsc::channel::<u8>();
+        let a = rt.spawn({
+            let stop = stop.clone();
+            move || {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) && to_b.send(1).is_ok() {
+                    let _ = from_b.recv();
+                }
+            }
+        });
+        let b = rt.spawn(move || {
+            while from_a.recv().is_ok() {
+                let _ = to_a.send(1);
+            }
+        });
+        let ids = [a.id(), b.id()];
+        let end = std::time::Instant::now() + Duration::from_millis(500);
+        let mut looks = 0;
+        while std::time::Instant::now() < end {
+            let found = suspected_deadlocks();
+            let mine = found.iter().find(|d| d.waits.iter().any(|w| ids.contains(&w.task.id)));
+            assert!(mine.is_none(), "after {looks} looks: {}", mine.unwrap());
+            looks += 1;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        a.join().unwrap();
+        b.join().unwrap();
+        assert!(looks > 10);
     });
 }
 

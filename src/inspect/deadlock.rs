@@ -4,15 +4,15 @@
 //! such a picture may never have existed at any one moment, so it counts only if every task in it is found a second time
 //! in the same wait for the same holder: then all of these waits existed together in between.
 //!
-//! What is certain: a lock is given up by its holder alone, a join ends with that task alone, a scope with all of its
-//! children. Channels and semaphores know who used them last, not who will use them next; circles over them are
+//! What is certain: a lock is given up by its holder alone, one that is held for reading by each of its readers, a join ends
+//! with that task alone, a scope with all of its children. Channels and semaphores know who used them last, not who will use them next; circles over them are
 //! *suspected* and shown only when asked for.
 //!
 //! Must not know: who asks.
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::facts::Facts;
@@ -70,6 +70,7 @@ impl fmt::Display for Deadlock {
         match self.kind {
             DeadlockKind::Circle if n == 1 => writeln!(f, "deadlock: a task waits for itself")?,
             DeadlockKind::Circle => writeln!(f, "deadlock: {n} tasks wait for one another")?,
+            DeadlockKind::Suspected if n == 1 => writeln!(f, "suspected deadlock: a task seems to wait for itself")?,
             DeadlockKind::Suspected => writeln!(f, "suspected deadlock: {n} tasks seem to wait for one another")?,
             DeadlockKind::Quiet if n == 1 => writeln!(f, "deadlock: the only task waits, and nothing can wake it")?,
             DeadlockKind::Quiet => writeln!(f, "deadlock: all {n} tasks wait, and nothing can wake one of them")?,
@@ -123,7 +124,12 @@ pub fn deadlocks() -> Vec<Deadlock> {
 /// As [`deadlocks`], with circles over channels, semaphores and the like by the task that used them last, and with those
 /// that a time limit will end. Such a circle may be none: somebody else may send, receive or release as well.
 pub fn suspected_deadlocks() -> Vec<Deadlock> {
-    search(|kind| is_certain(kind) || has_last_user(kind))
+    // On their own first: of tasks that hang together in several circles, the second search may choose another one.
+    let mut found = search(is_certain);
+    found.retain(|d| d.kind == DeadlockKind::Circle);
+    let suspected = search(|kind| is_certain(kind) || has_last_user(kind));
+    found.extend(suspected.into_iter().filter(|d| d.kind == DeadlockKind::Suspected));
+    found
 }
 
 /// Whether a wait of that kind can be ended by the known holder only.
@@ -142,6 +148,9 @@ struct Graph {
     tasks: Vec<Facts>,
     /// By index; only tasks that are in the graph themselves.
     edges: Vec<Vec<usize>>,
+    /// Addresses of read-write locks of which more tasks say that they read than there are readers: a guard was left to
+    /// another task.
+    doubtful: HashSet<usize>,
 }
 
 impl Graph {
@@ -152,15 +161,36 @@ impl Graph {
         for (i, t) in tasks.iter().enumerate().filter(|(_, t)| t.scope != 0) {
             children.entry(t.scope as u64).or_default().push(i);
         }
+        let mut readers: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (i, t) in tasks.iter().enumerate() {
+            t.reads.iter().filter(|lock| **lock != 0).for_each(|lock| readers.entry(*lock).or_default().push(i));
+        }
+        let mut doubtful = HashSet::new();
         let edges = tasks
             .iter()
             .map(|t| match t.kind {
+                WaitKind::ReadLock | WaitKind::WriteLock if t.owner == 0 => {
+                    let lock = t.detail as usize;
+                    let mut known = readers.get(&lock).cloned().unwrap_or_default();
+                    if known.len() > t.readers as usize {
+                        doubtful.insert(lock);
+                    }
+                    known.dedup();
+                    known
+                }
                 WaitKind::Join => by_id.get(&t.detail).copied().into_iter().collect(),
                 WaitKind::Scope => children.get(&t.detail).cloned().unwrap_or_default(),
                 _ => by_id.get(&t.owner).copied().into_iter().collect(),
             })
             .collect();
-        Graph { tasks, edges }
+        Graph { tasks, edges, doubtful }
+    }
+
+    /// Whether only the task that it waits for can end this one's wait.
+    fn is_certain(&self, i: usize) -> bool {
+        let t = &self.tasks[i];
+        let reads = matches!(t.kind, WaitKind::ReadLock | WaitKind::WriteLock) && t.owner == 0;
+        is_certain(t.kind) && !t.limited && !(reads && self.doubtful.contains(&(t.detail as usize)))
     }
 
     /// One circle of every strongly connected part that has one, as indices, each waiting for the next.
@@ -259,7 +289,7 @@ fn search(wanted: impl Fn(WaitKind) -> bool) -> Vec<Deadlock> {
     let suspicions = wanted(WaitKind::Recv);
     let mut found = Vec::new();
     for circle in graph.circles() {
-        let certain = circle.iter().all(|&i| is_certain(graph.tasks[i].kind) && !graph.tasks[i].limited);
+        let certain = circle.iter().all(|&i| graph.is_certain(i));
         if !certain && !suspicions {
             continue;
         }

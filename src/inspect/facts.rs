@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::observe::{Object, WaitKind};
+use crate::observe::{MOST_READS, Object, Traffic, WaitKind, Worded};
 use crate::task::state::{Inspect, Life};
 use crate::task::{TaskCell, TaskLocal};
 
@@ -16,8 +16,13 @@ pub(super) struct Facts {
     pub(super) kind: WaitKind,
     /// The detail of the wait reason.
     pub(super) detail: u64,
-    /// Who holds what is waited for: a task, or [`THREAD`](crate::observe::THREAD) and a number; 0: nobody, or not known.
+    /// Who holds what is waited for, or used it last on the other side: a task, or [`THREAD`](crate::observe::THREAD) and a
+    /// number; 0: nobody, or not known.
     pub(super) owner: u64,
+    /// How many hold the read-write lock that is waited for, for reading.
+    pub(super) readers: u32,
+    /// Addresses of the locks that the task itself holds for reading; 0: none.
+    pub(super) reads: [usize; MOST_READS],
     /// Whose child in a scope it is: the detail of that scope's wait.
     pub(super) scope: usize,
     /// A time limit around the wait will end it.
@@ -43,14 +48,23 @@ impl Facts {
     /// Inside the window, of a task that is parked: it cannot leave its wait before the window closes.
     fn copy(cell: &'static TaskCell, id: u64) -> Facts {
         let wait = cell.wait();
-        let mut owner = 0;
-        if wait.kind.has_object() {
-            // SAFETY: the task is parked in a wait that borrows the object.
-            owner = unsafe { &*std::ptr::with_exposed_provenance::<Object>(wait.detail as usize) }.owner();
-        }
+        let at = wait.detail as usize;
+        // SAFETY: the task is parked in a wait that borrows the object; which one its kind has is said with the kind.
+        let (owner, readers) = unsafe {
+            match wait.kind {
+                // Whoever receives makes room.
+                WaitKind::Send => ((*std::ptr::with_exposed_provenance::<Traffic>(at)).received.who(), 0),
+                WaitKind::ReadLock | WaitKind::WriteLock => {
+                    let lock = &*std::ptr::with_exposed_provenance::<Worded>(at);
+                    (lock.object.owner(), lock.readers())
+                }
+                kind if kind.has_object() => ((*std::ptr::with_exposed_provenance::<Object>(at)).owner(), 0),
+                _ => (0, 0),
+            }
+        };
         let local = cell.local.load(Ordering::Relaxed);
         // SAFETY: a started task's record lives in its first frame, and the task does not run.
-        let (scope, limited) = unsafe { local.as_ref() }.map_or((0, false), |l| (l.scope.get(), is_limited(l)));
+        let local = unsafe { local.as_ref() };
         Facts {
             cell,
             id,
@@ -58,8 +72,10 @@ impl Facts {
             kind: wait.kind,
             detail: wait.detail,
             owner,
-            scope,
-            limited,
+            readers,
+            reads: local.map_or([0; MOST_READS], |l| l.held_reads.addresses()),
+            scope: local.map_or(0, |l| l.scope.get()),
+            limited: local.is_some_and(is_limited),
         }
     }
 
@@ -70,8 +86,11 @@ impl Facts {
     }
 }
 
-/// Whether a `timeout` is in force that can end the task's waits.
+/// Whether the wait has a limit of its own, or a `timeout` is in force that can end the task's waits.
 fn is_limited(local: &TaskLocal) -> bool {
+    if local.wait_until.get() != 0 {
+        return true;
+    }
     let shields = local.shields.get();
     let mut scope = local.scopes.get();
     while !scope.is_null() {
