@@ -2,7 +2,7 @@
 //!
 //! Exit code 0 when answered, 1 when there is no connection or it broke, 2 when called wrongly.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -18,7 +18,10 @@ fn main() -> ExitCode {
     let Ok(command) = words.map(|word| word.into_string()).collect::<Result<Vec<_>, _>>() else {
         return usage("the command must be UTF-8 text");
     };
-    let command = command.join(" ");
+    let mut command = command.join(" ");
+    if wants_colour() && !command.trim().is_empty() && !command.starts_with("help") {
+        command += " --colour";
+    }
     if command.trim().is_empty() {
         return usage("a path and a command are needed");
     }
@@ -46,6 +49,10 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+fn wants_colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn usage(problem: &str) -> ExitCode {

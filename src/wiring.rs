@@ -23,6 +23,7 @@ fn init() {
     ONCE.call_once(|| {
         overflow::describe_with(describe);
         inspect::install_overflow_frames();
+        inspect::status_with(commands::status_text);
         crate::panic::install_hook();
         if cfg!(miri) {
             // It knows neither files to be mapped nor signals, and what runs beside the tasks would only slow it.
@@ -80,7 +81,11 @@ fn left_behind(inner: &runtime::Inner) {
 
 /// Says what the backdoor answers with; called before every `serve`.
 pub(crate) fn commands() {
-    backdoor::register(backdoor::Commands { table: commands::TABLE, banner, welcome: commands::status });
+    backdoor::register(backdoor::Commands { table: commands::TABLE, banner, welcome });
+}
+
+fn welcome() -> Box<dyn commands::Answer> {
+    commands::status(inspect::Style::PLAIN)
 }
 
 fn banner() -> String {

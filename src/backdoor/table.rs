@@ -25,7 +25,11 @@ pub(super) enum Outcome {
 /// How much of a command's complaint is shown; some input may be repeated in it.
 const LONGEST_COMPLAINT: usize = 400;
 
-const HELP: Row = Row { names: &["help", "?"], arguments: "[COMMAND]", help: "this list, or one line of it" };
+const HELP: Row = Row {
+    names: &["help", "?"],
+    arguments: "[COMMAND]",
+    help: "this list, or one line of it; --colour behind a command colours its answer",
+};
 const QUIT: Row = Row { names: &["quit", "exit"], arguments: "", help: "ends the session" };
 
 /// What is told of a command. The first name is its own; the others do the same.
@@ -56,7 +60,7 @@ pub(super) fn run(line: &[u8], commands: &Commands) -> Option<(&'static str, Out
     let call = Call::parse(text)?;
     let arguments = &call.arguments;
     Some(match find(call.word, commands) {
-        Some(command) => (command.names[0], outcome((command.run)(arguments))),
+        Some(command) => (command.names[0], outcome(command.begin(arguments))),
         None if HELP.names.contains(&call.word) => (HELP.names[0], help(commands, arguments)),
         None if QUIT.names.contains(&call.word) => (QUIT.names[0], Outcome::End),
         None => {
@@ -175,7 +179,7 @@ mod tests {
                 names: &["where", "where_is"],
                 arguments: "ID",
                 help: "one task",
-                run: |arguments| match arguments {
+                run: |asked| match asked.words {
                     ["#17" | "17"] => Ok(Box::new(Once("task 17\n".into()))),
                     others => Err(format!("no id: {}\nwrite where 17", others.join(" "))),
                 },

@@ -10,16 +10,18 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "serde")]
+mod json;
 mod status;
 mod tables;
 mod text;
 mod things;
 
-pub(crate) use status::{dump, status};
+pub(crate) use status::{dump, status, status_text};
 
 use text::at_once;
 
-use crate::inspect;
+use crate::inspect::{self, Style};
 
 /// An answer that is made while it is sent.
 pub(crate) trait Answer {
@@ -35,6 +37,14 @@ pub(crate) trait Answer {
 /// repeated in them as it came.
 pub(crate) type Begun = Result<Box<dyn Answer>, String>;
 
+/// What came after a command's name.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    /// Without those that every command knows.
+    pub(crate) words: &'a [&'a str],
+    pub(crate) style: Style,
+}
+
 /// One row of the table.
 #[derive(Debug)]
 pub(crate) struct Command {
@@ -44,7 +54,35 @@ pub(crate) struct Command {
     pub(crate) arguments: &'static str,
     pub(crate) help: &'static str,
     /// Begins an answer to the words that came after the name.
-    pub(crate) run: fn(&[&str]) -> Begun,
+    pub(crate) run: fn(&Asked<'_>) -> Begun,
+}
+
+impl Command {
+    /// Begins an answer to the words that came after the name. Every command knows `--colour`, and `--json` if its row
+    /// says so.
+    pub(crate) fn begin(&self, words: &[&str]) -> Begun {
+        let (flags, words): (Vec<&str>, Vec<&str>) =
+            words.iter().partition(|word| matches!(**word, "--colour" | "--color" | "--json"));
+        if flags.contains(&"--json") {
+            return self.begin_json(&words);
+        }
+        let style = if flags.is_empty() { Style::PLAIN } else { Style::COLOURED };
+        (self.run)(&Asked { words: &words, style })
+    }
+
+    fn begin_json(&self, words: &[&str]) -> Begun {
+        let name = self.names[0];
+        if !self.arguments.contains("--json") {
+            return Err(format!("{name} has no form in JSON; snapshot --json has everything"));
+        }
+        #[cfg(feature = "serde")]
+        return json::begin(name, words);
+        #[cfg(not(feature = "serde"))]
+        {
+            let _ = words;
+            Err("this program was built without JSON: add the feature \"serde\" to its dependency on coro-rt".into())
+        }
+    }
 }
 
 /// In the order in which `help` shows them.
@@ -53,111 +91,123 @@ pub(crate) static TABLE: &[Command] = &[
         names: &["status"],
         arguments: "",
         help: "the whole process on one screen: begin here",
-        run: |arguments| bare("status", arguments, status),
+        run: |asked| match asked.words {
+            [] => Ok(status(asked.style)),
+            _ => Err("status takes no argument".into()),
+        },
     },
     Command {
         names: &["where_all"],
-        arguments: "",
-        help: "every task: its id, name, state and stack",
-        run: |arguments| match arguments {
-            [] => Ok(Box::new(inspect::Cursor::new())),
+        arguments: "[--json]",
+        help: "every task: its id, name, state, what it waits for and its stack",
+        run: |asked| match asked.words {
+            [] => Ok(Box::new(inspect::Cursor::styled(asked.style))),
             _ => Err("where_all takes no argument; where ID shows one task".into()),
         },
     },
     Command {
         names: &["stacks"],
-        arguments: "[--all]",
+        arguments: "[--all] [--json]",
         help: "every stack once, with how many tasks have it; with their ids",
-        run: |arguments| match arguments {
-            [] => Ok(Box::new(inspect::StacksCursor::new(false, inspect::Style::PLAIN))),
-            ["--all"] => Ok(Box::new(inspect::StacksCursor::new(true, inspect::Style::PLAIN))),
-            [other, ..] => Err(format!("stacks knows no \"{other}\", only --all")),
-        },
-    },
-    Command {
-        names: &["tree"],
-        arguments: "",
-        help: "who spawned whom, tasks of one class together",
-        run: |arguments| match arguments {
-            [] => Ok(Box::new(inspect::TreeCursor::new(inspect::Style::PLAIN))),
-            _ => Err("tree takes no argument".into()),
-        },
+        run: |asked| flag("stacks", asked, "--all", |all, style| Box::new(inspect::StacksCursor::new(all, style))),
     },
     Command {
         names: &["where", "where_is"],
         arguments: "ID",
         help: "one task, by its id: where 17 or where #17",
-        run: where_is,
+        run: |asked| where_is(asked.words),
+    },
+    Command {
+        names: &["tree"],
+        arguments: "",
+        help: "who spawned whom, tasks of one class together",
+        run: |asked| match asked.words {
+            [] => Ok(Box::new(inspect::TreeCursor::new(asked.style))),
+            _ => Err("tree takes no argument".into()),
+        },
     },
     Command {
         names: &["deadlocks"],
         arguments: "[--suspected]",
         help: "tasks that wait for one another; also those that only seem to",
-        run: |arguments| match arguments {
-            [] => Ok(tables::deadlocks(false)),
-            ["--suspected"] => Ok(tables::deadlocks(true)),
-            [other, ..] => Err(format!("deadlocks knows no \"{other}\", only --suspected")),
-        },
+        run: |asked| flag("deadlocks", asked, "--suspected", |suspected, _| tables::deadlocks(suspected)),
     },
     Command {
-        names: &["objects"],
-        arguments: "",
+        names: &["objects", "locks", "channels"],
+        arguments: "[--json]",
         help: "locks, channels and the like: who holds them and for how long, how many wait",
-        run: |arguments| bare("objects", arguments, things::objects),
+        run: |asked| bare("objects", asked, things::objects),
     },
     Command {
-        names: &["fds"],
-        arguments: "[--all]",
-        help: "descriptors against the limit, sockets by place and by peer; every socket",
-        run: |arguments| match arguments {
-            [] => Ok(things::descriptors(false)),
-            ["--all"] => Ok(things::descriptors(true)),
-            [other, ..] => Err(format!("fds knows no \"{other}\", only --all")),
-        },
+        names: &["fds", "sockets"],
+        arguments: "[--all] [--json]",
+        help: "descriptors against the limit, sockets by the place that opened them; every socket",
+        run: |asked| flag("fds", asked, "--all", |all, _| things::descriptors(all)),
+    },
+    Command {
+        names: &["peers"],
+        arguments: "[--json]",
+        help: "the other ends of all connections: how many to each, how many tasks wait, bytes",
+        run: |asked| bare("peers", asked, things::peers),
     },
     Command {
         names: &["events"],
-        arguments: "",
+        arguments: "[--json]",
         help: "the event map: each descriptor that somebody waits for, by direction, with the tasks",
-        run: |arguments| bare("events", arguments, things::events),
+        run: |asked| bare("events", asked, things::events),
     },
     Command {
         names: &["panics"],
-        arguments: "",
-        help: "the last kinds of panics that ended a task, by place: how often, when, the message, the stack",
-        run: |arguments| bare("panics", arguments, tables::panics),
+        arguments: "[--json]",
+        help: "the last kinds of panics, caught ones too, by place: how often, when, the message, the stack",
+        run: |asked| bare("panics", asked, tables::panics),
     },
     Command {
         names: &["stalls"],
-        arguments: "",
+        arguments: "[--json]",
         help: "the last kinds of slices that kept a worker for too long, by place",
-        run: |arguments| bare("stalls", arguments, tables::stalls),
+        run: |asked| bare("stalls", asked, tables::stalls),
     },
     Command {
         names: &["workers"],
-        arguments: "",
+        arguments: "[--json]",
         help: "every worker: what it runs and for how long, its queues and its load",
-        run: |arguments| bare("workers", arguments, tables::workers),
+        run: |asked| bare("workers", asked, tables::workers),
     },
     Command {
         names: &["classes"],
         arguments: "",
         help: "by class of tasks: how long slices are, and how long a woken task waits for its worker",
-        run: |arguments| bare("classes", arguments, tables::classes),
+        run: |asked| bare("classes", asked, tables::classes),
     },
     Command {
         names: &["memory"],
         arguments: "",
         help: "resident memory, stacks in use and how deep they are",
-        run: |arguments| bare("memory", arguments, tables::memory),
+        run: |asked| bare("memory", asked, tables::memory),
+    },
+    Command {
+        names: &["snapshot"],
+        arguments: "--json",
+        help: "everything for programs: tasks, stacks, workers, objects and edges, one JSON object a line",
+        run: |_| Err("a snapshot is for programs: snapshot --json; people ask where_all, stacks or tree".into()),
     },
 ];
 
 /// For a command that takes no argument.
-fn bare(name: &str, arguments: &[&str], answer: fn() -> Box<dyn Answer>) -> Begun {
-    match arguments {
+fn bare(name: &str, asked: &Asked<'_>, answer: fn() -> Box<dyn Answer>) -> Begun {
+    match asked.words {
         [] => Ok(answer()),
         _ => Err(format!("{name} takes no argument")),
+    }
+}
+
+/// For a command that takes one word or none.
+fn flag(name: &str, asked: &Asked<'_>, word: &str, answer: fn(bool, Style) -> Box<dyn Answer>) -> Begun {
+    match asked.words {
+        [] => Ok(answer(false, asked.style)),
+        [given] if *given == word => Ok(answer(true, asked.style)),
+        [other, ..] => Err(format!("{name} knows no \"{other}\", only {word}")),
     }
 }
 
@@ -199,7 +249,7 @@ mod tests {
         let mut words = line.split(' ');
         let name = words.next().expect("a name");
         let command = TABLE.iter().find(|c| c.names.contains(&name)).expect("a command");
-        (command.run)(&words.collect::<Vec<_>>())
+        command.begin(&words.collect::<Vec<_>>())
     }
 
     fn complaint(line: &str) -> String {
@@ -229,5 +279,16 @@ mod tests {
             let text = complaint(&format!("{} nonsense", command.names[0]));
             assert!(text.contains(command.names[0]) || text.contains("nonsense"), "{text}");
         }
+    }
+
+    #[test]
+    fn flags_that_every_command_knows() {
+        for line in ["status --colour", "where_all --color", "stacks --colour --all", "stacks --all --colour"] {
+            assert!(begin(line).is_ok(), "{line}");
+        }
+        assert!(complaint("memory --json").starts_with("memory has no form in JSON"));
+        assert!(complaint("snapshot").contains("snapshot --json"));
+        #[cfg(not(feature = "serde"))]
+        assert!(complaint("where_all --json").contains("feature \"serde\""));
     }
 }

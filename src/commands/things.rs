@@ -3,13 +3,11 @@
 use std::fmt::{Display, Write as _};
 
 use super::Answer;
-use super::text::{age, clean, count, counted, rows};
+use super::text::{age, clean, counted, rows};
 use crate::inspect::{self, Object, Options, Party, Snapshot};
 
 /// How much of a name is shown.
 const LONGEST_NAME: usize = 80;
-/// How many peers are listed unless all is asked for.
-const PEERS: usize = 10;
 
 pub(super) fn objects() -> Box<dyn Answer> {
     let wanted = Options { stacks: false, running: false, objects: true, limit: 0 };
@@ -54,12 +52,12 @@ pub(super) fn descriptors(every_one: bool) -> Box<dyn Answer> {
         return listed(lines);
     }
     lines.extend(inspect::sockets_by_site().iter().map(ToString::to_string));
-    let peers = inspect::peers();
-    lines.extend(peers.iter().take(PEERS).map(|peer| format!("peer {peer}")));
-    if peers.len() > PEERS {
-        lines.push(format!("and {} more peers; fds --all lists every socket", count((peers.len() - PEERS) as u64)));
-    }
     listed(lines)
+}
+
+pub(super) fn peers() -> Box<dyn Answer> {
+    let all = inspect::peers();
+    if all.is_empty() { listed(vec!["no socket is connected"]) } else { listed(all) }
 }
 
 pub(super) fn events() -> Box<dyn Answer> {

@@ -213,10 +213,6 @@ pub(crate) struct Cursor {
 pub(super) const PIECE_BYTES: usize = 48 * 1024;
 
 impl Cursor {
-    pub(crate) fn new() -> Cursor {
-        Cursor::styled(Style::PLAIN)
-    }
-
     pub(crate) fn styled(style: Style) -> Cursor {
         Cursor {
             sweep: Sweep::with_running(),

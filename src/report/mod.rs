@@ -175,6 +175,7 @@ pub struct DeadlockReport {
 /// One kind of panic or stall: those of one place.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Remembered {
     /// Where: the location of a panic, the innermost frame of a stall.
     pub site: String,

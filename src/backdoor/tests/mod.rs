@@ -77,7 +77,7 @@ const SLOW_STEPS: u64 = 904;
 const FAKE: Commands = Commands {
     table: &[
         Command { names: &["where_all"], arguments: "", help: "", run: |_| Ok(all()) },
-        Command { names: &["where"], arguments: "ID", help: "", run: |arguments| Ok(one(arguments)) },
+        Command { names: &["where"], arguments: "ID", help: "", run: |asked| Ok(one(asked.words)) },
     ],
     banner: || "fake\nbanner".into(),
     welcome: || Box::new(Count { next: 0, end: 0, chunk: 1, step: Duration::ZERO }),

@@ -1,0 +1,154 @@
+//! Answers for programs: JSON, one object a line.
+//!
+//! ```text
+//! {"head":{"schema_version":1,"answer":"workers","rows":2,"process":{"pid":4711,…}}}
+//! {"worker":{"runtime":0,"index":0,…}}
+//! ```
+//!
+//! Every line is an object with one member that says what it is, so that `jq 'select(.task)'` picks; the first is the head.
+//! Rows are written when the client has room for them.
+//!
+//! Must not know: what is in a row.
+
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::text::rows;
+use super::{Answer, Begun};
+use crate::inspect::{
+    self, DescriptorUse, Edge, EventReport, Object, Options, PeerReport, Process, SCHEMA_VERSION, SiteSockets,
+    Snapshot, SocketReport, Stack, Task, Worker,
+};
+use crate::report::{self, Remembered};
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Head(Box<Head>),
+    Task(Box<Task>),
+    Stack(Stack),
+    Worker(Worker),
+    Object(Box<Object>),
+    Edge(Edge),
+    Descriptors(DescriptorUse),
+    Site(SiteSockets),
+    Socket(Box<SocketReport>),
+    Peer(PeerReport),
+    Event(EventReport),
+    Panic(Remembered),
+    Stall(Remembered),
+}
+
+#[derive(Serialize)]
+struct Head {
+    schema_version: u32,
+    answer: &'static str,
+    /// Lines that follow.
+    rows: usize,
+    taken_at: SystemTime,
+    took: Duration,
+    longest_window: Duration,
+    window_p9999: Duration,
+    process: Process,
+}
+
+/// The answer of a command whose row in the table says that it has one.
+pub(super) fn begin(name: &'static str, words: &[&str]) -> Begun {
+    let every_one = match words {
+        [] => false,
+        ["--all"] if matches!(name, "fds" | "stacks") => true,
+        [other, ..] => return Err(format!("{name} --json knows no \"{other}\"")),
+    };
+    let tasks = matches!(name, "where_all" | "stacks" | "snapshot");
+    let wanted = Options {
+        stacks: tasks,
+        running: tasks,
+        objects: matches!(name, "objects" | "snapshot"),
+        // Nothing of the tasks is shown otherwise, nor of the objects without them.
+        limit: if tasks || name == "objects" { 0 } else { 1 },
+    };
+    let mut s = Snapshot::take(&wanted);
+    let mut lines = Vec::new();
+    match name {
+        "snapshot" => {
+            lines.extend(s.workers.drain(..).map(Line::Worker));
+            lines.extend(s.stacks.drain(..).map(Line::Stack));
+            lines.extend(s.tasks.drain(..).map(|t| Line::Task(Box::new(t))));
+            lines.extend(s.objects.drain(..).map(|o| Line::Object(Box::new(o))));
+            lines.extend(s.edges.drain(..).map(Line::Edge));
+        }
+        // A task's stack is the number of one of the stacks, counted from 0.
+        "where_all" => {
+            lines.extend(s.stacks.drain(..).map(Line::Stack));
+            lines.extend(s.tasks.drain(..).map(|t| Line::Task(Box::new(t))));
+        }
+        "stacks" => {
+            s.stacks.sort_by_key(|stack| std::cmp::Reverse(stack.count));
+            lines.extend(s.stacks.drain(..).map(Line::Stack));
+        }
+        "workers" => lines.extend(s.workers.drain(..).map(Line::Worker)),
+        "objects" => lines.extend(s.objects.drain(..).map(|o| Line::Object(Box::new(o)))),
+        "fds" => {
+            lines.push(Line::Descriptors(inspect::descriptors()));
+            lines.extend(inspect::sockets_by_site().into_iter().map(Line::Site));
+            if every_one {
+                lines.extend(inspect::sockets().into_iter().map(|s| Line::Socket(Box::new(s))));
+            }
+        }
+        "peers" => lines.extend(inspect::peers().into_iter().map(Line::Peer)),
+        "events" => lines.extend(inspect::events().into_iter().map(Line::Event)),
+        "panics" => lines.extend(report::panics().into_iter().map(Line::Panic)),
+        "stalls" => lines.extend(report::stalls().into_iter().map(Line::Stall)),
+        _ => return Err(format!("{name} has no form in JSON; snapshot --json has everything")),
+    }
+    Ok(written(name, s, lines))
+}
+
+fn written(name: &'static str, s: Snapshot, lines: Vec<Line>) -> Box<dyn Answer> {
+    let head = Head {
+        schema_version: SCHEMA_VERSION,
+        answer: name,
+        rows: lines.len(),
+        taken_at: s.taken_at,
+        took: s.took,
+        longest_window: s.longest_window,
+        window_p9999: s.window_p9999,
+        process: s.process,
+    };
+    let mut first = String::new();
+    write(&Line::Head(Box::new(head)), &mut first);
+    rows(&first, lines, write)
+}
+
+fn write(line: &Line, out: &mut String) {
+    // Nothing that is written here can fail, but for a clock before 1970; the line is then left out.
+    if let Ok(text) = serde_json::to_string(line) {
+        out.push_str(&text);
+        out.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TABLE;
+
+    #[test]
+    fn each_command_that_promises_json_answers_with_a_head_and_so_many_lines() {
+        for command in TABLE.iter().filter(|c| c.arguments.contains("--json")) {
+            let name = command.names[0];
+            let mut answer = command.begin(&["--json"]).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let mut out = Vec::new();
+            while answer.more(&mut out) {}
+            let text = String::from_utf8(out).expect("text");
+            let mut values = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect(l));
+            let head = &values.next().expect("a head")["head"];
+            assert_eq!((head["schema_version"].as_u64(), head["answer"].as_str()), (Some(1), Some(name)));
+            let rest: Vec<_> = values.collect();
+            assert_eq!(head["rows"].as_u64(), Some(rest.len() as u64), "{name}");
+            assert!(rest.iter().all(|v| v.as_object().is_some_and(|o| o.len() == 1)), "{text}");
+        }
+    }
+}
