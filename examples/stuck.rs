@@ -114,6 +114,12 @@ fn bystander() {
     }
 }
 
+/// Lets the bystanders run until all of them wait, so that what is seen does not hang on when they were due.
+fn let_others_wait() {
+    coro::sleep(Duration::from_millis(1));
+    coro::yield_slice();
+}
+
 /// Those that are called the same but for a number are of one class.
 fn on_worker(index: usize, name: &str, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let class = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ');
@@ -133,6 +139,7 @@ fn spin() -> io::Result<()> {
 /// Computes without ever giving way.
 #[inline(never)]
 fn spin_for_ever(mut n: u64) {
+    let_others_wait();
     loop {
         n = (n << 13) ^ (n >> 7) ^ 1;
     }
@@ -152,6 +159,7 @@ fn std_sleep() -> io::Result<()> {
 /// `coro::sleep` was meant.
 #[inline(never)]
 fn nap_as_a_thread() {
+    let_others_wait();
     std::thread::sleep(Duration::from_secs(86_400));
 }
 
@@ -165,6 +173,7 @@ fn blocking_read() -> io::Result<()> {
 /// `coro::io::unblock` or a socket of `coro` was meant.
 #[inline(never)]
 fn read_a_pipe_with_std(mut pipe: io::PipeReader) {
+    let_others_wait();
     let _ = pipe.read(&mut [0; 64]);
 }
 
@@ -186,6 +195,7 @@ fn wait_with_a_std_lock(config: &std::sync::Mutex<u32>) {
 
 #[inline(never)]
 fn want_the_std_lock(config: &std::sync::Mutex<u32>) {
+    let_others_wait();
     black_box(*config.lock().unwrap_or_else(PoisonError::into_inner));
 }
 

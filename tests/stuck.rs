@@ -2,7 +2,8 @@
 //! signal.
 //!
 //! Answers are compared with the files in `tests/stuck/`, ids, times, sizes and line numbers masked. After a change of the
-//! texts that is wanted: `CORO_BLESS=1 cargo test --test stuck`, and read what has changed.
+//! texts that is wanted: `CORO_BLESS=1 cargo test --test stuck`, and read what has changed. That also puts real output into
+//! `docs/situations.md`, whose lines are compared with those files.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod util;
@@ -183,7 +184,7 @@ fn golden(situation: &str, ready: &str, commands: &[&str]) -> Result<(), String>
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/stuck/{situation}.txt"));
     let wanted = std::fs::read_to_string(&path).unwrap_or_default();
     let bless = std::env::var_os("CORO_BLESS").is_some();
-    let mut seen = String::new();
+    let (mut seen, mut real) = (String::new(), String::new());
     for _ in 0..if bless { 1 } else { STARTS } {
         let stuck = Stuck::start(situation, "QUIT");
         let deadline = Instant::now() + PATIENCE;
@@ -195,10 +196,11 @@ fn golden(situation: &str, ready: &str, commands: &[&str]) -> Result<(), String>
         }
         let deadline = Instant::now() + SETTLED;
         while Instant::now() < deadline {
-            seen.clear();
+            real.clear();
             for command in commands {
-                let _ = write!(seen, "> {command}\n{}\n", mask(&stuck.ask(command)));
+                let _ = write!(real, "> {command}\n{}\n", stuck.ask(command));
             }
+            seen = mask(&real);
             if seen == wanted && !bless {
                 return Ok(());
             }
@@ -208,9 +210,85 @@ fn golden(situation: &str, ready: &str, commands: &[&str]) -> Result<(), String>
     if bless {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder of goldens");
         std::fs::write(&path, seen).expect("written");
+        rewrite_page(situation, &real);
         return Ok(());
     }
     Err(format!("{situation} looks different from {}:\n{}", path.display(), difference(&wanted, &seen)))
+}
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/situations.md");
+
+/// The lines of the page's outputs, each with the situation, the command that it answers, and where it stands.
+fn outputs(page: &str) -> Vec<(String, String, usize)> {
+    let (mut all, mut situation, mut command, mut within) = (Vec::new(), String::new(), String::new(), false);
+    for (at, line) in page.lines().enumerate() {
+        if line.starts_with("## ") {
+            situation = line.split("`stuck ").nth(1).unwrap_or_default().trim_end_matches('`').to_owned();
+        } else if line.starts_with("```") {
+            within = line == "```text";
+            command.clear();
+        } else if let Some(asked) = line.strip_prefix("> ").filter(|_| within) {
+            command = asked.to_owned();
+        }
+        if within && !command.is_empty() {
+            all.push((situation.clone(), command.clone(), at));
+        }
+    }
+    all
+}
+
+/// What was answered to that command.
+fn answer<'t>(text: &'t str, command: &str) -> &'t str {
+    let head = format!("> {command}\n");
+    let begin = text.find(&head).map_or(text.len(), |at| at + head.len());
+    let end = text[begin..].find("\n\n").map_or(text.len(), |at| begin + at);
+    &text[begin..end]
+}
+
+/// Puts what was answered into the page: all of it, but of `status` only the lines that were there before, if any were.
+fn rewrite_page(situation: &str, real: &str) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap();
+    let page = std::fs::read_to_string(PAGE).expect("the page");
+    let outputs = outputs(&page);
+    let lines: Vec<&str> = page.lines().collect();
+    let mut out = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        let output = outputs.iter().find(|(s, _, place)| *place == at && s == situation);
+        let Some((_, command, _)) = output else {
+            let _ = writeln!(out, "{line}");
+            continue;
+        };
+        if !line.starts_with("> ") {
+            continue;
+        }
+        let _ = writeln!(out, "{line}");
+        let is_of = |place: &usize| outputs.iter().any(|(s, c, p)| p == place && s == situation && c == command);
+        let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        let old: Vec<String> = (at + 1..lines.len()).take_while(is_of).map(|p| first(lines[p])).collect();
+        let wanted = |line: &&str| command != "status" || old.is_empty() || old.contains(&first(line));
+        answer(real, command).lines().filter(wanted).for_each(|line| {
+            let _ = writeln!(out, "{line}");
+        });
+    }
+    std::fs::write(PAGE, out).expect("written");
+}
+
+#[test]
+fn the_page_of_situations_shows_what_the_example_answers() {
+    let page = std::fs::read_to_string(PAGE).expect("the page");
+    let lines: Vec<&str> = page.lines().collect();
+    let outputs = outputs(&page);
+    for (name, ..) in SITUATIONS {
+        assert!(outputs.iter().any(|(situation, ..)| situation == name), "no output of {name} on the page");
+    }
+    for (situation, command, at) in outputs {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/stuck/{situation}.txt"));
+        let golden = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let line = mask(lines[at]);
+        let told = line.starts_with("> ") || answer(&golden, &command).lines().any(|l| l == line.trim_end());
+        assert!(told, "line {} is not what {situation} answers to {command}:\n{}", at + 1, lines[at]);
+    }
 }
 
 /// Lines of either that the other does not have.
@@ -222,20 +300,23 @@ fn difference(wanted: &str, seen: &str) -> String {
     lines(wanted, seen, "-") + &lines(seen, wanted, "+")
 }
 
+/// What is asked of each situation, once a word of `status` says that it is there.
+const SITUATIONS: &[(&str, &str, &[&str])] = &[
+    ("spin", "WEDGED", &["status", "stacks"]),
+    ("all-workers", "WEDGED     worker 1", &["status", "stacks"]),
+    ("std-sleep", "WEDGED", &["status", "stacks"]),
+    ("blocking-read", "WEDGED", &["status", "stacks"]),
+    ("std-mutex", "WEDGED", &["status", "stacks"]),
+    ("deadlock", "DEADLOCK", &["status", "deadlocks", "stacks"]),
+    ("lost-sender", "recv", &["status", "stacks"]),
+    ("panic-half-caught", "panics ", &["status", "panics"]),
+    ("hot-lock", "19 lock", &["status", "stacks"]),
+    ("fd-leak", "FILES", &["status", "fds", "peers", "events"]),
+    ("task-leak", "500 recv", &["status", "stacks", "tree"]),
+];
+
 #[test]
 fn every_situation_looks_as_it_is_written_down() {
-    const SITUATIONS: &[(&str, &str, &[&str])] = &[
-        ("spin", "WEDGED", &["status", "stacks"]),
-        ("all-workers", "WEDGED     worker 1", &["status", "stacks"]),
-        ("std-sleep", "WEDGED", &["status", "stacks"]),
-        ("blocking-read", "WEDGED", &["status", "stacks"]),
-        ("std-mutex", "WEDGED", &["status", "stacks"]),
-        ("deadlock", "DEADLOCK", &["status", "deadlocks", "stacks"]),
-        ("lost-sender", "recv", &["status", "stacks"]),
-        ("hot-lock", "19 lock", &["status", "stacks"]),
-        ("fd-leak", "FILES", &["status", "fds", "events"]),
-        ("task-leak", "500 recv", &["status", "stacks", "tree"]),
-    ];
     let threads: Vec<_> = SITUATIONS
         .iter()
         .map(|(situation, ready, commands)| std::thread::spawn(move || golden(situation, ready, commands)))
