@@ -59,7 +59,7 @@ struct Head {
 pub(super) fn begin(name: &'static str, words: &[&str]) -> Begun {
     let every_one = match words {
         [] => false,
-        ["--all"] if matches!(name, "fds" | "stacks") => true,
+        ["--all"] if matches!(name, "fds" | "objects" | "stacks") => true,
         [other, ..] => return Err(format!("{name} --json knows no \"{other}\"")),
     };
     let tasks = matches!(name, "where_all" | "stacks" | "snapshot");

@@ -134,9 +134,9 @@ pub(crate) static TABLE: &[Command] = &[
     },
     Command {
         names: &["objects", "locks", "channels"],
-        arguments: "[--json]",
-        help: "locks, channels and the like: who holds them and for how long, how many wait",
-        run: |asked| bare("objects", asked, things::objects),
+        arguments: "[--all] [--json]",
+        help: "locks, channels and the like: who holds them and for how long, how many wait; every one",
+        run: |asked| flag("objects", asked, "--all", |all, _| things::objects(all)),
     },
     Command {
         names: &["fds", "sockets"],
