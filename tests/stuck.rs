@@ -448,7 +448,14 @@ fn with_the_allocators_lock_held_a_raw_report_comes() {
         std::thread::sleep(Duration::from_millis(500));
         return;
     }
-    let text = util::passes(NAME, "held", PATIENCE);
+    // On a busy machine a thread may not answer the signal in time; the report then says so with `[...]`.
+    let answered = |text: &str| text.lines().any(|l| l.contains("runs #") && !l.ends_with("[...]"));
+    let mut text = util::passes(NAME, "held", PATIENCE);
+    for _ in 0..2 {
+        if !answered(&text) {
+            text = util::passes(NAME, "held", PATIENCE);
+        }
+    }
     let raw = text.find("coro: the dump stands still").unwrap_or_else(|| panic!("no raw report:\n{text}"));
     let line = text.lines().find(|l| l.contains("runs #")).unwrap_or_else(|| panic!("no worker is named:\n{text}"));
     assert!(line.starts_with("coro: worker ") && line.contains(", state R"), "{line}");
