@@ -181,6 +181,12 @@ pub(crate) static TABLE: &[Command] = &[
         run: |asked| bare("classes", asked, tables::classes),
     },
     Command {
+        names: &["modules"],
+        arguments: "",
+        help: "the program and its libraries: addresses, build ids, files",
+        run: |arguments| bare("modules", arguments, || at_once(inspect::loaded::modules_text())),
+    },
+    Command {
         names: &["memory"],
         arguments: "",
         help: "resident memory, stacks in use and how deep they are",

@@ -10,6 +10,7 @@ use super::classes::ClassNames;
 use super::condensed::First;
 use super::frames::{Frames, frames};
 use super::grouped::StackTable;
+use super::loaded;
 use super::objects::Objects;
 use super::snapshot::{Options, Process, SCHEMA_VERSION, Snapshot, Stack, Task, Worker};
 use super::sweep::{Sweep, Then};
@@ -169,7 +170,15 @@ fn stack(frames: &mut Frames, addresses: &[usize], complete: bool, count: usize,
 fn process() -> Process {
     let program = std::env::args_os().next().map(std::path::PathBuf::from);
     let program = program.as_deref().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().into_owned());
-    Process { pid: std::process::id(), program: program.unwrap_or_default(), version: env!("CARGO_PKG_VERSION") }
+    let map = loaded::latest();
+    let own = map.images.iter().find(|image| image.file.is_empty());
+    let build_id = own.map_or_else(String::new, |image| image.build_id.to_string());
+    Process {
+        pid: std::process::id(),
+        program: program.unwrap_or_default(),
+        build_id,
+        version: env!("CARGO_PKG_VERSION"),
+    }
 }
 
 /// Which worker and which runtime a task's owner is.

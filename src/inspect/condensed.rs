@@ -367,7 +367,7 @@ pub(crate) fn write_frame(frame: &Frame, out: &mut String) {
     match &frame.file {
         Some(file) => push_escaped(&short_file(file), out),
         None => match module_path(&frame.function) {
-            "" => out.push('?'),
+            "" => push_escaped(frame.module.as_deref().unwrap_or("?"), out),
             module => push_escaped(module, out),
         },
     }
@@ -573,6 +573,12 @@ mod tests {
         assert_eq!(text(&near), "[a/b.rs f|~31]");
         let unnamed = Frame { is_named: false, ..frame("app+0x1f", "", 0) };
         assert_eq!(text(&unnamed), "[app+0x1f]");
+    }
+
+    #[test]
+    fn a_name_without_a_path_has_its_library() {
+        let frame = Frame { module: Some("libc.so.6".into()), ..frame("qsort", "", 0) };
+        assert_eq!(text(&frame), "[libc.so.6 qsort|?]");
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! It must not know: what an address means, how a frame is printed.
 #![forbid(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -64,8 +64,42 @@ static READING: AtomicBool = AtomicBool::new(false);
 /// The main program's bytes; `None` inside if they could not be had.
 static EXECUTABLE: OnceLock<Option<&'static [u8]>> = OnceLock::new();
 
+/// Libraries that are kept from the start; each takes a mapping.
+const MOST_LIBRARIES: usize = 16;
+
+/// The files of the libraries that the program began with.
+static LIBRARIES: OnceLock<Vec<(CString, &'static [u8])>> = OnceLock::new();
+
+/// Set when a file could not be opened because no descriptor was free.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a file could not be opened for want of a descriptor.
+pub(super) fn was_refused() -> bool {
+    REFUSED.load(Ordering::Relaxed)
+}
+
+/// That it can be tried again.
+pub(super) fn take_refused() -> bool {
+    REFUSED.swap(false, Ordering::Relaxed)
+}
+
+/// Maps the files of the program and of its first libraries, once, some microseconds each: they may be replaced or deleted
+/// later, or no descriptor be free. Their pages are read when they are needed.
+pub(crate) fn keep_files(images: &[Image]) {
+    keep_executable();
+    LIBRARIES.get_or_init(|| {
+        let libraries = images.iter().filter(|image| has_file(&image.file)).take(MOST_LIBRARIES);
+        libraries.filter_map(|image| Some((image.file.clone(), Mapped::open(&image.file).ok()?.keep()))).collect()
+    });
+}
+
+/// What has no directory is no file but something of the kernel's, such as `linux-vdso.so.1`.
+fn has_file(path: &CStr) -> bool {
+    path.to_bytes().contains(&b'/')
+}
+
 /// Maps the executable file; some microseconds, once. Its pages are read when they are needed.
-pub(crate) fn keep_executable() {
+fn keep_executable() {
     EXECUTABLE.get_or_init(|| Mapped::open(c"/proc/self/exe").ok().map(Mapped::keep));
 }
 
@@ -147,11 +181,22 @@ fn is_same(file: &ElfFile<'_>, image: &Image) -> bool {
 
 /// The file at a path, if it is that of the image.
 fn matching(path: &CStr, image: &Image) -> Option<ElfFile<'static>> {
-    // What has no directory is no file but something of the kernel's, such as `linux-vdso.so.1`.
-    if !path.to_bytes().contains(&b'/') {
+    if !has_file(path) {
         return None;
     }
-    let mapped = Mapped::open(path).ok()?;
+    let kept = LIBRARIES.get().into_iter().flatten().find(|(kept, _)| kept.as_c_str() == path);
+    if let Some(file) = kept.and_then(|(_, bytes)| ElfFile::parse(bytes)).filter(|file| is_same(file, image)) {
+        return Some(file);
+    }
+    let mapped = match Mapped::open(path) {
+        Ok(mapped) => mapped,
+        Err(error) => {
+            if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                REFUSED.store(true, Ordering::Relaxed);
+            }
+            return None;
+        }
+    };
     is_same(&ElfFile::parse(mapped.bytes())?, image).then(|| ElfFile::parse(mapped.keep()))?
 }
 

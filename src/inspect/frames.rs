@@ -39,18 +39,30 @@ impl Frames {
         if std::mem::replace(&mut self.is_advised, true) { None } else { advice(self.built()) }
     }
 
-    /// In every dump of a stripped program, behind the stacks: how to give them names elsewhere. One line.
-    pub(super) fn elsewhere(&mut self) -> Option<String> {
-        if self.built() != DebugInfo::Stripped {
-            return None;
+    /// Behind the stacks of every dump: what names are missing and how to have them elsewhere. Whole lines, mostly none.
+    pub(super) fn footer(&mut self) -> String {
+        let mut out = String::new();
+        if self.built() == DebugInfo::Stripped
+            && let Some((image, _)) = self.walker.modules().locate(Frames::new as *const () as usize)
+        {
+            out = elsewhere(image.file_name(), image.build_id);
         }
-        let (image, _) = self.walker.modules().locate(Frames::new as *const () as usize)?;
-        Some(elsewhere(image.file_name(), image.build_id))
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if super::elf_files::was_refused() {
+            out.push_str("names of some libraries are missing: no descriptor was free to read their files\n");
+        }
+        out
     }
 
     /// Notices modules that were loaded since; gives up soon if a thread that stands still keeps the loader's lock.
     pub(super) fn refresh(&mut self) {
         if self.walker.set_modules(loaded::refreshed(loaded::PATIENCE)) {
+            self.symbols.set_modules(self.walker.modules().clone());
+            self.texts.clear();
+        }
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if super::elf_files::take_refused() {
+            // There may be descriptors now.
             self.symbols.set_modules(self.walker.modules().clone());
             self.texts.clear();
         }

@@ -23,7 +23,7 @@ use super::capture::Captured;
 use super::classes::ClassNames;
 use super::condensed::First;
 use super::frames::{Frames, frames};
-use super::line::{PIECE_BYTES, TaskState, advise, elsewhere, pour, summary};
+use super::line::{PIECE_BYTES, TaskState, advise, footer, pour, summary};
 use super::row::{States, push_id};
 use super::snapshot::{Site, Snapshot};
 use super::sweep::{Sweep, Swept, Then};
@@ -360,7 +360,7 @@ impl StacksCursor {
             }
             Phase::Writing => {
                 if !self.sorted.write_some(self.style, out) {
-                    elsewhere(out);
+                    footer(out);
                     summary(&self.seen, self.truncated, &self.sweep, out);
                     return false;
                 }

@@ -249,7 +249,7 @@ impl Cursor {
             if out.len() >= PIECE_BYTES { Then::Pause } else { Then::GoOn }
         });
         if swept == Swept::All {
-            elsewhere(out);
+            footer(out);
             summary(&self.seen, self.truncated, &self.sweep, out);
         }
         swept == Swept::More
@@ -265,11 +265,9 @@ pub(super) fn advise(out: &mut Vec<u8>) {
     }
 }
 
-/// Behind the stacks of every dump: how to name what could not be named here.
-pub(super) fn elsewhere(out: &mut Vec<u8>) {
-    if let Some(line) = frames().elsewhere() {
-        out.extend_from_slice(line.as_bytes());
-    }
+/// Behind the stacks of every dump; see [`Frames::footer`].
+pub(super) fn footer(out: &mut Vec<u8>) {
+    out.extend_from_slice(frames().footer().as_bytes());
 }
 
 /// The last line of a dump.

@@ -34,14 +34,13 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads the list and maps the executable, if nobody did before: about 100 µs, when the first runtime starts.
+/// Reads the list and maps the files, if nobody did before: about 200 µs, when the first runtime starts.
 pub(crate) fn prepare() {
+    let known = state().latest.clone();
+    let map = known.unwrap_or_else(|| Arc::new(ModuleMap::load()));
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    super::elf_files::keep_executable();
-    if state().latest.is_none() {
-        let map = Arc::new(ModuleMap::load());
-        state().latest.get_or_insert(map);
-    }
+    super::elf_files::keep_files(&map.images);
+    state().latest.get_or_insert(map);
 }
 
 /// The newest list that is known; without asking the loader, unless nobody ever did.
@@ -81,11 +80,10 @@ fn newest(s: &State) -> Arc<ModuleMap> {
     s.latest.clone().unwrap_or_default()
 }
 
-/// One line for each image: where it lies, its build id and path. With them a dump can be given names elsewhere:
-/// `addr2line -Cfie PATH 0x1234` for `NAME+0x1234`, because offsets are addresses as stated in the file.
-#[allow(dead_code, reason = "the console's command for it comes next")]
+/// One line for each image: where it lies, its build id and path, after a line that says how to name what is shown as
+/// `NAME+0x1234` elsewhere; the offset is an address as stated in the file.
 pub(crate) fn modules_text() -> String {
-    let mut out = String::new();
+    let mut out = String::from("what reads NAME+0x1234 is named by: addr2line -Cfipe FILE-WITH-SYMBOLS 0x1234\n");
     for image in &refreshed(PATIENCE).images {
         let id = if image.build_id.is_empty() { "none".to_owned() } else { image.build_id.to_string() };
         let (start, end) = (image.span.start, image.span.end);

@@ -37,9 +37,8 @@ pub(crate) fn one(id: u64) -> String {
     let mut out = String::with_capacity(4096);
     write_task(&task, stack.as_ref(), &mut out);
     if let Some(stack) = &stack {
-        let elsewhere = frames().elsewhere();
         write_calls(&stack.frames, stack.complete, &mut out);
-        out.extend(elsewhere);
+        out.push_str(&frames().footer());
     }
     out
 }

@@ -75,6 +75,9 @@ pub struct Process {
     pub pid: u32,
     /// The name of its executable file.
     pub program: String,
+    /// The linker's mark that tells this build from others, in hexadecimal digits; empty if it wrote none. With it the right
+    /// file is found to name `module+0xoffset`.
+    pub build_id: String,
     /// The version of this crate.
     pub version: &'static str,
 }
