@@ -1,5 +1,8 @@
 //! The shipped wait reasons.
 
+/// What the models check is the default.
+pub(crate) const ON: bool = true;
+
 #[path = "../../../src/observe/counted.rs"]
 mod counted;
 #[path = "../../../src/observe/object.rs"]
