@@ -22,7 +22,6 @@ fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         overflow::describe_with(describe);
-        inspect::install_overflow_frames();
         inspect::status_with(commands::status_text);
         crate::panic::install_hook();
         if cfg!(miri) {
@@ -30,6 +29,7 @@ fn init() {
             return;
         }
         inspect::loaded::prepare();
+        inspect::install_overflow_frames();
         inspect::running::prepare();
         crate::latency::install();
         crate::report::look_for_deadlocks();

@@ -19,6 +19,7 @@ static ALLOCATOR: Waits = Waits;
 const NEVER: u32 = 0;
 const IN_TASKS: u32 = 1;
 const OUTSIDE_OF_TASKS: u32 = 2;
+const RECURSES: u32 = 3;
 
 static WHEN: AtomicU32 = AtomicU32::new(NEVER);
 static BEGUN: AtomicBool = AtomicBool::new(false);
@@ -51,10 +52,34 @@ fn wait_if_asked() {
     }
 }
 
+/// An allocation of this size calls itself without end, with the lock held.
+const DEEP: usize = 12_345;
+
+fn locked(size: usize) {
+    static LOCKED: AtomicBool = AtomicBool::new(false);
+    if WHEN.load(Ordering::Relaxed) != RECURSES {
+        return;
+    }
+    while LOCKED.swap(true, Ordering::Acquire) {
+        std::hint::spin_loop();
+    }
+    if size == DEEP {
+        descend(1_000_000);
+    }
+    LOCKED.store(false, Ordering::Release);
+}
+
+#[inline(never)]
+fn descend(n: u64) -> u64 {
+    let pad = std::hint::black_box([n; 64]);
+    if n == 0 { 0 } else { descend(n - 1) + pad[7] }
+}
+
 // SAFETY: passes everything on to the system's allocator.
 unsafe impl GlobalAlloc for Waits {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         wait_if_asked();
+        locked(layout.size());
         // SAFETY: forwarded.
         unsafe { System.alloc(layout) }
     }
@@ -124,6 +149,32 @@ fn in_the_runtime() {
 }
 
 #[test]
+fn an_overflow_inside_an_allocator_that_holds_a_lock_still_has_its_frames() {
+    let ended = child_ended("recurses");
+    assert_eq!(ended.signal, Some(libc::SIGABRT), "{ended:#?}");
+    assert!(ended.took < Duration::from_secs(10), "{ended:#?}");
+    let (_, frames) = ended.err.split_once("no lines: they did not come in time").expect("it is said");
+    assert!(ended.err.contains("\"deep\" overflowed its stack of 192 KiB"), "{ended:#?}");
+    assert!(frames.contains("coro:      0 [") && frames.matches("descend+0x").count() > 20, "{ended:#?}");
+    // Also who asked for the memory.
+    assert!(frames.contains("frames ...\n") && frames.contains("asks_for_memory"), "{ended:#?}");
+}
+
+fn recurses() {
+    #[inline(never)]
+    fn asks_for_memory() {
+        std::hint::black_box(Vec::<u8>::with_capacity(DEEP));
+    }
+    runtime(1).block_on(|| {
+        let task = coro::spawn_named("deep", || {
+            WHEN.store(RECURSES, Ordering::SeqCst);
+            asks_for_memory();
+        });
+        let _ = task.join();
+    });
+}
+
+#[test]
 fn a_worker_that_waits_outside_of_its_tasks_is_told_of() {
     let ended = child("outside_of_tasks").passed();
     assert!(ended.err.contains("a worker waits for a lock or channel of coro while it runs no task"), "{ended:#?}");
@@ -169,6 +220,7 @@ fn child_process() {
         "in_a_task" => in_a_task(),
         "in_the_runtime" => in_the_runtime(),
         "outside_of_tasks" => outside_of_tasks(),
+        "recurses" => recurses(),
         other => panic!("no case {other}"),
     }
 }

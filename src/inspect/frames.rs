@@ -1,4 +1,6 @@
-//! The process's one walker and its symbols, and the frames of an overflow report.
+//! The process's one walker and its symbols.
+
+#![forbid(unsafe_code)]
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -9,13 +11,12 @@ use super::modules::BuildId;
 use super::symbols::{DebugInfo, Frame, Symbols};
 use super::walk::{End, Registers, StackBytes, Walker};
 use crate::context;
-use crate::stack;
 
 /// Walks copies and names what it finds.
 pub(super) struct Frames {
-    walker: Walker,
-    symbols: Symbols,
-    texts: StackTexts,
+    pub(super) walker: Walker,
+    pub(super) symbols: Symbols,
+    pub(super) texts: StackTexts,
     addresses: Vec<usize>,
     /// Found out at the first dump.
     built: Option<DebugInfo>,
@@ -23,7 +24,7 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    fn new() -> Frames {
+    pub(super) fn new() -> Frames {
         let walker = walker();
         let symbols = Symbols::new(walker.modules().clone());
         Frames { walker, symbols, texts: StackTexts::new(), addresses: Vec::new(), built: None, is_advised: false }
@@ -228,44 +229,4 @@ pub(crate) fn stack_frames(addresses: &[usize], whole: bool) -> Vec<super::Frame
     let mut found = knowing(addresses).list(addresses);
     found.retain(|frame| whole || !frame.folded);
     found
-}
-
-/// Gives the overflow handler its frames.
-pub(crate) fn install_overflow_frames() {
-    stack::overflow::frames_with(overflow_frames);
-}
-
-/// At most so many frames of each end of an overflowed stack are printed.
-const SHOWN: usize = 24;
-
-/// In the signal handler, with the alarm set: may allocate.
-fn overflow_frames(registers: &stack::Registers, low: usize, top: usize) {
-    let from = registers.sp.clamp(low, top);
-    // SAFETY: [low, top) is the usable part of the overflowed stack; its task is the interrupted code, so it is still.
-    let bytes = unsafe { std::slice::from_raw_parts(from as *const u8, top - from) };
-    // Not the shared walker: the interrupted code may hold its lock.
-    let mut f = Frames::new();
-    let r = Registers {
-        ip: registers.ip,
-        sp: registers.sp,
-        fp: registers.fp,
-        #[cfg(target_arch = "aarch64")]
-        lr: registers.lr,
-    };
-    let mut addresses = Vec::new();
-    let _ = f.walker.walk(&r, &StackBytes { base: from, bytes }, &mut addresses);
-    let mut print = |i: usize, first: bool| {
-        let mut line = String::new();
-        let first = if first { First::Instruction } else { First::ResumePoint };
-        f.texts.write(&addresses[i..=i], first, Detail::Whole, &mut f.symbols, &mut line);
-        crate::sys::stderr::write_raw(format!("coro:   {i:>4} {line}\n").as_bytes());
-    };
-    let n = addresses.len();
-    for i in 0..n {
-        if i < SHOWN || i + SHOWN >= n {
-            print(i, i == 0);
-        } else if i == SHOWN {
-            crate::sys::stderr::write_raw(format!("coro:        ... {} frames ...\n", n - 2 * SHOWN).as_bytes());
-        }
-    }
 }

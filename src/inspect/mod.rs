@@ -49,6 +49,7 @@ mod modules;
 pub(crate) mod names;
 mod objects;
 mod one_line;
+mod overflow;
 mod quiet;
 mod raw;
 mod row;
@@ -78,7 +79,7 @@ pub use deadlock::{Deadlock, DeadlockKind, DeadlockWait, deadlocks, suspected_de
 pub use descriptors::{DescriptorUse, descriptors};
 pub(crate) use dump::{Sink, dump_as_the_environment_says, dump_with, status_with};
 pub use dump::{dump_on, status};
-pub(crate) use frames::{install_overflow_frames, stack_frames, stack_text};
+pub(crate) use frames::{stack_frames, stack_text};
 pub(crate) use grouped::StacksCursor;
 pub use grouped::stacks_to;
 pub(crate) use line::Cursor;
@@ -86,6 +87,7 @@ pub use line::{TaskState, TaskWhere, where_all, where_all_to, where_is};
 pub(crate) use lineage::{Origin, ancestors, own_origin};
 pub(crate) use long::one;
 pub(crate) use one_line::OneLine;
+pub(crate) use overflow::install_overflow_frames;
 pub use snapshot::{
     Edge, Frame, Object, Options, Party, Process, SCHEMA_VERSION, Site, Snapshot, Stack, Task, Wait, Worker,
 };

@@ -43,6 +43,16 @@ impl<'a> FixedBuf<'a> {
         self.len += end;
     }
 
+    /// Appends `end` in any case, in the place of other text if there is no room.
+    pub(crate) fn end_line(&mut self, end: &str) {
+        let room = self.bytes.len().saturating_sub(end.len());
+        if self.len > room {
+            self.truncate(room);
+        }
+        self.is_cut = false;
+        self.push_str(end);
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }

@@ -6,7 +6,7 @@
 //! - No memory is read except the copy and the tables in [`ModuleMap`]; a walk takes no lock and allocates nothing, so that
 //!   the watchdog may walk while a thread holds the allocator's lock.
 //! - Every walk ends: each step raises the stack pointer, stays inside the copy, and lands in
-//!   executable code of a known image; there are at most [`MAX_FRAMES`] of them.
+//!   executable code of a known image; there are at most [`MAX_FRAMES`] of them, or as many as the caller says.
 //! - `Complete` is said only after the task's base was reached, never because the tables ran out.
 //!
 //! It must not know: how the stack was copied, which task it belongs to, what an address is called.
@@ -114,12 +114,23 @@ impl Walker {
     ///
     /// Neither allocates nor takes a lock, if `out` has room for [`MAX_FRAMES`] more.
     pub(crate) fn walk(&mut self, regs: &Registers, stack: &StackBytes<'_>, out: &mut Vec<usize>) -> End {
+        self.walk_with(regs, stack, MAX_FRAMES, |address| out.push(address))
+    }
+
+    /// As [`walk`](Walker::walk), with a chain of at most `most` frames.
+    pub(crate) fn walk_with(
+        &mut self,
+        regs: &Registers,
+        stack: &StackBytes<'_>,
+        most: usize,
+        mut found: impl FnMut(usize),
+    ) -> End {
         let mut cursor = self.engine.start(regs);
         let mut address = regs.ip;
         let mut is_first = true;
         // The last segment hit: most frames of a stack lie in one image.
         let mut code = 0..0;
-        for _ in 0..MAX_FRAMES {
+        for _ in 0..most {
             // A call as the base's last instruction returns to its end, which starts no frame.
             if self.base.contains(&address) || (!is_first && self.base_ends_at(address)) {
                 return End::Complete;
@@ -132,9 +143,10 @@ impl Walker {
                     None => return End::Truncated,
                 }
             }
-            out.push(address);
+            found(address);
             let sp = cursor.sp();
-            if sp < stack.base || sp > stack.end() {
+            // An overflow faults with the stack pointer below what can be read; the caller's frame is above.
+            if (sp < stack.base && !is_first) || sp > stack.end() {
                 return End::Truncated;
             }
             let Some(next) = self.engine.step(&mut cursor, address, is_first, stack) else {

@@ -43,16 +43,21 @@ pub(crate) type Describe = fn(&mut TaskDescription);
 /// alarm is set.
 pub(crate) type Frames = fn(regs: &Registers, low: usize, top: usize);
 
+/// Prints what [`Frames`] has not printed within two seconds. Async-signal-safe.
+pub(crate) type LastNames = fn();
+
 static DESCRIBE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static FRAMES: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static LAST_NAMES: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 /// Registers who can name the running task.
 pub(crate) fn describe_with(describe: Describe) {
     DESCRIBE.store(describe as *mut (), Ordering::Release);
 }
 
-/// Registers who can print frames.
-pub(crate) fn frames_with(frames: Frames) {
+/// Registers who can print frames, and who can if that does not end.
+pub(crate) fn frames_with(frames: Frames, last_names: LastNames) {
+    LAST_NAMES.store(last_names as *mut (), Ordering::Release);
     FRAMES.store(frames as *mut (), Ordering::Release);
 }
 
@@ -186,10 +191,39 @@ fn name(line: &mut Line, task: &TaskDescription) {
 /// Makes sure that the process ends within three seconds, and that a second fault gets here: the fault may lie inside
 /// `malloc`, whose lock symbolising needs, and stderr may be a pipe that nobody reads.
 fn arm() {
+    // SAFETY: all zeros is a valid `sigaction`; the handler is async-signal-safe; an alarm of the program's own is lost,
+    // but so is the program.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_alarm as *const () as usize;
+        action.sa_flags = libc::SA_ONSTACK;
+        libc::sigaction(libc::SIGALRM, &action, ptr::null_mut());
+        unblock(&[libc::SIGALRM, libc::SIGSEGV, libc::SIGBUS]);
+        libc::alarm(2);
+    }
+}
+
+/// Two seconds after [`arm`]. The alarm comes to any thread, whose stacks may be small; the reporter's alternate one is not.
+extern "C" fn on_alarm(_: libc::c_int) {
+    let reporter = REPORTER.load(Ordering::Relaxed);
+    // SAFETY: the reporter never returns from its handler, so the thread is there. Both calls are async-signal-safe.
+    unsafe {
+        if libc::pthread_self() as usize != reporter {
+            libc::pthread_kill(reporter as libc::pthread_t, libc::SIGALRM);
+            return;
+        }
+    }
     set_default(libc::SIGALRM);
-    unblock(&[libc::SIGALRM, libc::SIGSEGV, libc::SIGBUS]);
-    // SAFETY: no preconditions; an alarm of the program's own is lost, but so is the program.
-    unsafe { libc::alarm(3) };
+    unblock(&[libc::SIGALRM]);
+    // SAFETY: no preconditions.
+    unsafe { libc::alarm(1) };
+    let names = LAST_NAMES.load(Ordering::Acquire);
+    if !names.is_null() {
+        // SAFETY: only `frames_with` stores there, and only a `LastNames`.
+        let names: LastNames = unsafe { std::mem::transmute(names) };
+        names();
+    }
+    die();
 }
 
 fn die() -> ! {

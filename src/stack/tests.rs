@@ -171,16 +171,17 @@ fn child() {
             overflow_on(default(), || poke(STRAY.load(Ordering::Relaxed)));
         }
         "nested" => {
-            overflow::frames_with(|_, _, _| poke(0));
+            overflow::frames_with(|_, _, _| poke(0), || ());
             REPORT.store(1, Ordering::Relaxed);
             overflow_on(default(), || recurse(1));
         }
         "hang" => {
-            overflow::frames_with(|_, _, _| {
+            fn for_ever() {
                 loop {
                     std::hint::spin_loop();
                 }
-            });
+            }
+            overflow::frames_with(|_, _, _| for_ever(), for_ever);
             REPORT.store(1, Ordering::Relaxed);
             overflow_on(default(), || recurse(1));
         }
@@ -346,13 +347,16 @@ fn overflow_on(class: ClassId, f: fn()) {
         (task.known, task.id, task.name_len, task.slot_top) = (true, 17, name.len(), TOP.load(Ordering::Relaxed));
     });
     if REPORT.load(Ordering::Relaxed) == 0 {
-        overflow::frames_with(|regs, low, top| {
-            let sane = regs.ip != 0
-                && regs.sp < top
-                && regs.sp + (1 << 20) > low
-                && top - low == TOP_SIZE.load(Ordering::Relaxed);
-            let _ = writeln!(std::io::stderr(), "frames: {}", if sane { "sane" } else { "wrong" });
-        });
+        overflow::frames_with(
+            |regs, low, top| {
+                let sane = regs.ip != 0
+                    && regs.sp < top
+                    && regs.sp + (1 << 20) > low
+                    && top - low == TOP_SIZE.load(Ordering::Relaxed);
+                let _ = writeln!(std::io::stderr(), "frames: {}", if sane { "sane" } else { "wrong" });
+            },
+            || (),
+        );
     }
     TOP_SIZE.store(stack.usable_size(), Ordering::Relaxed);
     run_on(&stack, f);
