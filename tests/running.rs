@@ -1,9 +1,12 @@
 //! Stacks of tasks that run right now, whatever their threads are doing.
+//!
+//! Longer than 800 lines because all of it shares the culprits, and the turn that they take at two CPUs.
 #![cfg(all(target_os = "linux", not(miri)))]
 
 mod util;
 
 use std::hint::black_box;
+use std::io::{BufRead as _, Write as _};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
@@ -742,6 +745,63 @@ fn a_task_that_holds_the_lock_of_the_loader() {
     passes("child", "loader", LONG * 2);
 }
 
+/// In a process whose worker somebody else stops.
+fn stopped() {
+    static THREAD: AtomicI32 = AtomicI32::new(0);
+    while_it_runs(
+        |stop| {
+            THREAD.store(thread_id(), Ordering::SeqCst);
+            culprit_spin(stop);
+        },
+        |id| {
+            until(LONG, "the task runs", || THREAD.load(Ordering::SeqCst) != 0);
+            seen(id, "spinning", |t| has_function(t, "culprit_spin"));
+            println!("\nTHREAD {}", THREAD.load(Ordering::SeqCst));
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).unwrap();
+            if line == "look\n" {
+                let t = seen(id, "stopped", |t| is_running(t) && !t.wait.is_empty());
+                println!("\nSEEN {}; {}", t.wait, t.stack);
+                std::io::stdin().read_line(&mut line).unwrap();
+            }
+        },
+    );
+}
+
+#[test]
+fn a_worker_that_a_debugger_has_stopped() {
+    let _turn = turn();
+    let mut child = again("child", "stopped").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let (mut to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut lines = std::io::BufReader::new(from).lines().map(|line| line.unwrap());
+    let mut after = |word: &str| lines.find_map(|l| l.strip_prefix(word).map(str::to_owned)).expect("a line with it");
+    let thread: libc::pid_t = after("THREAD ").parse().unwrap();
+    let nothing = ptr::null_mut::<libc::c_void>();
+    // SAFETY: asks for the right to stop a thread of our own child.
+    if unsafe { libc::ptrace(libc::PTRACE_SEIZE, thread, nothing, nothing) } != 0 {
+        println!("skipped: a debugger is not allowed here: {}", std::io::Error::last_os_error());
+        to.write_all(b"end\n").unwrap();
+        assert!(child.wait().unwrap().success());
+        return;
+    }
+    // SAFETY: stops it, and waits until it has.
+    unsafe {
+        assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, thread, nothing, nothing), 0);
+        assert_eq!(libc::waitpid(thread, ptr::null_mut(), libc::__WALL), thread);
+    }
+    to.write_all(b"look\n").unwrap();
+    let text = after("SEEN ");
+    // SAFETY: lets it go on.
+    assert_eq!(unsafe { libc::ptrace(libc::PTRACE_DETACH, thread, nothing, nothing) }, 0);
+    to.write_all(b"end\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    eprintln!("{text}");
+    let says = masked(&text);
+    let alone = says.starts_with("stopped by a debugger; ") && text.contains("culprit_spin|");
+    let asked = says.starts_with("no answer within N ms: state t stopped by a debugger");
+    assert!(alone || asked, "{text}");
+}
+
 #[test]
 fn child() {
     match role().as_deref() {
@@ -754,6 +814,7 @@ fn child() {
             assert!(!is_default(libc::SIGURG));
         }),
         Some("loader") => loader(),
+        Some("stopped") => stopped(),
         Some(other) => panic!("no role {other}"),
     }
 }

@@ -69,6 +69,10 @@ pub(crate) fn base_range() -> (usize, usize) {
 }
 
 /// Code that belongs to neither side: what is left there is saved, what is entered is still as it was saved.
+#[cfg_attr(
+    not(all(target_os = "linux", not(any(miri, coro_thread_context)))),
+    allow(dead_code, reason = "what runs can be asked on Linux only")
+)]
 pub(crate) fn stub_range() -> (usize, usize) {
     (__coro_switch_stub as *const () as usize, __coro_switch_stub_end as *const () as usize)
 }

@@ -11,16 +11,19 @@
 #[cfg(all(target_arch = "x86_64", not(any(miri, coro_thread_context))))]
 mod x86_64;
 #[cfg(all(target_arch = "x86_64", not(any(miri, coro_thread_context))))]
+#[allow(unused_imports, reason = "not every system can ask where a thread is")]
 pub(crate) use x86_64::{Ctx, base_range, finish, stack_pointer, stub_range, switch};
 
 #[cfg(all(target_arch = "aarch64", not(any(miri, coro_thread_context))))]
 mod aarch64;
 #[cfg(all(target_arch = "aarch64", not(any(miri, coro_thread_context))))]
+#[allow(unused_imports, reason = "not every system can ask where a thread is")]
 pub(crate) use aarch64::{Ctx, base_range, finish, stack_pointer, stub_range, switch};
 
 #[cfg(any(miri, coro_thread_context))]
 mod thread;
 #[cfg(any(miri, coro_thread_context))]
+#[allow(unused_imports, reason = "not every system can ask where a thread is")]
 pub(crate) use thread::{Ctx, base_range, finish, stack_pointer, stub_range, switch};
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", miri, coro_thread_context)))]

@@ -160,6 +160,10 @@ impl Worker {
 
     /// Whether a stack pointer is that of the loop just before or after it switches to a task. In a signal handler on the
     /// worker's own thread.
+    #[cfg_attr(
+        not(all(target_os = "linux", not(any(miri, coro_thread_context)))),
+        allow(dead_code, reason = "what runs can be asked on Linux only")
+    )]
     pub(crate) fn is_near_switch(&self, sp: usize) -> bool {
         // SAFETY: on this thread, which writes the word in the switch only, before it leaves this stack.
         let at_switch = unsafe { (*self.ctx.get()).sp };

@@ -260,6 +260,7 @@ pub(crate) fn map_aligned(len: usize, align: usize) -> io::Result<*mut u8> {
 
 /// Copies from this process's own memory without ever faulting; returns how many bytes there were to read from `from` on.
 /// `None` where the system has no such call or refuses it. Async-signal-safe, but for errno.
+#[cfg_attr(any(miri, coro_thread_context), allow(dead_code, reason = "nobody is asked where it is"))]
 #[cfg(target_os = "linux")]
 pub(crate) fn peek(from: usize, into: &mut [u8]) -> Option<usize> {
     const PIECES: usize = 16;
@@ -300,6 +301,7 @@ pub(crate) fn peek(from: usize, into: &mut [u8]) -> Option<usize> {
 
 /// As where the system refuses.
 #[cfg(not(target_os = "linux"))]
+#[allow(dead_code, reason = "what runs can be asked on Linux only")]
 pub(crate) fn peek(_from: usize, _into: &mut [u8]) -> Option<usize> {
     None
 }

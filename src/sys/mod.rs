@@ -8,7 +8,7 @@ pub(crate) mod current;
 pub(crate) mod descriptors;
 #[cfg_attr(
     not(all(target_os = "linux", not(any(miri, coro_thread_context)))),
-    allow(dead_code, reason = "what runs can be asked on Linux only")
+    allow(dead_code, unused_imports, reason = "what runs can be asked on Linux only")
 )]
 pub(crate) mod directed;
 pub(crate) mod dump_signal;

@@ -97,6 +97,10 @@ pub(crate) fn wchan(tid: i32) -> Option<Word> {
 }
 
 /// Whether the thread itself holds back that signal at the moment.
+#[cfg_attr(
+    not(all(target_os = "linux", not(any(miri, coro_thread_context)))),
+    allow(dead_code, reason = "what runs can be asked on Linux only")
+)]
 pub(crate) fn blocks_signal(tid: i32, signal: i32) -> Option<bool> {
     let mut room = [0; 4096];
     let mask = parse_blocked(files::read(tid, "status", &mut room)?)?;
@@ -149,6 +153,10 @@ fn parse_stat(text: &[u8]) -> Option<ThreadStat> {
     })
 }
 
+#[cfg_attr(
+    not(all(target_os = "linux", not(any(miri, coro_thread_context)))),
+    allow(dead_code, reason = "what runs can be asked on Linux only")
+)]
 fn parse_blocked(status: &[u8]) -> Option<u64> {
     let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"SigBlk:"))?;
     u64::from_str_radix(words(line).next()?, 16).ok()

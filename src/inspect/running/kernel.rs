@@ -46,7 +46,17 @@ impl KernelView {
 
     /// Whether there is anything to say.
     pub(crate) fn is_empty(&self) -> bool {
-        self.call.is_none_or(|c| c.nr < 0) && self.waited.is_none()
+        self.waited.is_none() && self.call.is_none_or(|c| c.nr < 0 && still(self.state).is_empty())
+    }
+}
+
+/// Why a thread stands still in its own code.
+fn still(state: Option<char>) -> &'static str {
+    match state {
+        Some('T') => "stopped",
+        Some('t') => "stopped by a debugger",
+        Some('D') => "waits for a page of memory",
+        _ => "",
     }
 }
 
@@ -63,14 +73,14 @@ impl fmt::Display for CallName {
     }
 }
 
-/// `blocked in read`; or `no answer within 20 ms (SIGURG is blocked): state S, in read, pipe_read, 1.204 s on the CPU`.
+/// `blocked in read`; `stopped by a debugger`; or `no answer within 20 ms (SIGURG is blocked): state S, in read, pipe_read, 1.204 s on the CPU`.
 impl fmt::Display for KernelView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let call = self.call.filter(|c| c.nr >= 0);
         let Some(waited) = self.waited else {
             return match call {
                 Some(call) => write!(f, "blocked in {}", CallName(call.nr)),
-                None => Ok(()),
+                None => f.write_str(still(self.state)),
             };
         };
         let signal = directed::signal().unwrap_or(0);

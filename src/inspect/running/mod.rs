@@ -164,7 +164,11 @@ mod imp {
             if blocked(worker, cell, id, thread, seen, into) {
                 let registers = of_kernel(&seen);
                 into.registers = Some(registers);
-                into.after_call = true;
+                // Otherwise it was stopped, or waits for a page, before that instruction has run.
+                into.after_call = seen.nr >= 0;
+                if seen.nr < 0 {
+                    into.kernel.state = proc::stat(thread).map(|stat| stat.state);
+                }
                 into.whole = check(&registers, &into.stack());
                 if into.whole {
                     return RunningCopy::Copied;
