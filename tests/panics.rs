@@ -48,6 +48,8 @@ fn roles() {
         Some("plain thread") => plain_thread(),
         Some("double") => double(),
         Some("small stack") => small_stack(),
+        Some("job") => job(),
+        Some("job notified") => job_notified(),
         Some("long message") => long_message(),
         _ => {}
     }
@@ -393,6 +395,45 @@ fn small_stack() {
         let t = coro::Builder::new().name("deep").stack_size(64 * 1024).spawn(|| down(40)).unwrap();
         t.join().unwrap_err();
     });
+}
+
+fn job() {
+    coro::run(|| {
+        let asks = || coro::blocking(serve).unwrap();
+        coro::spawn_named("asks", asks).join().unwrap_err();
+        let catches = move || {
+            std::panic::catch_unwind(asks).unwrap_err();
+            coro::tb::traceback_string()
+        };
+        let text = coro::spawn_named("catches", catches).join().unwrap();
+        assert!(
+            text.starts_with("panic \"no \\\"row\\\"\\n\" at tests/panics.rs:") && text.contains("serve|"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn a_panic_of_a_blocking_job_is_told_once_as_one_of_its_task() {
+    let text = masked(&child("job"));
+    let rest = r#": panic "no \"row\"\n" at tests/panics.rs:N:N [tests/panics.rs fetch|N] [tests/panics.rs serve|N]"#;
+    assert_eq!(text, format!("ID:\tTIME task N (asks){rest}\nID:\tTIME task N (catches){rest}\n"));
+    assert_eq!(child("job notified"), "");
+}
+
+fn job_notified() {
+    static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    coro::set_panic_notifier(Some(Arc::new(|p| {
+        let lineage = p.lineage().len();
+        SEEN.lock().unwrap().push(format!("{:?} {} {} {lineage}", p.name, p.location.is_some(), p.stack()));
+    })));
+    job();
+    let seen = SEEN.lock().unwrap();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(
+        masked(&seen[0]).trim_end(),
+        "Some(\"asks\") true [tests/panics.rs fetch|N] [tests/panics.rs serve|N] N"
+    );
 }
 
 fn long_message() {

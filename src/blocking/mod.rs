@@ -14,6 +14,7 @@ use std::io;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
+pub(crate) use pool::job_of;
 pub use pool::{BlockingJob, BlockingStats};
 
 use crate::observe::{WaitKind, WaitReason};

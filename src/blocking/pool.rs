@@ -5,6 +5,7 @@
 //! somebody is about to start, so that whoever fails last, with nobody else there, tells every waiting job. Idle threads
 //! are woken last in, first out: so the others' time of keep-alive runs out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
@@ -23,6 +24,15 @@ use crate::scheduler::suspend;
 const DEFAULT_LIMIT: usize = 512;
 /// No machine of today has a use for more, and it catches a mistyped number.
 const HIGHEST_LIMIT: usize = 65_536;
+
+thread_local! {
+    static JOB_OF: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The task whose job this thread is running; 0 for none.
+pub(crate) fn job_of() -> u64 {
+    JOB_OF.try_with(Cell::get).unwrap_or(0)
+}
 
 /// See the module's head.
 #[derive(Debug)]
@@ -212,8 +222,10 @@ impl Pool {
             if let Some((number, Entry { job, asked })) = state.queue.pop_first() {
                 state.running.insert(number, (asked, Instant::now()));
                 drop(state);
+                JOB_OF.set(asked.task);
                 job.run();
                 drop(job);
+                JOB_OF.set(0);
                 state = self.lock();
                 state.running.remove(&number);
                 continue;

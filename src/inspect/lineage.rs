@@ -46,7 +46,8 @@ pub(crate) fn own_origin() -> Option<Origin> {
     Some(unsafe { read(here.cell, here.id()) })
 }
 
-fn origin(id: u64) -> Option<Origin> {
+/// Another task's.
+pub(crate) fn origin(id: u64) -> Option<Origin> {
     let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
     for _ in 0..ATTEMPTS {
         match cell.state.inspect_begin() {

@@ -84,7 +84,7 @@ pub(crate) use grouped::StacksCursor;
 pub use grouped::stacks_to;
 pub(crate) use line::Cursor;
 pub use line::{TaskState, TaskWhere, where_all, where_all_to, where_is};
-pub(crate) use lineage::{Origin, ancestors, own_origin};
+pub(crate) use lineage::{Origin, ancestors, origin, own_origin};
 pub(crate) use long::one;
 pub(crate) use one_line::OneLine;
 pub(crate) use overflow::install_overflow_frames;

@@ -10,8 +10,9 @@ use std::panic::{self, PanicHookInfo};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::blocking;
 use crate::report;
-use crate::scheduler::suspend::{Here, here};
+use crate::scheduler::suspend::here;
 use crate::sys::stderr;
 use crate::tb::{self, Captured, Seen};
 
@@ -34,42 +35,45 @@ pub(crate) fn install() {
     let stds = panic::take_hook();
     let is_stds = ptr::eq(&*before, &*stds);
     panic::set_hook(Box::new(move |info| {
-        let Some(h) = here() else {
+        // What a task has done on a thread for blocking calls goes on as a panic of the task.
+        let (task, job) = here().map_or_else(|| (blocking::job_of(), true), |h| (h.id(), false));
+        if task == 0 {
             if !(is_stds && report::handler_panics_again()) {
                 before(info);
             }
             return;
-        };
+        }
         let ends_the_process = cfg!(panic = "abort") || cannot_unwind(info);
-        let told = keep(&h, info, is_stds && !ends_the_process);
+        let told = keep(task, job, info, is_stds && !ends_the_process);
         if ends_the_process {
             stderr::flush(stderr::EXIT_PATIENCE);
         }
         if ends_the_process || !is_stds {
-            let outer = HOOKED.replace(h.id());
+            let outer = HOOKED.replace(task);
             before(info);
             HOOKED.set(outer);
         } else if let Some(mut seen) = told {
             seen.told = super::by_default();
             if seen.told {
                 let what = (seen.location.clone(), seen.captured.clone());
-                super::write_later(h.id(), seen.captured.task_name(), &seen.message, Some(what), &seen.location);
+                super::write_later(task, seen.captured.task_name(), &seen.message, Some(what), &seen.location);
             }
-            tb::remember(seen);
+            tb::remember(seen, job);
         }
     }));
 }
 
 /// Keeps what is to be known of the panic. If somebody has still to decide whether it is told it is returned.
-fn keep(h: &Here, info: &PanicHookInfo<'_>, undecided: bool) -> Option<Seen> {
+fn keep(task: u64, job: bool, info: &PanicHookInfo<'_>, undecided: bool) -> Option<Seen> {
     let captured = Captured::until(keep as *const ());
+    let captured = if job { captured.on_behalf_of(task) } else { captured };
     let location = info.location().map(ToString::to_string).unwrap_or_default();
-    let seen = Seen::new(h.id(), info.payload(), location, captured);
+    let seen = Seen::new(task, info.payload(), location, captured);
     report::remember_panic(&seen.location, &seen.message, seen.captured.addresses());
     if undecided {
         return Some(seen);
     }
-    tb::remember(seen);
+    tb::remember(seen, job);
     None
 }
 

@@ -10,6 +10,8 @@
 //! | one | none | that hook at the panic, our line at the task's end | that hook |
 //! | one | one or both | that hook, and they | that hook |
 //!
+//! A panic in a [`blocking`](crate::blocking()) job is one of the task that asked for it, with the stack of the job's thread.
+//!
 //! Our line replaces std's, and as with std's whether somebody will catch the panic cannot be known when it is written. A
 //! panic that ends the process (`panic = "abort"`, or in a destructor while unwinding) is left to the hook that was there,
 //! std's or the program's, after what was told before is out. Names of frames are looked up on the report thread: a

@@ -83,6 +83,12 @@ impl Captured {
         Captured { addresses: addresses.into(), whole, origin: inspect::own_origin(), above: OnceLock::new() }
     }
 
+    /// The stack of a thread that works for a task. Looks at every task of the process.
+    pub(crate) fn on_behalf_of(mut self, task: u64) -> Captured {
+        self.origin = inspect::origin(task);
+        self
+    }
+
     /// The id of the task whose stack it is; 0 for a plain thread's.
     pub fn task(&self) -> u64 {
         self.origin.as_ref().map_or(0, |o| o.id)

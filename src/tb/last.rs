@@ -1,6 +1,7 @@
 //! The last panic of each task of this thread, caught or not.
 //!
-//! Invariants: bounded per thread; a task stays on its thread, so its panics do. Must not know: who saw them.
+//! Invariants: bounded per thread; a task stays on its thread, so its panics do, but for those of jobs that other threads do
+//! for it, which are kept for all together. Must not know: who saw them.
 
 #![forbid(unsafe_code)]
 
@@ -8,7 +9,8 @@ use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::Captured;
 use crate::inspect::{self, Frame};
@@ -44,13 +46,22 @@ pub(crate) struct Seen {
     pub(crate) captured: Arc<Captured>,
     /// It has been told to stderr.
     pub(crate) told: bool,
+    at: Instant,
 }
 
 impl Seen {
     pub(crate) fn new(task: u64, payload: &(dyn Any + Send), location: String, captured: Captured) -> Seen {
         let payload_like = Likeness::of(payload);
         let message = crate::scheduler::runtime::payload_text(payload).to_owned();
-        Seen { task, payload: payload_like, message, location, captured: Arc::new(captured), told: false }
+        Seen {
+            task,
+            payload: payload_like,
+            message,
+            location,
+            captured: Arc::new(captured),
+            told: false,
+            at: Instant::now(),
+        }
     }
 }
 
@@ -58,7 +69,24 @@ thread_local! {
     static SEEN: RefCell<VecDeque<Seen>> = const { RefCell::new(VecDeque::new()) };
 }
 
-pub(crate) fn remember(seen: Seen) {
+/// Jobs whose panic is kept until their task has it.
+const KEPT_OF_JOBS: usize = 64;
+
+static OF_JOBS: Mutex<VecDeque<Seen>> = Mutex::new(VecDeque::new());
+
+fn of_jobs() -> MutexGuard<'static, VecDeque<Seen>> {
+    OF_JOBS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `job`: it happened on another thread, which works for the task.
+pub(crate) fn remember(seen: Seen, job: bool) {
+    if job {
+        let mut all = of_jobs();
+        let old = if all.len() == KEPT_OF_JOBS { all.pop_front() } else { None };
+        all.push_back(seen);
+        drop(all);
+        return drop(old);
+    }
     let old = SEEN.try_with(|s| {
         let mut s = s.try_borrow_mut().ok()?;
         let old = s.iter().position(|o| o.task == seen.task).and_then(|i| s.remove(i));
@@ -79,6 +107,11 @@ pub(crate) fn take_seen(task: u64, payload: &(dyn Any + Send)) -> Option<Seen> {
     })
     .ok()
     .flatten()
+    .or_else(|| {
+        let mut all = of_jobs();
+        let i = all.iter().rposition(|o| o.task == task && o.payload == like)?;
+        all.remove(i)
+    })
 }
 
 /// A panic of the running task or thread with its whole stack; see [`traceback`].
@@ -124,7 +157,9 @@ impl fmt::Display for Traceback {
 /// ```
 pub fn traceback() -> Option<Traceback> {
     let id = crate::scheduler::suspend::here()?.id();
-    let seen = SEEN.try_with(|s| s.try_borrow().ok()?.iter().find(|o| o.task == id).cloned()).ok().flatten()?;
+    let own = SEEN.try_with(|s| s.try_borrow().ok()?.iter().find(|o| o.task == id).cloned()).ok().flatten();
+    let job = of_jobs().iter().rfind(|o| o.task == id).cloned();
+    let seen = own.into_iter().chain(job).max_by_key(|seen| seen.at)?;
     Some(Traceback { message: seen.message, location: seen.location, stack: seen.captured })
 }
 
