@@ -162,7 +162,7 @@ impl Asker {
     }
 
     /// Asks once. `patience` is called now and then with the time that has passed, and says whether to go on waiting.
-    pub(super) fn ask(&self, mut patience: impl FnMut(Duration) -> bool) -> Result<Answer, Silence> {
+    pub(super) fn ask(&mut self, mut patience: impl FnMut(Duration) -> bool) -> Result<Answer, Silence> {
         let word = &self.mailbox.word;
         // Only an asker changes the word from IDLE or DONE, and we are the only one.
         let asked = (word.load(Ordering::Relaxed) & !PHASE).wrapping_add(GENERATION) | ASKED;
@@ -206,7 +206,7 @@ impl Asker {
 
     /// The bytes of the last answer.
     pub(super) fn bytes(&self, answer: &Answer) -> &[u8] {
-        // SAFETY: written before DONE, and nobody writes before the next question, which takes `self` as well.
+        // SAFETY: written before DONE, and nobody writes before the next question, which borrows `self` alone.
         unsafe { std::slice::from_raw_parts(self.mailbox.bytes, answer.len.min(ROOM)) }
     }
 }

@@ -241,7 +241,7 @@ mod imp {
         into: &mut Sample,
         check: Check<'_>,
     ) -> RunningCopy {
-        let asker = match Asker::begin(worker, thread, Instant::now() + STARVED) {
+        let mut asker = match Asker::begin(worker, thread, Instant::now() + STARVED) {
             Ok(asker) => asker,
             Err(silence) => return silent(silence, thread, Duration::ZERO, into),
         };
