@@ -206,7 +206,7 @@ fn deadlock() -> io::Result<()> {
     let accounts = [account("account of ann"), account("account of bob"), account("account of cid")];
     for (n, who) in ["ann pays bob", "bob pays cid", "cid pays ann"].into_iter().enumerate() {
         let (from, to) = (accounts[n].clone(), accounts[(n + 1) % 3].clone());
-        let pause = Duration::from_millis(50 * (n as u64 + 1));
+        let pause = Duration::from_millis(150 * (n as u64 + 1));
         on_worker(n % coro::worker_stats().len(), who, move || transfer(&from, &to, pause))?;
     }
     Ok(())

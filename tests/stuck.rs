@@ -15,13 +15,14 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use util::sockets::Directory;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Only what fails takes this long, and a machine that is very busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// By then a situation that is there looks as it will for ever.
 const SETTLED: Duration = Duration::from_secs(3);
 const STARTS: usize = 4;
@@ -44,7 +45,7 @@ impl Stuck {
         let directory = Directory::new();
         let socket = directory.at("b.sock");
         let mut command = Command::new(program);
-        command.args([situation, "--seconds", "60", "--backdoor"]).arg(&socket);
+        command.args([situation, "--seconds", "300", "--backdoor"]).arg(&socket);
         command.env_remove("CORO_BACKDOOR").env_remove("CORO_STACK_GUARDS").env_remove("CORO_LATENCY_MS");
         command.env("CORO_WORKERS", "2").env("CORO_DUMP_SIGNAL", signal).env("RUST_BACKTRACE", "0");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -199,8 +200,9 @@ fn golden(situation: &str, ready: &str, commands: &[&str]) -> Result<(), String>
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let deadline = Instant::now() + SETTLED;
-        while Instant::now() < deadline {
+        let (deadline, mut rounds) = (Instant::now() + SETTLED, 0);
+        while rounds < 3 || Instant::now() < deadline {
+            rounds += 1;
             real.clear();
             for command in commands {
                 let _ = write!(real, "> {command}\n{}\n", stuck.ask(command));
@@ -324,12 +326,19 @@ const SITUATIONS: &[(&str, &str, &[&str])] = &[
 
 #[test]
 fn every_situation_looks_as_it_is_written_down() {
-    let threads: Vec<_> = SITUATIONS
-        .iter()
-        .map(|(situation, ready, commands)| std::thread::spawn(move || golden(situation, ready, commands)))
-        .collect();
-    let failures: Vec<String> =
-        threads.into_iter().filter_map(|t| t.join().expect("a situation can be looked at").err()).collect();
+    // A few at a time: each of them names functions of the C library, which keeps a CPU for a while.
+    let next = AtomicUsize::new(0);
+    let look = || {
+        let mut failures = Vec::new();
+        while let Some((situation, ready, commands)) = SITUATIONS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            failures.extend(golden(situation, ready, commands).err());
+        }
+        failures
+    };
+    let failures: Vec<String> = std::thread::scope(|s| {
+        let threads: Vec<_> = (0..4).map(|_| s.spawn(look)).collect();
+        threads.into_iter().flat_map(|t| t.join().expect("a situation can be looked at")).collect()
+    });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -349,8 +358,11 @@ fn overflow_names_the_task_and_ends_the_process() {
     // Without names after three seconds, the alarm ends it; the first line has come by then.
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     assert!(matches!(signal, Some(libc::SIGABRT | libc::SIGALRM)), "{status}:\n{}", stuck.errors());
-    let awaited = if signal == Some(libc::SIGABRT) { "visit" } else { "192 KiB" };
-    util::until(PATIENCE, "the report is read", || stuck.errors().contains(awaited));
+    let frames = if signal == Some(libc::SIGABRT) { 20 } else { 0 };
+    util::until(PATIENCE, "the report is read", || {
+        let text = stuck.errors();
+        text.contains("192 KiB") && text.matches("visit").count() >= frames
+    });
     let text = stuck.errors();
     assert!(text.contains("\"recursion\"") && text.contains("192 KiB"), "{text}");
 }

@@ -108,7 +108,7 @@ pub(crate) static TABLE: &[Command] = &[
     Command {
         names: &["stacks"],
         arguments: "[--all] [--json]",
-        help: "every stack once, with how many tasks have it; with their ids",
+        help: "every stack once, with how many tasks have it; --all: with their ids",
         run: |asked| flag("stacks", asked, "--all", |all, style| Box::new(inspect::StacksCursor::new(all, style))),
     },
     Command {
@@ -129,19 +129,19 @@ pub(crate) static TABLE: &[Command] = &[
     Command {
         names: &["deadlocks"],
         arguments: "[--suspected]",
-        help: "tasks that wait for one another; also those that only seem to",
+        help: "tasks that wait for one another; --suspected: also where somebody else might help",
         run: |asked| flag("deadlocks", asked, "--suspected", |suspected, _| tables::deadlocks(suspected)),
     },
     Command {
         names: &["objects", "locks", "channels"],
         arguments: "[--all] [--json]",
-        help: "locks, channels and the like: who holds them and for how long, how many wait; every one",
+        help: "locks, channels and the like: who holds them, how many wait; --all: each by itself",
         run: |asked| flag("objects", asked, "--all", |all, _| things::objects(all)),
     },
     Command {
         names: &["fds", "sockets"],
         arguments: "[--all] [--json]",
-        help: "descriptors against the limit, sockets by the place that opened them; every socket",
+        help: "descriptors against the limit, sockets by the place that opened them; --all: each",
         run: |asked| flag("fds", asked, "--all", |all, _| things::descriptors(all)),
     },
     Command {

@@ -165,6 +165,9 @@ fn culprit(t: &TaskWhere) -> String {
     if let Some(name) = &t.name {
         let _ = write!(text, " \"{}\"", clean(name, LONGEST_NAME));
     }
+    for (key, value) in &t.labels {
+        let _ = write!(text, " {}={}", clean(key, LONGEST_NAME), clean(value, LONGEST_NAME));
+    }
     for part in [&t.wait, &t.stack] {
         if !part.is_empty() {
             let _ = write!(text, " {part}");
