@@ -198,7 +198,8 @@ pub struct Frame {
     pub module: Option<Arc<str>>,
     /// Source file.
     pub file: Option<Arc<str>>,
-    /// Line in it.
+    /// Line in it. Where the compiler states none, because it merged code of several lines, that of an instruction nearby
+    /// that belongs to the same call; the condensed form has a `~` before it.
     pub line: Option<u32>,
     /// Left out of the condensed form: frames of the runtime and of the standard library that say nothing.
     pub folded: bool,

@@ -453,6 +453,14 @@ fn measure() {
         black_box(Walker::with_modules(Arc::new(ModuleMap::load())));
     }
     println!("Walker::new, again: {:.1} µs", each(start, 100) / 1e3);
+    let names = super::names::Names::new(Arc::new(ModuleMap::load()));
+    let mut bytes = [0; 256];
+    let start = Instant::now();
+    names.name_of(measure as *const () as usize, &mut super::names::FixedBuf::new(&mut bytes));
+    println!("first name, for which the symbol table is read: {:?}", start.elapsed());
+    let start = Instant::now();
+    names.prepare();
+    println!("symbol tables of all libraries: {:?}", start.elapsed());
     let mut walker = walker();
     let start = Instant::now();
     for _ in 0..1000 {
@@ -498,7 +506,7 @@ fn measure() {
     let mut pick = |count: usize| -> Vec<Vec<usize>> {
         let mut stack = || {
             let address = |at| text.start + (random.next() % 2000) as usize * step + usize::from(at > 0);
-            (0..10).map(address).collect()
+            (0..20).map(address).collect()
         };
         (0..count).map(|_| stack()).collect()
     };
@@ -511,7 +519,7 @@ fn measure() {
             texts.write(&stacks[n % stacks.len()], First::Instruction, Detail::Folded, &mut symbols, &mut line);
             bytes += line.len();
         }
-        println!("100,000 stacks of 10, {what}: {:?}, {} bytes each", start.elapsed(), bytes / 100_000);
+        println!("100,000 stacks of 20, {what}: {:?}, {} bytes each", start.elapsed(), bytes / 100_000);
     };
     render("2,000 addresses, not yet rendered, all distinct", &pick(100_000));
     render("all distinct", &pick(100_000));
