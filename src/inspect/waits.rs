@@ -342,3 +342,52 @@ impl Writer<'_> {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observe::{Object, WaitReason, WaitWords};
+    use crate::scheduler::suspend;
+
+    static EXIT: WaitWords =
+        WaitWords { word: "exit of", detail: Detail::Number, describe: Some(|pid, out| write!(out, " process {pid}")) };
+    static GATE: WaitWords = WaitWords { word: "gate", detail: Detail::Object, describe: None };
+    static NAME: WaitWords = WaitWords { word: "record", detail: Detail::Text, describe: None };
+
+    /// What a view says of a task that waits for that.
+    fn seen(rt: &crate::Runtime, wait: impl FnOnce() + Send + 'static) -> String {
+        let task = rt.spawn(wait);
+        let end = Instant::now() + Duration::from_secs(10);
+        let text = loop {
+            match crate::where_is(task.id()).map(|t| t.wait) {
+                Some(text) if !text.is_empty() => break text,
+                _ => assert!(Instant::now() < end, "it never waited"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let _ = task.task().cancel_now();
+        drop(task.join());
+        text
+    }
+
+    #[test]
+    fn kinds_that_modules_bring_are_shown_without_being_known_here() {
+        let rt = crate::Runtime::builder().workers(1).build().unwrap();
+        let [exit, gate, name] = [&EXIT, &GATE, &NAME].map(|words| WaitKind::register(words).unwrap());
+        assert_eq!(seen(&rt, move || suspend::wait(WaitReason::new(exit, 17))), "exit of process 17");
+        let line = line!() + 2;
+        let text = seen(&rt, move || {
+            let mut object = Object::new();
+            object.set_name("north");
+            suspend::wait(WaitReason::object(gate, &object));
+        });
+        assert_eq!(text, format!("gate \"north\" {}:{line}", file!()));
+        let text = seen(&rt, move || {
+            let wanted = String::from("a.b");
+            suspend::wait(WaitReason::text(name, &wanted.as_str()));
+        });
+        assert_eq!(text, "record \"a.b\"");
+    }
+}
