@@ -63,12 +63,12 @@ mod sockets;
 mod stacks;
 mod status;
 mod sweep;
-mod symbols;
+pub(crate) mod symbols;
 mod text;
 mod tree;
 mod waiting;
 mod waits;
-mod walk;
+pub(crate) mod walk;
 // These tests switch stacks by hand, which neither an interpreter nor the address sanitizer can follow.
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64", not(any(miri, coro_asan))))]
 mod walk_tests;

@@ -109,6 +109,11 @@ impl Names {
         Names { modules }
     }
 
+    /// The images that it knows.
+    pub(crate) fn modules(&self) -> &Arc<ModuleMap> {
+        &self.modules
+    }
+
     /// Opens and reads the files of all images that were not read before in this process: milliseconds, without `malloc`.
     /// Not on a worker. Without it the first question for a name in an image does that for this image.
     pub(crate) fn prepare(&self) {

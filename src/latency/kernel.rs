@@ -83,9 +83,17 @@ impl Sample {
         Some(Sample { at: clock::ticks(), cpu, delay, throttled: group.throttled() })
     }
 
-    /// CPU time of the same thread since then.
-    pub(super) fn cpu_since(&self, thread: i32) -> Duration {
-        clock::thread_cpu(thread).map_or(Duration::ZERO, |cpu| cpu.saturating_sub(self.cpu))
+    /// What of a slice of that length, in ticks, the same thread has to answer for. Not for time in which it waited for a CPU,
+    /// if that is a good part of it and more than twice the CPU time; but in any case for the CPU time.
+    pub(super) fn blame(&self, thread: i32, length: u64) -> u64 {
+        let ran = clock::thread_cpu(thread).map_or(Duration::ZERO, |cpu| cpu.saturating_sub(self.cpu));
+        let delay = match (self.delay, proc::cpu_times(thread)) {
+            (Some(before), Some(now)) => clock::in_ticks(now.run_delay.saturating_sub(before)),
+            _ => 0,
+        };
+        let ran = clock::in_ticks(ran);
+        let is_starved = delay / 2 > ran && delay > length / 4;
+        length.saturating_sub(if is_starved { delay } else { 0 }).max(ran)
     }
 }
 
@@ -114,6 +122,10 @@ pub(super) fn view(thread: i32, before: Option<&Sample>, group: &Group) -> View 
     view.verdict = match state {
         Some('R') => match view.cpu {
             Some((cpu, watched)) if cpu < watched / 2 && throttled => Verdict::Throttled,
+            // It was blocked, and has just been woken.
+            Some((cpu, watched)) if cpu < watched / 2 && view.delay.is_some_and(|d| d < watched / 4) => {
+                Verdict::Unknown
+            }
             Some((cpu, watched)) if cpu < watched / 2 => Verdict::NotScheduled,
             _ => Verdict::Spinning,
         },

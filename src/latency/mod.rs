@@ -12,6 +12,7 @@ mod gaps;
 mod kernel;
 mod record;
 mod scribe;
+mod stack;
 mod text;
 mod watchdog;
 
@@ -29,7 +30,7 @@ static OVERRUNS: [WordRing<{ Overrun::WORDS }, 4>; MAX_WORKERS] = [const { WordR
 static WATCHED: AtomicBool = AtomicBool::new(false);
 
 /// How long the process's exit waits for closing lines that are not written yet.
-const EXIT_PATIENCE: Duration = Duration::from_millis(50);
+const EXIT_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Sets how long one slice may last before it is reported as a stall on stderr; zero switches it off. Returns the old value.
 ///
@@ -90,8 +91,13 @@ fn overrun(o: &Overrun) {
 extern "C" fn flush_at_exit() {
     let deadline = Instant::now() + EXIT_PATIENCE;
     let all_read = || OVERRUNS.iter().zip(crate::scheduler::shared::workers()).all(|(ring, _)| ring.is_empty());
-    while !fork::forked() && !all_read() && Instant::now() < deadline {
+    let is_quiet = || fork::forked() || (all_read() && record::TO_SCRIBE.is_empty());
+    if is_quiet() {
+        return;
+    }
+    while !is_quiet() && Instant::now() < deadline {
         stall::ring();
         std::thread::sleep(Duration::from_micros(200));
     }
+    stderr::flush(EXIT_PATIENCE);
 }

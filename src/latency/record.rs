@@ -21,6 +21,8 @@ pub(super) struct Record {
     pub(super) slice: Overrun,
     /// Whether the slice has ended.
     pub(super) ended: bool,
+    /// It is counted and remembered, but not told: there was too much else.
+    pub(super) quiet: bool,
     /// Without the process's own gaps.
     pub(super) lasted: Duration,
     pub(super) cpu: Option<Duration>,
@@ -28,9 +30,9 @@ pub(super) struct Record {
     pub(super) thread: i32,
     pub(super) behind: u64,
     pub(super) suppressed: u64,
-    /// How many of `addresses` there are, and whether the first is that of an instruction yet to run.
+    /// How many of `addresses` there are, and whether they lead to the task's base.
     pub(super) frames: usize,
-    pub(super) at_instruction: bool,
+    pub(super) whole: bool,
     pub(super) addresses: [usize; FRAMES],
 }
 
@@ -42,6 +44,7 @@ impl Record {
         Record {
             slice,
             ended: false,
+            quiet: false,
             lasted: Duration::ZERO,
             cpu: None,
             verdict: Verdict::Unknown,
@@ -49,7 +52,7 @@ impl Record {
             behind: 0,
             suppressed: 0,
             frames: 0,
-            at_instruction: false,
+            whole: false,
             addresses: [0; FRAMES],
         }
     }
@@ -60,7 +63,7 @@ impl Record {
         slice.copy_from_slice(&self.slice.to_words());
         let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
         rest[..Self::PLAIN].copy_from_slice(&[
-            self.ended.into(),
+            u64::from(self.ended) | u64::from(self.quiet) << 1,
             ns(self.lasted),
             self.cpu.map_or(u64::MAX, ns),
             self.verdict.to_word(),
@@ -68,7 +71,7 @@ impl Record {
             self.behind,
             self.suppressed,
             self.frames.min(FRAMES) as u64,
-            self.at_instruction.into(),
+            self.whole.into(),
         ]);
         for (word, address) in rest[Self::PLAIN..].iter_mut().zip(self.addresses) {
             *word = address as u64;
@@ -86,7 +89,8 @@ impl Record {
         }
         Record {
             slice: Overrun::from_words(&overrun),
-            ended: rest[0] != 0,
+            ended: rest[0] & 1 != 0,
+            quiet: rest[0] & 2 != 0,
             lasted: Duration::from_nanos(rest[1]),
             cpu: (rest[2] != u64::MAX).then(|| Duration::from_nanos(rest[2])),
             verdict: Verdict::from_word(rest[3]),
@@ -94,7 +98,7 @@ impl Record {
             behind: rest[5],
             suppressed: rest[6],
             frames: (rest[7] as usize).min(FRAMES),
-            at_instruction: rest[8] != 0,
+            whole: rest[8] != 0,
             addresses,
         }
     }
@@ -108,10 +112,10 @@ mod tests {
     fn a_record_survives_the_way_through_words() {
         let mut record = Record::new(Overrun { id: 17, worker: 2, end: 9, ..Overrun::default() });
         assert_eq!(format!("{:?}", Record::from_words(&record.to_words())), format!("{record:?}"));
-        record.ended = true;
+        (record.ended, record.quiet) = (true, true);
         (record.lasted, record.cpu) = (Duration::from_millis(210), Some(Duration::from_millis(3)));
         (record.verdict, record.thread, record.behind, record.suppressed) = (Verdict::Blocked(202), -1, 7, 8);
-        (record.frames, record.at_instruction) = (2, true);
+        (record.frames, record.whole) = (2, true);
         record.addresses[..2].copy_from_slice(&[usize::MAX, 1]);
         assert_eq!(format!("{:?}", Record::from_words(&record.to_words())), format!("{record:?}"));
     }

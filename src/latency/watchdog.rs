@@ -20,8 +20,10 @@ use super::budget::Budget;
 use super::gaps::Gaps;
 use super::kernel::{self, Group};
 use super::record::{Record, TO_SCRIBE};
+use super::stack::Eyes;
 use super::text::{self, During, Text, When, Who};
 use super::{OVERRUNS, scribe};
+use crate::inspect::running;
 use crate::observe::{Overrun, ShortName};
 use crate::report;
 use crate::scheduler::shared::{self, Shared};
@@ -76,6 +78,9 @@ pub(super) struct Watchdog {
     budget: Budget,
     group: Group,
     text: Text,
+    eyes: Eyes,
+    /// Time of this look that went into waiting for stacks, in ticks.
+    waited: u64,
     record: Record,
     /// When the last look began, in ticks.
     last_look: u64,
@@ -104,6 +109,8 @@ impl Watchdog {
             budget: Budget::new(),
             group: Group::find(),
             text: Text::new(),
+            eyes: Eyes::new(),
+            waited: 0,
             record: Record::new(Overrun::default()),
             last_look: now,
             begun: now,
@@ -117,10 +124,11 @@ impl Watchdog {
     pub(super) fn run(mut self) -> ! {
         loop {
             let now = clock::ticks();
+            self.waited = 0;
             let next = self.look(now);
             self.last_look = now;
             let end = clock::ticks();
-            if end.saturating_sub(now) > clock::in_ticks(LONG_LOOK) {
+            if end.saturating_sub(now + self.waited) > clock::in_ticks(LONG_LOOK) {
                 self.gaps.add(now, end);
             }
             self.rest(next, end);
@@ -205,11 +213,15 @@ impl Watchdog {
         }
         let begin = start.max(self.watches[at].not_before);
         let thread = worker.thread.load(Ordering::Relaxed);
-        let mut lasted = self.lasted(begin, now);
-        if lasted < floor && lasted + self.gaps.within(begin, now) >= floor {
-            // A gap of this thread need not be one of that thread: where there is a CPU, it may have had it.
-            let ran = self.watches[at].before.map_or(Duration::ZERO, |before| before.cpu_since(thread));
-            lasted = lasted.max(clock::in_ticks(ran));
+        let length = self.lasted(begin, now);
+        let mut lasted = length;
+        if now.saturating_sub(begin) >= floor {
+            // A gap of this thread need not be one of that thread, and the other way round.
+            let Some(before) = &self.watches[at].before else {
+                self.watches[at].before = kernel::Sample::of(thread, &self.group);
+                return Some(now + floor / 8);
+            };
+            lasted = before.blame(thread, length);
         }
         if lasted < floor {
             if lasted < floor / 4 {
@@ -217,6 +229,7 @@ impl Watchdog {
             }
             let w = &mut self.watches[at];
             w.before = w.before.or_else(|| kernel::Sample::of(thread, &self.group));
+            scribe::expect();
             return Some(now + (floor / 8).min(floor - lasted));
         }
         let cell = worker.running()?;
@@ -242,7 +255,8 @@ impl Watchdog {
         }
         let w = &mut self.watches[at];
         let first = w.passed == 0;
-        w.found = lasted;
+        let length = length.max(lasted);
+        w.found = length;
         // After a late look the next doubling is the one that lies ahead.
         while doubled(running.threshold, w.passed) <= lasted {
             w.passed += 1;
@@ -262,7 +276,9 @@ impl Watchdog {
         self.watches[at].seen = seen;
         if let Some(suppressed) = self.budget.take(self.since_start(now), first) {
             self.watches[at].told = true;
-            self.report(worker, cell, seen, lasted, suppressed);
+            self.report(worker, cell, seen, length, suppressed);
+        } else if first {
+            self.report_quietly(worker, cell, seen, length);
         }
         Some(now + floor / 2)
     }
@@ -277,6 +293,7 @@ impl Watchdog {
         let before = self.watches[usize::from(seen.worker)].before;
         let view = kernel::view(thread, before.as_ref(), &self.group);
         let (behind, at_least) = behind(worker, cell);
+        self.see(worker, cell, seen.id);
         let lasted = clock::duration(lasted);
         self.record = Record {
             lasted,
@@ -287,25 +304,49 @@ impl Watchdog {
             suppressed,
             ..Record::new(seen)
         };
+        self.eyes.put_into(&mut self.record);
         let who = Who { id: seen.id, name: seen.name.get(), at: seen.at, after: None };
         let text = &mut self.text;
         text::head(text, When::now(scribe::ahead()), lasted, &who, seen.ordinal);
         let kernel::View { cpu, delay, state, verdict } = view;
         text::during(text, &During { thread, cpu, delay, state, verdict, behind, at_least });
         text::suppressed(text, suppressed);
+        self.eyes.write(text);
         self.say();
+    }
+
+    /// What is remembered of a stall that is not told.
+    fn report_quietly(&mut self, worker: &'static Shared, cell: &TaskCell, seen: Overrun, lasted: u64) {
+        self.see(worker, cell, seen.id);
+        self.record = Record { quiet: true, lasted: clock::duration(lasted), ..Record::new(seen) };
+        self.eyes.put_into(&mut self.record);
+        self.hand_over();
+    }
+
+    /// Takes the stack. A thread that does not answer is waited for.
+    fn see(&mut self, worker: &'static Shared, cell: &TaskCell, id: u64) {
+        let begun = clock::ticks();
+        self.eyes.look(worker, cell, id);
+        let most = clock::in_ticks(running::STARVED + LONG_LOOK);
+        self.waited += clock::ticks().saturating_sub(begun).min(most);
     }
 
     /// Writes the line that was made, unless somebody is told otherwise, and hands its contents on.
     fn say(&mut self) {
-        let now = clock::ticks();
-        let waits = !TO_SCRIBE.is_empty();
-        if !waits {
-            self.handed = now;
-        }
-        let stuck = waits && now.saturating_sub(self.handed) > clock::in_ticks(STUCK);
-        if stuck || !report::has_handler() {
+        if self.scribe_is_stuck() || !report::has_handler() {
             stderr::write_raw(self.text.end());
+        }
+        self.hand_over();
+    }
+
+    fn scribe_is_stuck(&self) -> bool {
+        !TO_SCRIBE.is_empty() && clock::ticks().saturating_sub(self.handed) > clock::in_ticks(STUCK)
+    }
+
+    /// To the scribe.
+    fn hand_over(&mut self) {
+        if TO_SCRIBE.is_empty() {
+            self.handed = clock::ticks();
         }
         TO_SCRIBE.push(&self.record.to_words());
         scribe::ring();
@@ -335,9 +376,14 @@ impl Watchdog {
             (false, 0, 0)
         };
         let begin = if passed > 0 { w.seen.start } else { o.start };
+        let before = w.before.filter(|_| w.slice == o.slice);
         let lasted = self.lasted(begin, o.end).max(found);
-        if told || lasted > o.threshold {
-            self.closing(o, lasted, told);
+        let thread = shared::worker_at(o.worker).map_or(0, |w| w.thread.load(Ordering::Relaxed));
+        // What the thread has done since belongs to other slices.
+        let most = o.end.saturating_sub(begin);
+        let to_blame = before.map_or(lasted, |before| before.blame(thread, lasted).min(most));
+        if told || to_blame > o.threshold {
+            self.closing(o, lasted.max(to_blame), told);
         }
     }
 

@@ -58,6 +58,7 @@ impl<const W: usize, const N: usize> WordRing<W, N> {
     }
 
     /// By the reader: takes the oldest.
+    #[cfg(test)]
     pub(crate) fn pop(&self) -> Option<[u64; W]> {
         let record = self.first();
         self.remove_first();

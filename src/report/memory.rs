@@ -106,10 +106,13 @@ impl Table {
         1
     }
 
-    fn amend(&self, site: &str, message: &str) {
+    fn amend(&self, site: &str, message: &str, stack: &str) {
         let (site, message) = (cut(site, LONGEST_SITE), cut(message, LONGEST_MESSAGE));
         if let Some(k) = self.kinds().iter_mut().find(|k| k.site == site) {
             k.message = message;
+            if !stack.is_empty() {
+                k.stack = Stack::Text(cut(stack, LONGEST_STACK));
+            }
         }
     }
 
@@ -189,9 +192,9 @@ pub(crate) fn remember_stall(site: &str, message: &str, stack: &str) -> u64 {
     STALLS.add(site, message, Stack::Text(cut(stack, LONGEST_STACK)))
 }
 
-/// There is more to say of the last stall of that place.
-pub(crate) fn amend_stall(site: &str, message: &str) {
-    STALLS.amend(site, message);
+/// There is more to say of the last stall of that place. An empty stack leaves the one that there is.
+pub(crate) fn amend_stall(site: &str, message: &str, stack: &str) {
+    STALLS.amend(site, message, stack);
 }
 
 #[cfg(test)]
@@ -210,9 +213,11 @@ mod tests {
         let often = &all[0];
         assert_eq!((often.site.as_str(), often.count, often.message.as_str()), ("src/often.rs:1", 100, "message 99"));
         assert!(often.first <= often.last);
-        table.amend("src/often.rs:1", "more");
-        table.amend("src/never.rs:1", "nothing");
-        assert_eq!((table.all()[0].message.as_str(), table.all()[0].count), ("more", 100));
+        table.amend("src/often.rs:1", "more", "[c]");
+        table.amend("src/never.rs:1", "nothing", "");
+        table.amend("src/often.rs:1", "more", "");
+        let often = &table.all()[0];
+        assert_eq!((often.message.as_str(), often.stack.as_str(), often.count), ("more", "[c]", 100));
         assert_eq!((all[1].site.as_str(), all[63].site.as_str()), ("src/a.rs:99", "src/a.rs:37"));
     }
 
