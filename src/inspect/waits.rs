@@ -357,11 +357,11 @@ mod tests {
     static NAME: WaitWords = WaitWords { word: "record", detail: Detail::Text, describe: None };
 
     /// What a view says of a task that waits for that.
-    fn seen(rt: &crate::Runtime, wait: impl FnOnce() + Send + 'static) -> String {
+    fn seen(rt: &crate::scheduler::runtime::Runtime, wait: impl FnOnce() + Send + 'static) -> String {
         let task = rt.spawn(wait);
         let end = Instant::now() + Duration::from_secs(10);
         let text = loop {
-            match crate::where_is(task.id()).map(|t| t.wait) {
+            match super::super::line::where_is(task.id()).map(|t| t.wait) {
                 Some(text) if !text.is_empty() => break text,
                 _ => assert!(Instant::now() < end, "it never waited"),
             }
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn kinds_that_modules_bring_are_shown_without_being_known_here() {
-        let rt = crate::Runtime::builder().workers(1).build().unwrap();
+        let rt = crate::scheduler::runtime::Runtime::builder().workers(1).build().unwrap();
         let [exit, gate, name] = [&EXIT, &GATE, &NAME].map(|words| WaitKind::register(words).unwrap());
         assert_eq!(seen(&rt, move || suspend::wait(WaitReason::new(exit, 17))), "exit of process 17");
         let line = line!() + 2;
