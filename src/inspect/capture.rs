@@ -65,6 +65,8 @@ enum Look {
 pub(super) struct Captured {
     /// Whether to copy what few tasks have: the return addresses of the spawn.
     pub(super) wants_spawn_stack: bool,
+    /// Whether to copy the stack.
+    pub(super) wants_stack: bool,
     pub(super) id: u64,
     pub(super) doing: Doing,
     pub(super) since: u64,
@@ -116,6 +118,7 @@ impl Captured {
         bytes.clear();
         Captured {
             wants_spawn_stack: false,
+            wants_stack: true,
             id: 0,
             doing: Doing::Unstarted,
             since: 0,
@@ -356,7 +359,11 @@ impl Captured {
         if cfg!(any(miri, coro_thread_context)) || ctx.sp < limit || ctx.sp > top {
             return Look::Seen;
         }
-        let len = (top - ctx.sp).min(longest);
+        self.used = top - ctx.sp;
+        if !self.wants_stack {
+            return Look::Seen;
+        }
+        let len = self.used.min(longest);
         if len > self.bytes.capacity() {
             return Look::Room(len);
         }
@@ -366,7 +373,6 @@ impl Captured {
             self.bytes.set_len(len);
         }
         self.base = ctx.sp;
-        self.used = top - ctx.sp;
         self.registers = Some(Registers {
             ip: ctx.ip,
             sp: ctx.sp,

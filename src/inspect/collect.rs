@@ -45,6 +45,7 @@ impl Snapshot {
         let mut workers = places.workers();
         let mut sweep = Sweep::new();
         sweep.captured.wants_spawn_stack = true;
+        sweep.captured.wants_stack = options.stacks;
         sweep.captured.wants_running = options.stacks && options.running;
         let (mut tasks, mut left_out) = (Vec::new(), 0);
         let (mut table, mut counts) = (StackTable::default(), Vec::new());

@@ -146,7 +146,9 @@ fn has_last_user(kind: WaitKind) -> bool {
 /// Tasks that wait, and for whom.
 struct Graph {
     tasks: Vec<Facts>,
-    /// By index; only tasks that are in the graph themselves.
+    /// By index; only tasks that are in the graph themselves. Behind the tasks stand the read-write locks that some hold for
+    /// reading: who waits for one leads to the lock, and the lock to each reader, so that there are as many edges as waits
+    /// and guards, and not one for every pair of them.
     edges: Vec<Vec<usize>>,
     /// Addresses of read-write locks of which more tasks say that they read than there are readers: a guard was left to
     /// another task.
@@ -166,23 +168,30 @@ impl Graph {
             t.reads.iter().filter(|lock| **lock != 0).for_each(|lock| readers.entry(*lock).or_default().push(i));
         }
         let mut doubtful = HashSet::new();
-        let edges = tasks
+        let mut locks: HashMap<usize, usize> = HashMap::new();
+        let mut edges: Vec<Vec<usize>> = tasks
             .iter()
             .map(|t| match t.kind {
                 WaitKind::ReadLock | WaitKind::WriteLock if t.owner == 0 => {
                     let lock = t.detail as usize;
-                    let mut known = readers.get(&lock).cloned().unwrap_or_default();
-                    if known.len() > t.readers as usize {
+                    // A writer that may give up lets those behind it join the readers.
+                    let may_leave = t.kind == WaitKind::WriteLock && t.limited;
+                    if may_leave || readers.get(&lock).map_or(0, Vec::len) > t.readers as usize {
                         doubtful.insert(lock);
                     }
-                    known.dedup();
-                    known
+                    let node = tasks.len() + locks.len();
+                    vec![*locks.entry(lock).or_insert(node)]
                 }
                 WaitKind::Join => by_id.get(&t.detail).copied().into_iter().collect(),
                 WaitKind::Scope => children.get(&t.detail).cloned().unwrap_or_default(),
                 _ => by_id.get(&t.owner).copied().into_iter().collect(),
             })
             .collect();
+        edges.resize_with(tasks.len() + locks.len(), Vec::new);
+        for (lock, node) in locks {
+            edges[node] = readers.remove(&lock).unwrap_or_default();
+            edges[node].dedup();
+        }
         Graph { tasks, edges, doubtful }
     }
 
@@ -196,7 +205,7 @@ impl Graph {
     /// One circle of every strongly connected part that has one, as indices, each waiting for the next.
     fn circles(&self) -> Vec<Vec<usize>> {
         let parts = self.parts();
-        let mut part_of = vec![usize::MAX; self.tasks.len()];
+        let mut part_of = vec![usize::MAX; self.edges.len()];
         for (p, part) in parts.iter().enumerate() {
             part.iter().for_each(|&i| part_of[i] = p);
         }
@@ -206,8 +215,9 @@ impl Graph {
                 continue;
             }
             // Following edges inside of the part must come back to where one has been.
-            let mut path = vec![*part.iter().min_by_key(|&&i| self.tasks[i].id).expect("a part is not empty")];
-            let circle = loop {
+            let tasks = part.iter().filter(|&&i| i < self.tasks.len());
+            let mut path = vec![*tasks.min_by_key(|&&i| self.tasks[i].id).expect("locks lead to tasks")];
+            let mut circle = loop {
                 let at = path[path.len() - 1];
                 let next = self.edges[at].iter().copied().find(|&n| part_of[n] == p).expect("the part holds together");
                 if let Some(from) = path.iter().position(|&i| i == next) {
@@ -215,6 +225,7 @@ impl Graph {
                 }
                 path.push(next);
             };
+            circle.retain(|&i| i < self.tasks.len());
             circles.push(circle);
         }
         circles
@@ -223,7 +234,7 @@ impl Graph {
     /// The strongly connected parts, by Tarjan's algorithm without recursion: chains may be a million tasks long.
     fn parts(&self) -> Vec<Vec<usize>> {
         const UNSEEN: usize = usize::MAX;
-        let n = self.tasks.len();
+        let n = self.edges.len();
         let (mut index, mut low, mut on_stack) = (vec![UNSEEN; n], vec![0; n], vec![false; n]);
         let (mut stack, mut parts, mut counter) = (Vec::new(), Vec::new(), 0);
         for root in 0..n {
@@ -265,7 +276,7 @@ impl Graph {
 
     /// How many tasks outside of `circle` lead to it.
     fn behind(&self, circle: &[usize]) -> usize {
-        let mut leads = vec![false; self.tasks.len()];
+        let mut leads = vec![false; self.edges.len()];
         circle.iter().for_each(|&i| leads[i] = true);
         let mut waiting: HashMap<usize, Vec<usize>> = HashMap::new();
         for (from, edges) in self.edges.iter().enumerate() {
@@ -275,7 +286,7 @@ impl Graph {
         while let Some(i) = open.pop() {
             for &from in waiting.get(&i).map_or(&[][..], Vec::as_slice) {
                 if !std::mem::replace(&mut leads[from], true) {
-                    count += 1;
+                    count += usize::from(from < self.tasks.len());
                     open.push(from);
                 }
             }

@@ -12,6 +12,8 @@ use crate::task::state::Inspect;
 /// Ancestors that are looked for; a task that spawns its own successor makes longer lines than anyone reads.
 const DEEPEST: usize = 16;
 const ATTEMPTS: u32 = 50;
+/// Return addresses of a spawn that are copied.
+const SPAWN_FRAMES: usize = 128;
 
 /// What a task keeps of its spawn.
 #[derive(Debug, Clone)]
@@ -25,30 +27,43 @@ pub(crate) struct Origin {
     pub(crate) spawn_stack: Option<Box<[usize]>>,
 }
 
+impl Origin {
+    fn with(self, spawn_stack: Vec<usize>) -> Origin {
+        Origin { spawn_stack: (!spawn_stack.is_empty()).then(|| spawn_stack.into()), ..self }
+    }
+}
+
 /// # Safety
 /// By the task itself, or inside its inspection window.
-unsafe fn read(cell: &TaskCell, id: u64) -> Origin {
+/// `spawn_stack` has its room from the start: nothing is allocated in a window.
+unsafe fn read(cell: &TaskCell, id: u64, spawn_stack: &mut Vec<usize>) -> Origin {
     // SAFETY: by the caller's promise; the site is constant from the spawn on.
     let (label, site) = unsafe { (cell.label(), *cell.site.get()) };
+    spawn_stack.clear();
+    if let Some(addresses) = label.and_then(|l| l.spawn_stack.as_deref()) {
+        spawn_stack.extend_from_slice(&addresses[..addresses.len().min(spawn_stack.capacity())]);
+    }
     Origin {
         id,
         name: label.and_then(|l| l.name.clone()),
         site,
         parent: cell.parent.load(std::sync::atomic::Ordering::Relaxed),
-        spawn_stack: label.and_then(|l| l.spawn_stack.clone()),
+        spawn_stack: None,
     }
 }
 
 /// The running task's; `None` outside of tasks.
 pub(crate) fn own_origin() -> Option<Origin> {
     let here = scheduler::suspend::here()?;
+    let mut spawn_stack = Vec::with_capacity(SPAWN_FRAMES);
     // SAFETY: the caller is the task.
-    Some(unsafe { read(here.cell, here.id()) })
+    Some(unsafe { read(here.cell, here.id(), &mut spawn_stack) }.with(spawn_stack))
 }
 
 /// Another task's.
 pub(crate) fn origin(id: u64) -> Option<Origin> {
     let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
+    let mut spawn_stack = Vec::with_capacity(SPAWN_FRAMES);
     for _ in 0..ATTEMPTS {
         match cell.state.inspect_begin() {
             Inspect::Gone => return None,
@@ -56,9 +71,9 @@ pub(crate) fn origin(id: u64) -> Option<Origin> {
             Inspect::Entered(word) => {
                 // SAFETY: INSPECT keeps the cell from being emptied, whatever the task does; name and site are constant
                 // until then.
-                let seen = unsafe { read(cell, word.id()) };
+                let seen = unsafe { read(cell, word.id(), &mut spawn_stack) };
                 cell.state.inspect_end(word.id());
-                return (word.id() == id).then_some(seen);
+                return (word.id() == id).then(|| seen.with(spawn_stack));
             }
         }
     }

@@ -23,6 +23,10 @@ use crate::sync::live;
 /// So many channels without waiters are listed; if there are more, those with the most messages.
 const MOST_IDLE: usize = 10_000;
 
+/// So many edges lead from those who wait for one read-write lock to those who read; with more, each of the former leads to
+/// some of the latter.
+const MOST_READ_EDGES: usize = 10_000;
+
 /// Fills as the tasks come by.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
@@ -97,9 +101,13 @@ impl Objects {
 
     /// When all tasks have come by: what they waited for, the channels that nobody waits for, and the edges.
     pub(super) fn finish(mut self) -> (Vec<Object>, Vec<Edge>) {
-        for (from, lock) in std::mem::take(&mut self.wait_for_readers) {
+        let waiting = std::mem::take(&mut self.wait_for_readers);
+        let mut waiters: HashMap<usize, usize> = HashMap::new();
+        waiting.iter().for_each(|(_, lock)| *waiters.entry(*lock).or_default() += 1);
+        for (from, lock) in waiting {
             let object = self.at.get(&lock).copied();
-            let readers = self.readers.get(&lock).into_iter().flatten();
+            let most = (MOST_READ_EDGES / waiters[&lock]).max(1);
+            let readers = self.readers.get(&lock).into_iter().flatten().take(most);
             self.edges.extend(readers.map(|&id| Edge { from, to: Party::Task(id), object, certain: true }));
         }
         for (from, scope) in std::mem::take(&mut self.wait_for_children) {
@@ -121,8 +129,7 @@ impl Objects {
             idle.dedup_by_key(|s| s.address);
             idle.truncate(MOST_IDLE);
         };
-        live::for_each(|traffic| {
-            let seen = Seen::channel(traffic);
+        live::for_each(Seen::channel, |seen| {
             if !self.at.contains_key(&seen.address) {
                 idle.push(seen);
             }

@@ -296,6 +296,7 @@ impl Tasks {
     fn look(wanted: &HashSet<u64>) -> Tasks {
         let mut tasks = Tasks::default();
         let mut c = Captured::new();
+        c.wants_stack = false;
         let turn = clock::in_ticks(GIVE_WAY);
         let mut give_way = clock::ticks() + turn;
         for cell in scheduler::all_cells() {

@@ -205,8 +205,10 @@ pub(crate) struct TreeCursor {
 
 impl TreeCursor {
     pub(crate) fn new(style: Style) -> TreeCursor {
+        let mut sweep = Sweep::new();
+        sweep.captured.wants_stack = false;
         TreeCursor {
-            sweep: Sweep::new(),
+            sweep,
             style,
             builder: Builder::default(),
             tree: None,

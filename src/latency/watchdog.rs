@@ -241,6 +241,7 @@ impl Watchdog {
         // Where somebody else looks at it as well, there will be another time.
         let Some(running) = cell.look(look) else { return Some(now) };
         let same = ptr::eq(worker.current.load(Ordering::SeqCst), cell)
+            && cell.owner.load(Ordering::Relaxed) == worker.index
             && worker.slices.load(Ordering::SeqCst) == slice
             && cell.state.snapshot().id() == running.id;
         if !same {

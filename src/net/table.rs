@@ -131,6 +131,9 @@ impl Record {
         let mut before = self.changes.load(Ordering::Relaxed) & !1;
         while let Err(now) = self.changes.compare_exchange(before, before + 1, Ordering::Acquire, Ordering::Relaxed) {
             if now & 1 != 0 {
+                if crate::sys::fork::forked() {
+                    return; // Whoever was at it may exist in the parent only.
+                }
                 std::thread::yield_now();
             }
             before = now & !1;

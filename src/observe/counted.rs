@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::marker::PhantomPinned;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -77,6 +78,9 @@ pub(crate) struct Traffic {
     receivers: AtomicU32,
     /// Where `sync::live` keeps it; under the lock there.
     pub(crate) place: AtomicUsize,
+    /// Views and other channels' ends reach it by its address, also while its channel's `drop` has it: without this the
+    /// `&mut` there would claim that nobody else does.
+    pinned: PhantomPinned,
 }
 
 impl Traffic {
@@ -97,6 +101,7 @@ impl Traffic {
             senders: AtomicU32::new(1),
             receivers: AtomicU32::new(1),
             place: AtomicUsize::new(usize::MAX),
+            pinned: PhantomPinned,
         }
     }
 

@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::sys::clock;
@@ -21,7 +21,7 @@ const BUCKETS: usize = ((OCTAVES << FINE) + 1) as usize;
 /// See the module's head. One writer.
 #[derive(Debug)]
 pub(crate) struct Histogram {
-    buckets: [AtomicU32; BUCKETS],
+    buckets: [AtomicU64; BUCKETS],
     sum: AtomicU64,
 }
 
@@ -45,14 +45,14 @@ fn end_of(bucket: usize) -> u64 {
 
 impl Histogram {
     pub(crate) const fn new() -> Histogram {
-        Histogram { buckets: [const { AtomicU32::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
+        Histogram { buckets: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
     }
 
     /// Counts one duration. By the one writer.
     #[inline]
     pub(crate) fn record(&self, ticks: u64) {
         let b = &self.buckets[bucket(ticks)];
-        b.store(b.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
+        b.store(b.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.sum.store(self.sum.load(Ordering::Relaxed).wrapping_add(ticks), Ordering::Relaxed);
     }
 
@@ -66,7 +66,7 @@ impl Histogram {
     pub(crate) fn add_to(&self, to: &mut Distribution) {
         to.counts.resize(BUCKETS, 0);
         for (c, b) in to.counts.iter_mut().zip(&self.buckets) {
-            *c += u64::from(b.load(Ordering::Relaxed));
+            *c += b.load(Ordering::Relaxed);
         }
         to.total += clock::duration(self.sum.load(Ordering::Relaxed));
     }

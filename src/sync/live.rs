@@ -70,19 +70,22 @@ pub(super) fn take_out(traffic: &Traffic) {
 }
 
 /// Looks at every channel. One that is made or goes meanwhile may be missing, and one may come twice.
-pub(crate) fn for_each(mut look: impl FnMut(&Traffic)) {
+/// Only `copy` is called under the lock; it must be short and must not allocate.
+pub(crate) fn for_each<T>(copy: impl Fn(&Traffic) -> T, mut look: impl FnMut(T)) {
     if fork::forked() {
         return;
     }
+    let mut batch = Vec::with_capacity(BATCH);
     for n in 0..SHARDS {
         let mut from = 0;
         loop {
-            let shard = shard(n);
-            let Some(rest) = shard.get(from..).filter(|r| !r.is_empty()) else { break };
-            for kept in rest.iter().take(BATCH) {
+            {
+                let shard = shard(n);
+                let Some(rest) = shard.get(from..).filter(|r| !r.is_empty()) else { break };
                 // SAFETY: it is in the shard, whose lock is held, so it has not gone.
-                look(unsafe { &*kept.0 });
+                batch.extend(rest.iter().take(BATCH).map(|kept| copy(unsafe { &*kept.0 })));
             }
+            batch.drain(..).for_each(&mut look);
             from += BATCH;
         }
     }

@@ -83,6 +83,10 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
         let result = panic::catch_unwind(AssertUnwindSafe(f));
         *packet.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         drop(packet);
+        if let Some(h) = here() {
+            // The address may soon be another scope's, and destructors of locals may still wait.
+            h.local().scope.set(0);
+        }
     }
 }
 

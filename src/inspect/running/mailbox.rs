@@ -261,6 +261,10 @@ unsafe fn look(mailbox: &Mailbox, context: *const c_void) -> Answer {
     let current = worker.current.load(Ordering::SeqCst);
     // SAFETY: cells are type-stable.
     let Some(cell) = (unsafe { current.as_ref() }) else { return answer };
+    if cell.owner.load(Ordering::Relaxed) != worker.index {
+        // The last task here has ended, and its cell has gone to a task of another worker.
+        return answer;
+    }
     answer.id = cell.state.snapshot().id();
     let (stub, stub_end) = context::stub_range();
     let in_stub = (stub..stub_end).contains(&registers.ip);
