@@ -17,6 +17,8 @@ const CASES: &[(&str, fn(), bool)] = &[
     ("foreign_thread", foreign_thread, false),
     ("time_limit", time_limit, false),
     ("event_loop", event_loop, false),
+    ("threads_at_work_for_a_task", threads_at_work_for_a_task, false),
+    ("ctrl_c_on_a_plain_thread", ctrl_c_on_a_plain_thread, false),
 ];
 
 fn main() {
@@ -129,4 +131,35 @@ fn time_limit() {
 
 fn event_loop() {
     coro::event_loop();
+}
+
+/// Two plain threads hand something to and fro: at each moment one of them waits, and the other may be without a CPU.
+fn threads_at_work_for_a_task() {
+    let (done, end) = coro::sync::mpsc::channel::<()>();
+    let waits = coro::spawn(move || end.recv());
+    let (there, here) = (coro::sync::mpsc::channel::<u64>(), coro::sync::mpsc::channel::<u64>());
+    there.0.send(0).expect("nobody has gone");
+    let hand_on = |from: coro::sync::mpsc::Receiver<u64>, to: coro::sync::mpsc::Sender<u64>| {
+        let done = done.clone();
+        std::thread::spawn(move || {
+            while let Ok(n) = from.recv() {
+                to.send(n + 1).expect("nobody has gone");
+            }
+            drop(done);
+        })
+    };
+    let _threads = [hand_on(there.1, here.0), hand_on(here.1, there.0)];
+    drop(done);
+    let _ = waits.join();
+}
+
+/// What a server's `main` does while its tasks wait for work: a signal may come at any time.
+fn ctrl_c_on_a_plain_thread() {
+    let (send, receive) = coro::sync::mpsc::channel::<()>();
+    let waits = coro::spawn(move || receive.recv());
+    std::thread::spawn(move || {
+        coro::ctrl_c().expect("signals work");
+        send.send(()).expect("the task waits");
+    });
+    let _ = waits.join();
 }

@@ -210,6 +210,7 @@ impl Graph {
             part.iter().for_each(|&i| part_of[i] = p);
         }
         let mut circles = Vec::new();
+        let mut place = vec![usize::MAX; self.edges.len()];
         for (p, part) in parts.iter().enumerate() {
             if part.len() == 1 && !self.edges[part[0]].contains(&part[0]) {
                 continue;
@@ -217,12 +218,14 @@ impl Graph {
             // Following edges inside of the part must come back to where one has been.
             let tasks = part.iter().filter(|&&i| i < self.tasks.len());
             let mut path = vec![*tasks.min_by_key(|&&i| self.tasks[i].id).expect("locks lead to tasks")];
+            place[path[0]] = 0;
             let mut circle = loop {
                 let at = path[path.len() - 1];
                 let next = self.edges[at].iter().copied().find(|&n| part_of[n] == p).expect("the part holds together");
-                if let Some(from) = path.iter().position(|&i| i == next) {
-                    break path.split_off(from);
+                if place[next] != usize::MAX {
+                    break path.split_off(place[next]);
                 }
+                place[next] = path.len();
                 path.push(next);
             };
             circle.retain(|&i| i < self.tasks.len());

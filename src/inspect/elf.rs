@@ -185,8 +185,10 @@ fn inflate(input: &[u8], size: usize) -> Option<&'static [u8]> {
     use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
     /// More than any debug section has; a size that was made up must not take the machine's memory.
-    const MOST: usize = 4 << 30;
-    if size > MOST {
+    const MOST: usize = 1 << 30;
+    /// Nor more than deflate can make of the input.
+    const MOST_FROM_A_BYTE: usize = 1032;
+    if size > MOST || size / MOST_FROM_A_BYTE > input.len() {
         return None;
     }
     let out = kept::table(size, 0u8)?;

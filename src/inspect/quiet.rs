@@ -40,10 +40,13 @@ fn needs_somebody(kind: WaitKind) -> bool {
     )
 }
 
-/// What tells one moment from another: any slice or sleep of any worker changes it. `None` if somebody is awake, has a
-/// timer, or has work.
+/// What tells one moment from another: any slice or sleep of any worker changes it, and any wait of a plain thread. `None`
+/// if somebody is awake, has a timer, or has work, or if a signal is waited for.
 fn standstill() -> Option<Vec<(u64, u64)>> {
-    let mut marks = Vec::new();
+    if scheduler::somebody_waits_for_a_signal() {
+        return None;
+    }
+    let mut marks = vec![(parker::turns(), 0)];
     for runtime in runtime::all() {
         for w in runtime.workers() {
             let still = w.current.load(Ordering::SeqCst).is_null()

@@ -41,7 +41,12 @@ struct Queue {
     /// Dropped and not yet told.
     dropped: u64,
     thread: Option<ThreadId>,
+    /// Since when the handler is at work, if that has not been told as too long.
+    since: Option<Instant>,
 }
+
+/// A handler that takes longer is told of.
+const HANGS: Duration = Duration::from_secs(10);
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue {
     jobs: VecDeque::new(),
@@ -51,6 +56,7 @@ static QUEUE: Mutex<Queue> = Mutex::new(Queue {
     done: 0,
     dropped: 0,
     thread: None,
+    since: None,
 });
 static MORE: Condvar = Condvar::new();
 static PROGRESS: Condvar = Condvar::new();
@@ -133,7 +139,10 @@ fn put(job: Job) {
 
 fn put_with(job: Job, short: String) {
     if cfg!(miri) || crate::sys::fork::forked() {
-        return work(job);
+        if !guarded(job) && !short.is_empty() {
+            stderr::write(&format!("{short}\n"));
+        }
+        return;
     }
     let mut q = queue();
     if q.thread.is_none() {
@@ -142,14 +151,26 @@ fn put_with(job: Job, short: String) {
         match started {
             // It is nobody's to join.
             Ok(thread) => q.thread = Some(thread.thread().id()),
-            Err(_) => {
+            Err(e) => {
                 q.dropped += 1;
-                return;
+                drop(q);
+                let text = if short.is_empty() { "coro: a report is lost".to_owned() } else { short };
+                return stderr::write(&format!("{text} (no thread could be started for more: {e})\n"));
             }
         }
     }
+    let hangs = q.since.is_some_and(|since| since.elapsed() >= HANGS);
+    if hangs {
+        // Once for each time.
+        q.since = None;
+        stderr::write("coro: the report handler has not returned for 10 s; until it does nothing is reported\n");
+    }
     if q.jobs.len() >= ROOM {
         q.dropped += 1;
+        drop(q);
+        if !short.is_empty() {
+            stderr::write(&format!("{short}\n"));
+        }
         return;
     }
     q.jobs.push_back((job, short));
@@ -174,26 +195,40 @@ fn serve() {
                 q = MORE.wait(q).unwrap_or_else(PoisonError::into_inner);
             }
         };
-        work(job);
+        if !guarded(job) {
+            let short = std::mem::take(&mut queue().short);
+            if !short.is_empty() {
+                stderr::write(&format!("{short}\n"));
+            }
+        }
         if dropped > 0 {
             stderr::write(&format!("coro: {dropped} reports were dropped: the report handler is too slow\n"));
         }
         {
             let mut q = queue();
             q.done += 1;
-            q.texts = true;
+            (q.texts, q.since) = (true, None);
             q.short.clear();
         }
         PROGRESS.notify_all();
     }
 }
 
+/// Whether it came to its end: a fault in looking up names must not end the thread.
+fn guarded(job: Job) -> bool {
+    panic::catch_unwind(AssertUnwindSafe(|| work(job))).map_err(std::mem::forget).is_ok()
+}
+
 fn work(job: Job) {
     let report = match job {
-        Job::Text(f) => return drop(panic::catch_unwind(AssertUnwindSafe(f))),
+        Job::Text(f) => return f(),
         Job::Report(make) => make(),
     };
-    queue().texts = false;
+    // In a forked child nobody looks, and the lock may have been another thread's.
+    if !crate::sys::fork::forked() {
+        let mut q = queue();
+        (q.texts, q.since) = (false, Some(Instant::now()));
+    }
     // It may have been taken away meanwhile.
     let told = handler().map(|h| {
         AT_WORK.set(true);

@@ -83,6 +83,11 @@ pub fn ctrl_c() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a task or plain thread waits for a signal, which may come at any time.
+pub(crate) fn somebody_waits_for_a_signal() -> bool {
+    !state().waiters.is_empty()
+}
+
 /// A place in the list.
 struct Place {
     number: u64,

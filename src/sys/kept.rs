@@ -27,29 +27,35 @@ impl Mapped {
     /// # Errors
     /// The file cannot be opened or mapped, is empty, or is no regular file.
     pub(crate) fn open(path: &CStr) -> io::Result<Mapped> {
-        let file = loop {
-            // SAFETY: a C string; no other preconditions.
-            let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) };
-            if fd >= 0 {
-                // SAFETY: just opened, owned by nobody else.
-                break unsafe { OwnedFd::from_raw_fd(fd) };
-            }
-            let error = io::Error::last_os_error();
-            if error.raw_os_error() != Some(libc::EINTR) {
-                return Err(error);
-            }
-        };
-        // SAFETY: a `stat` of zeros is valid.
-        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: an open descriptor and room for the answer.
-        if unsafe { libc::fstat(file.as_raw_fd(), &raw mut stat) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let len = usize::try_from(stat.st_size).unwrap_or(0);
-        if stat.st_mode & libc::S_IFMT != libc::S_IFREG || len == 0 {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
+        let (file, len) = regular(path)?;
         Ok(Mapped { address: mem::map_file(file.as_raw_fd(), len)?, len })
+    }
+
+    /// Reads a regular file into memory. For one that nothing keeps from being cut short while it is used: a mapping's
+    /// bytes would then end the process where they are read.
+    ///
+    /// # Errors
+    /// The file cannot be opened or read, is empty, or is no regular file; no memory.
+    pub(crate) fn read(path: &CStr) -> io::Result<Mapped> {
+        let (file, len) = regular(path)?;
+        let whole = Mapped { address: mem::map(len, mem::Access::ReadWrite)?, len };
+        let mut done = 0;
+        while done < len {
+            let to = std::ptr::with_exposed_provenance_mut::<u8>(whole.address + done);
+            // SAFETY: the rest of fresh memory of our own.
+            let n = unsafe { libc::read(file.as_raw_fd(), to.cast(), len - done) };
+            match usize::try_from(n) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => done += n,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.raw_os_error() != Some(libc::EINTR) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(whole)
     }
 
     /// The file's bytes.
@@ -65,6 +71,33 @@ impl Mapped {
         // SAFETY: as in `bytes`, and it is never unmapped.
         unsafe { slice::from_raw_parts(std::ptr::with_exposed_provenance(kept.address), kept.len) }
     }
+}
+
+/// Opens a regular file that is not empty; it and its length.
+fn regular(path: &CStr) -> io::Result<(OwnedFd, usize)> {
+    let file = loop {
+        // SAFETY: a C string; no other preconditions.
+        let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) };
+        if fd >= 0 {
+            // SAFETY: just opened, owned by nobody else.
+            break unsafe { OwnedFd::from_raw_fd(fd) };
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(error);
+        }
+    };
+    // SAFETY: a `stat` of zeros is valid.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor and room for the answer.
+    if unsafe { libc::fstat(file.as_raw_fd(), &raw mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let len = usize::try_from(stat.st_size).unwrap_or(0);
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG || len == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok((file, len))
 }
 
 impl Drop for Mapped {

@@ -1,16 +1,34 @@
 //! Blocks a plain thread until another one wakes it.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Threads that wait for a token, and for nothing else: no time limit ends the wait.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// How many plain threads wait for a task or another thread, without a time limit.
+/// Changes with every wait that begins or is ended.
+static TURNS: AtomicU64 = AtomicU64::new(0);
+
+/// How many plain threads wait for a task or another thread, without a time limit. One that was given its token does
+/// not, also if it has not run since.
 pub(crate) fn waiting() -> usize {
     WAITING.load(Ordering::SeqCst)
+}
+
+/// Tells one moment from another: between two that are alike no wait has begun or ended.
+pub(crate) fn turns() -> u64 {
+    TURNS.load(Ordering::SeqCst)
+}
+
+fn count(begins: bool) {
+    TURNS.fetch_add(1, Ordering::SeqCst);
+    if begins {
+        WAITING.fetch_add(1, Ordering::SeqCst)
+    } else {
+        WAITING.fetch_sub(1, Ordering::SeqCst)
+    };
 }
 
 /// A thread that waits so, as long as this lives.
@@ -19,22 +37,30 @@ pub(crate) struct Waiting(());
 
 impl Waiting {
     pub(crate) fn new() -> Waiting {
-        WAITING.fetch_add(1, Ordering::SeqCst);
+        count(true);
         Waiting(())
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::SeqCst);
+        count(false);
     }
 }
 
 /// A token that one thread waits for. Spurious wake-ups are possible, lost ones are not.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadParker {
-    token: Mutex<bool>,
+    token: Mutex<Token>,
     arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Token {
+    given: bool,
+    /// Its thread is among those that wait. Undone by whoever gives the token, not by the thread, which may be long in
+    /// coming: meanwhile it would seem that nobody can go on.
+    counted: bool,
 }
 
 thread_local! {
@@ -59,24 +85,30 @@ impl ThreadParker {
     /// Waits for the token, at most until `deadline`.
     pub(crate) fn park(&self, deadline: Option<Instant>) {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*token {
+        if !token.given && deadline.is_none() {
+            token.counted = true;
+            count(true);
+        }
+        while !token.given {
             match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
-                None => {
-                    let _waits = Waiting::new();
-                    token = self.arrived.wait(token).unwrap_or_else(PoisonError::into_inner);
-                }
+                None => token = self.arrived.wait(token).unwrap_or_else(PoisonError::into_inner),
                 Some(left) if left.is_zero() => return,
                 Some(left) => {
                     token = self.arrived.wait_timeout(token, left).unwrap_or_else(PoisonError::into_inner).0;
                 }
             }
         }
-        *token = false;
+        token.given = false;
     }
 
     /// Gives the token.
     pub(crate) fn unpark(&self) {
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        token.given = true;
+        if std::mem::take(&mut token.counted) {
+            count(false);
+        }
+        drop(token);
         self.arrived.notify_one();
     }
 }

@@ -272,7 +272,11 @@ unsafe fn look(mailbox: &Mailbox, context: *const c_void) -> Answer {
     if in_stub || running.is_none() {
         // In the switch, or in the loop with a task that has run and may run again: it is where it was saved. Its record
         // says that it has begun and not ended.
-        if !in_stub && cell.local.load(Ordering::Relaxed).is_null() {
+        if !in_stub && cell.local.load(Ordering::Acquire).is_null() {
+            return answer;
+        }
+        // The task may have ended here, and the cell be another one's by now, which runs on its own worker.
+        if cell.owner.load(Ordering::Relaxed) != worker.index {
             return answer;
         }
         // SAFETY: the interrupted code is this task's owner, and in the stub or in the loop it writes no context of a task

@@ -219,12 +219,9 @@ mod imp {
         // The stack may go in the middle of this, if the thread goes on: the kernel reads it for us.
         let copied = mem::peek(first.sp, &mut into.bytes);
         into.base = first.sp;
-        // A thread that got no CPU time has not moved. Where the kernel does not count, the same call at the same place and
-        // the same slice must do.
-        let still = match before {
-            Some(before) => proc::cpu_times(thread) == Some(before),
-            None => proc::syscall(thread) == Some(first),
-        };
+        // A thread that got no CPU time has not moved. While it runs its time stands still for a tick, so it must first be
+        // seen not to run. Where the kernel does not count, the same call at the same place and the same slice must do.
+        let still = proc::syscall(thread) == Some(first) && before.is_none_or(|b| proc::cpu_times(thread) == Some(b));
         let good =
             copied == Some(len) && still && runs(worker, cell, id) && worker.slices.load(Ordering::SeqCst) == slices;
         if !good {
