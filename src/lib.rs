@@ -36,12 +36,14 @@
 //!   traits. Names are looked up there as well.
 //! * [`runner`], [`ctrl_c`], [`stopping`]: what SIGINT and SIGTERM do.
 //! * [`timeout`], [`shield`], [`Task::cancel`]: limits around any code (`docs/cancellation.md`).
-//! * [`where_all`], [`backdoor`]: look inside (`docs/backdoor.md`). Line numbers need `debug = 1` in the profile.
-//! * [`set_latency_warning`], [`set_panic_notifier`]: be told.
+//! * [`inspect`], [`backdoor`], [`where_all`]: look inside (`docs/backdoor.md`; `docs/situations.md` shows what each trouble looks
+//!   like). Line numbers need `debug = 1` in the profile. [`tb`]: tracebacks of the caller, of a panic, of an error.
+//! * [`set_latency_warning`], [`set_panic_notifier`], [`report`]: be told of stalls, panics and deadlocks.
+//! * [`set_label`], [`Builder::class`]: what the program wants to see beside a task, and by what to add tasks up.
 //!
 //! Environment: `CORO_WORKERS` (threads), `CORO_STACK_KB` (default stack), `CORO_STACK_GUARDS` (`madvise` or
-//! `mprotect`), `CORO_MAX_TASKS`, `CORO_BLOCKING_THREADS`, `CORO_LATENCY_MS`, `CORO_BACKDOOR=off`. `README.md` has the
-//! table, and what is not there yet. How it works and why is told in `ARCHITECTURE.md`.
+//! `mprotect`), `CORO_MAX_TASKS`, `CORO_BLOCKING_THREADS`, `CORO_LATENCY_MS`, `CORO_ON_DEADLOCK`, `CORO_DUMP_SIGNAL`,
+//! `CORO_STACK_SIGNAL`, `CORO_SPAWN_STACKS`, `CORO_BACKDOOR=off`. `README.md` has the table, and what is not there yet. How it works and why is told in `ARCHITECTURE.md`.
 
 mod context;
 mod observe;
@@ -123,6 +125,8 @@ mod pages {
     struct Cancellation;
     #[doc = include_str!("../docs/backdoor.md")]
     struct Backdoor;
+    #[doc = include_str!("../docs/situations.md")]
+    struct Situations;
     #[doc = include_str!("../docs/porting.md")]
     struct Porting;
 }
