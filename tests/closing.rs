@@ -264,14 +264,15 @@ fn a_second_waiter_is_refused_by_name() {
             let refused = thread.spawn(move || (&*s).read(&mut [0]).unwrap_err()).unwrap().join().unwrap();
             names(&refused, "outside", "first", "read");
             // The other direction is another queue.
-            let full = vec![0; 1 << 22];
+            let full = vec![0; 1 << 26];
             let s = a.clone();
             let writes = move || (&*s).write_all(&full);
             let writer = coro::Builder::new().name("writes").spawn(writes).unwrap();
             until(LONG, "it parks", || is_parked(writer.id()));
+            // More than there can be room for: who need not wait is not refused.
             let e = coro::Builder::new().name("too").spawn({
                 let s = a.clone();
-                move || (&*s).write(b"x").unwrap_err()
+                move || (&*s).write_all(&vec![0; 1 << 26]).unwrap_err()
             });
             names(&e.unwrap().join().unwrap(), "too", "writes", "write");
             // Whoever leaves makes room, for whatever reason.

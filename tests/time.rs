@@ -258,13 +258,14 @@ fn only_the_owner_of_a_limit_sees_it() {
     let rt = runtime(2);
     rt.block_on(|| {
         let limits = [Duration::ZERO, ms(3), LONG, Duration::MAX];
-        fn nest(limits: &[Duration], seen: &mut Vec<Option<usize>>) {
+        fn nest(limits: &[Duration], ends: bool, seen: &mut Vec<Option<usize>>) {
             let Some((limit, inner)) = limits.split_last() else { return coro::sleep(LONG) };
             let depth = inner.len();
+            let ends = ends || *limit < LONG;
             let r = timeout(*limit, || {
-                nest(inner, seen);
-                // Reached only when an inner one has taken its own expiry; an outer one ends this wait.
-                coro::sleep(ms(6));
+                nest(inner, ends, seen);
+                // Reached only when an inner one has taken its own expiry; this one or an outer one ends this wait, if one can.
+                coro::sleep(if ends { LONG } else { ms(6) });
             });
             if r.is_err_and(|e| e.value().is_none()) {
                 seen.push(Some(depth));
@@ -277,7 +278,7 @@ fn only_the_owner_of_a_limit_sees_it() {
                 continue;
             }
             let mut seen = Vec::new();
-            nest(&chosen, &mut seen);
+            nest(&chosen, false, &mut seen);
             let short = |l: &Duration| *l < LONG;
             // What an inner limit of zero or a moment is told depends on whether an outer one passes first or together.
             let outermost = chosen.iter().rposition(short).expect("one passes");

@@ -25,7 +25,7 @@ impl Mapped {
     /// no program that closes descriptors it does not know can take it away.
     ///
     /// # Errors
-    /// The file cannot be opened or mapped, is empty, or is no regular file.
+    /// The file cannot be opened or mapped, is empty, or is no regular file; it would take much of a limited address space.
     pub(crate) fn open(path: &CStr) -> io::Result<Mapped> {
         let (file, len) = regular(path)?;
         Ok(Mapped { address: mem::map_file(file.as_raw_fd(), len)?, len })
@@ -35,7 +35,7 @@ impl Mapped {
     /// bytes would then end the process where they are read.
     ///
     /// # Errors
-    /// The file cannot be opened or read, is empty, or is no regular file; no memory.
+    /// The file cannot be opened or read, is empty, or is no regular file; no memory, as above.
     pub(crate) fn read(path: &CStr) -> io::Result<Mapped> {
         let (file, len) = regular(path)?;
         let whole = Mapped { address: mem::map(len, mem::Access::ReadWrite)?, len };
@@ -96,6 +96,9 @@ fn regular(path: &CStr) -> io::Result<(OwnedFd, usize)> {
     let len = usize::try_from(stat.st_size).unwrap_or(0);
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG || len == 0 {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    if !mem::has_room_for(len) {
+        return Err(io::Error::from_raw_os_error(libc::ENOMEM));
     }
     Ok((file, len))
 }

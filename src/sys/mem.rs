@@ -180,6 +180,25 @@ pub(crate) fn address_space_limit() -> Option<usize> {
     (done == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
 
+/// Whether mapping `len` bytes leaves most of a limited address space to the program. Without `malloc`.
+pub(crate) fn has_room_for(len: usize) -> bool {
+    let Some(limit) = address_space_limit() else { return true };
+    let mut text = [0u8; 64];
+    // SAFETY: a C string, an open descriptor, and a buffer with the room.
+    let read = unsafe {
+        let fd = libc::open(c"/proc/self/statm".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if fd < 0 {
+            return false;
+        }
+        let n = libc::read(fd, text.as_mut_ptr().cast(), text.len());
+        libc::close(fd);
+        usize::try_from(n).unwrap_or(0)
+    };
+    let pages =
+        text[..read].iter().take_while(|b| b.is_ascii_digit()).fold(0usize, |n, b| n * 10 + usize::from(b - b'0'));
+    pages > 0 && len <= limit.saturating_sub(pages * page_size()) / 8
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
