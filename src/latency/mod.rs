@@ -49,7 +49,8 @@ pub(crate) fn install() {
         return;
     }
     let dog = watchdog::Watchdog::new();
-    let (started, starts) = std::sync::mpsc::channel();
+    // With its room from the start: the new thread must not have to allocate, for which it may find no memory of its own.
+    let (started, starts) = std::sync::mpsc::sync_channel(1);
     let thread = |name: &str, stack: usize, f: Box<dyn FnOnce() + Send>| {
         let builder = std::thread::Builder::new().name(name.into()).stack_size(stack);
         stderr::without_signals(|| builder.spawn(f)).is_ok()
