@@ -168,5 +168,10 @@ pub(crate) fn descriptors() -> usize {
 
 /// How many threads this process has.
 pub(crate) fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+    // There is one of each of these for the process, from when it is first needed on; coro-images is there for moments.
+    const SERVICES: [&str; 6] =
+        ["coro-deadlock", "coro-images", "coro-report", "coro-scribe", "coro-stderr", "coro-watchdog"];
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let names = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("comm")).ok());
+    names.filter(|name| !SERVICES.contains(&name.trim())).count()
 }
