@@ -289,7 +289,7 @@ fn lazy_locks_are_made_once_and_not_lost_by_an_interrupt() {
     rt.block_on(|| {
         let lazy = Arc::new(LazyLock::new(|| {
             // Two waits: the second one would unwind if the first had not been shielded.
-            coro::sleep(ms(10));
+            coro::sleep(ms(1000));
             coro::sleep(ms(1));
             7
         }));

@@ -40,7 +40,9 @@ impl Snapshot {
     /// ```
     pub fn take(options: &Options) -> Snapshot {
         let taken_at = SystemTime::now();
-        frames().refresh();
+        if options.stacks {
+            frames().refresh();
+        }
         let places = Places::new();
         let mut workers = places.workers();
         let mut sweep = Sweep::new();
