@@ -49,7 +49,7 @@ impl<const W: usize, const N: usize> WordRing<W, N> {
         Some(std::array::from_fn(|i| place[i].load(Ordering::Relaxed)))
     }
 
-    /// By the reader: that one is done with.
+    /// By the reader, after [`first`](WordRing::first) gave it: that one is done with.
     pub(crate) fn remove_first(&self) {
         let tail = self.tail.load(Ordering::Relaxed);
         if tail != self.head.load(Ordering::Acquire) {
@@ -60,9 +60,9 @@ impl<const W: usize, const N: usize> WordRing<W, N> {
     /// By the reader: takes the oldest.
     #[cfg(test)]
     pub(crate) fn pop(&self) -> Option<[u64; W]> {
-        let record = self.first();
+        let record = self.first()?;
         self.remove_first();
-        record
+        Some(record)
     }
 
     /// Whether everything was taken.
