@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::frames::frames;
@@ -283,9 +283,8 @@ impl Captured {
         self.since = cell.accounting.since.load(Ordering::Relaxed);
         self.slices = cell.accounting.slices.load(Ordering::Relaxed);
         self.run_ticks = cell.accounting.run_ticks.load(Ordering::Relaxed);
-        let us = |of: &AtomicU32| Duration::from_micros(of.load(Ordering::Relaxed).into());
-        self.longest_slice = us(&cell.accounting.longest_slice);
-        self.longest_delay = us(&cell.accounting.longest_delay);
+        self.longest_slice = clock::duration(cell.accounting.longest_slice.ticks());
+        self.longest_delay = clock::duration(cell.accounting.longest_delay.ticks());
         self.class_number = cell.class.load(Ordering::Relaxed);
         self.owner = owner;
         self.started = None;

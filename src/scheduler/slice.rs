@@ -10,9 +10,8 @@ use crate::context::{self, Ctx};
 use crate::observe::{self, After, Overrun, SLICE_OVERRUN, ShortName, WaitKind, WaitReason, class};
 use crate::stack;
 use crate::sys::atomic::publish;
-use crate::sys::clock;
 use crate::task::state::{CellFate, Finish, Life, Park, Snapshot, Start};
-use crate::task::{Accounting, TaskCell, TaskLocal, Unparker};
+use crate::task::{TaskCell, TaskLocal, Unparker};
 
 impl Worker {
     /// Runs `cell` until it yields, parks or ends. `now` is the end of the slice before; returns the end of this one.
@@ -215,12 +214,11 @@ impl Worker {
             return;
         }
         // SAFETY: the task is ours, and both are constant since its spawn.
-        let number = unsafe {
-            match (cell.class_name(), *cell.site.get()) {
-                (Some(name), _) => class::of_name(name),
-                (None, Some(site)) => class::of_site(site),
-                (None, None) => class::OTHER,
-            }
+        let (name, site) = unsafe { (cell.class_name(), *cell.site.get()) };
+        let number = match (name, site) {
+            (Some(name), _) => self.classes.of_name(name),
+            (None, Some(site)) => self.classes.of_site(site),
+            (None, None) => class::OTHER,
         };
         cell.class.store(number, Ordering::Relaxed);
         self.shared.use_class(number);
@@ -232,17 +230,17 @@ impl Worker {
         let Some(stats) = self.shared.class_stats(cell.class.load(Ordering::Relaxed)) else { return };
         stats.delays.record(delay);
         if delay > self.periods.noteworthy {
-            Accounting::longest(&cell.accounting.longest_delay, clock::duration(delay));
+            cell.accounting.longest_delay.see(delay);
         }
     }
 
     /// A slice has ended that was long enough to be looked at.
-    #[inline(never)]
+    #[inline]
     fn account_slice(&self, cell: &TaskCell, length: u64) {
         if let Some(stats) = self.shared.class_stats(cell.class.load(Ordering::Relaxed)) {
             stats.slices.record(length);
         }
-        Accounting::longest(&cell.accounting.longest_slice, clock::duration(length));
+        cell.accounting.longest_slice.see(length);
         if length > stall::floor() {
             self.report_overrun(cell, length);
         }

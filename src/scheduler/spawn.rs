@@ -45,9 +45,19 @@ impl<'a> Plan<'a> {
         Plan { name: Some(name), ..self }
     }
 
+    #[inline(always)]
     fn label(&self, parent: Option<Here>) -> Option<Box<Label>> {
         // SAFETY: the parent is the running task.
         let inherited = parent.and_then(|h| unsafe { h.cell.label() }).filter(|l| l.inherit.load(Ordering::Relaxed));
+        let plain = self.name.is_none() && self.class.is_none() && self.latency_ms == 0;
+        if plain && inherited.is_none() && SPAWN_STACKS.load(Ordering::Relaxed) == NO_SPAWN_STACKS {
+            return None;
+        }
+        self.make_label(inherited)
+    }
+
+    #[inline(never)]
+    fn make_label(&self, inherited: Option<&Label>) -> Option<Box<Label>> {
         let spawn_stack = spawn_stack();
         let plain = self.name.is_none() && self.class.is_none() && self.latency_ms == 0;
         if plain && inherited.is_none() && spawn_stack.is_none() {
@@ -330,17 +340,19 @@ pub(super) fn clearly_more(mine: usize, theirs: usize) -> bool {
 /// How many return addresses of a spawn are kept.
 const SPAWN_FRAMES: usize = 64;
 
-/// The stack of the caller, if `CORO_SPAWN_STACKS` asks for it.
-#[inline]
+/// Whether `CORO_SPAWN_STACKS` asks for the stacks of spawns; not asked yet at the start.
+static SPAWN_STACKS: AtomicU8 = AtomicU8::new(0);
+const NO_SPAWN_STACKS: u8 = 1;
+const KEEP_SPAWN_STACKS: u8 = 2;
+
+/// The stack of the caller, if it is wanted.
 fn spawn_stack() -> Option<Box<[usize]>> {
-    /// 0: not asked yet, 1: no, 2: yes.
-    static WANTED: AtomicU8 = AtomicU8::new(0);
-    match WANTED.load(Ordering::Relaxed) {
-        1 => None,
-        2 => take_spawn_stack(),
+    match SPAWN_STACKS.load(Ordering::Relaxed) {
+        NO_SPAWN_STACKS => None,
+        KEEP_SPAWN_STACKS => take_spawn_stack(),
         _ => {
             let wanted = std::env::var_os("CORO_SPAWN_STACKS").is_some_and(|v| !v.is_empty() && v != "0");
-            WANTED.store(if wanted { 2 } else { 1 }, Ordering::Relaxed);
+            SPAWN_STACKS.store(if wanted { KEEP_SPAWN_STACKS } else { NO_SPAWN_STACKS }, Ordering::Relaxed);
             wanted.then(take_spawn_stack).flatten()
         }
     }

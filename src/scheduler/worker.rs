@@ -17,6 +17,7 @@ use super::runtime::Inner;
 use super::shared::Shared;
 use crate::context::Ctx;
 use crate::context::sanitizer::Fiber;
+use crate::observe::class;
 use crate::reactor::{Poller, Reactor};
 use crate::stack::{ClassId, StackPool};
 use crate::sys::{clock, current};
@@ -66,6 +67,7 @@ pub(crate) struct Worker {
     /// When what is woken by the present poll or timers was woken, in ticks.
     pub(super) woken_at: Cell<u64>,
     pub(super) periods: Periods,
+    pub(super) classes: class::Known,
     pub(super) magazine: RefCell<Magazine>,
     pub(super) credits: Cell<usize>,
     pub(super) default_class: ClassId,
@@ -134,6 +136,7 @@ impl Worker {
             ticker: clock::Ticker::new(),
             woken_at: Cell::new(0),
             periods: Periods::new(),
+            classes: class::Known::new(),
             magazine: RefCell::new(Magazine::new()),
             credits: Cell::new(0),
             default_class,

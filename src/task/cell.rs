@@ -30,10 +30,10 @@ pub(crate) struct Accounting {
     /// says that the task was made runnable then by a spawn or a wake-up, whose delay the next slice accounts for. Written by
     /// the owner at the end of a slice, and by whoever made it runnable, before it was queued.
     pub(crate) since: AtomicU64,
-    /// Microseconds of the longest slice; shorter ones than [`NOTEWORTHY`] are not looked at.
-    pub(crate) longest_slice: AtomicU32,
-    /// Microseconds of the longest time between a wake-up and the slice that it led to.
-    pub(crate) longest_delay: AtomicU32,
+    /// The longest slice; shorter ones than [`NOTEWORTHY`] are not looked at.
+    pub(crate) longest_slice: Longest,
+    /// The longest time between a wake-up and the slice that it led to.
+    pub(crate) longest_delay: Longest,
 }
 
 /// Slices shorter than this are counted, but not measured one by one.
@@ -51,8 +51,8 @@ impl Accounting {
         }
         self.slices.store(0, Ordering::Relaxed);
         self.run_ticks.store(0, Ordering::Relaxed);
-        self.longest_slice.store(0, Ordering::Relaxed);
-        self.longest_delay.store(0, Ordering::Relaxed);
+        self.longest_slice.clear();
+        self.longest_delay.clear();
     }
 
     /// The task has just stopped running.
@@ -77,14 +77,30 @@ impl Accounting {
         let since = if observe::ON { self.since.load(Ordering::Relaxed) } else { 0 };
         (since & WOKEN != 0).then_some(since)
     }
+}
 
+/// The longest of several durations in ticks, to seven digits: as the bits of a positive `f32`, whose order is that of their
+/// values, so that keeping the larger one costs a conversion and a comparison.
+#[derive(Debug, Default)]
+pub(crate) struct Longest(AtomicU32);
+
+impl Longest {
     /// Keeps the larger of the two; by the owner.
-    #[inline]
-    pub(crate) fn longest(of: &AtomicU32, took: std::time::Duration) {
-        let us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
-        if us > of.load(Ordering::Relaxed) {
-            of.store(us, Ordering::Relaxed);
+    #[inline(always)]
+    pub(crate) fn see(&self, ticks: u64) {
+        // Signed: the processor converts that in one instruction.
+        let bits = (ticks as i64 as f32).to_bits();
+        if bits > self.0.load(Ordering::Relaxed) {
+            self.0.store(bits, Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn ticks(&self) -> u64 {
+        f32::from_bits(self.0.load(Ordering::Relaxed)) as u64
+    }
+
+    fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 
@@ -214,8 +230,10 @@ impl TaskCell {
     /// # Safety
     /// The caller owns the cell: nobody reads it any more.
     pub(crate) unsafe fn drop_label(&self) {
-        let label = self.label.swap(ptr::null_mut(), Ordering::Relaxed);
+        // No exchange: nobody else changes it.
+        let label = self.label.load(Ordering::Relaxed);
         if !label.is_null() {
+            self.label.store(ptr::null_mut(), Ordering::Relaxed);
             // SAFETY: came from `set_label`, and is nobody else's now.
             drop(unsafe { Box::from_raw(label) });
         }
