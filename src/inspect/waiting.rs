@@ -123,10 +123,15 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn new() -> Waiting {
+        Waiting::nothing(String::with_capacity(LONGEST_TEXT))
+    }
+
+    /// Nothing is known. The text is room for one.
+    fn nothing(text: String) -> Waiting {
         Waiting {
             object: None,
             with: None,
-            text: String::with_capacity(LONGEST_TEXT),
+            text,
             has_text: false,
             number: 0,
             until: 0,
@@ -136,21 +141,9 @@ impl Waiting {
         }
     }
 
-    /// Nothing is known.
     pub(super) fn clear(&mut self) {
         self.text.clear();
-        let text = std::mem::take(&mut self.text);
-        *self = Waiting {
-            text,
-            object: None,
-            with: None,
-            has_text: false,
-            number: 0,
-            until: 0,
-            timeout: None,
-            reads: [0; MOST_READS],
-            scope: 0,
-        };
+        *self = Waiting::nothing(std::mem::take(&mut self.text));
     }
 
     /// The text that is waited for.

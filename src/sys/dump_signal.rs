@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::fork::Own;
-use super::signal::{pipe, write_byte};
+use super::signal::{handling, install, pipe, write_byte};
 
 /// Where the handler writes; -1 before there is a reader.
 static WRITE_END: AtomicI32 = AtomicI32::new(-1);
@@ -76,35 +76,14 @@ impl Listener {
 
 /// From now on that signal is for the listener, whatever was done about it before.
 pub(crate) fn take(signal: libc::c_int) -> io::Result<()> {
-    // SAFETY: plain data; the handler is async-signal-safe.
-    unsafe {
-        let mut new: libc::sigaction = std::mem::zeroed();
-        new.sa_sigaction = on_signal as *const () as usize;
-        new.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
-        libc::sigemptyset(&mut new.sa_mask);
-        match libc::sigaction(signal, &new, std::ptr::null_mut()) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
+    install(signal, on_signal)
 }
 
 extern "C" fn on_signal(number: libc::c_int) {
-    // SAFETY: errno belongs to the interrupted code; it is put back. All calls are async-signal-safe.
-    unsafe {
-        let errno = super::errno_location();
-        let saved = *errno;
-        if libc::getpid().cast_unsigned() != PROCESS.load(Ordering::SeqCst) {
-            libc::signal(number, libc::SIG_DFL);
-            libc::raise(number);
-        } else {
-            match WRITE_END.load(Ordering::SeqCst) {
-                fd if fd >= 0 => write_byte(fd, 0),
-                _ => {}
-            }
-        }
-        *errno = saved;
-    }
+    handling(number, &PROCESS, || match WRITE_END.load(Ordering::SeqCst) {
+        fd if fd >= 0 => write_byte(fd, 0),
+        _ => {}
+    });
 }
 
 /// Writes all of it to standard error, and waits for whoever reads there as long as it takes. False if nobody can.

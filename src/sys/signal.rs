@@ -244,10 +244,16 @@ fn disposition(signal: libc::c_int) -> io::Result<libc::sigaction> {
 
 fn handle(signal: libc::c_int) -> io::Result<()> {
     PROCESS.store(std::process::id(), Ordering::SeqCst);
+    install(signal, on_signal)
+}
+
+/// From now on that function handles that signal: it interrupts no call that can go on, and runs on the signal stack. It has
+/// to be async-signal-safe.
+pub(super) fn install(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
     // SAFETY: plain data; the handler is async-signal-safe.
     unsafe {
         let mut new: libc::sigaction = std::mem::zeroed();
-        new.sa_sigaction = on_signal as *const () as usize;
+        new.sa_sigaction = handler as *const () as usize;
         new.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
         libc::sigemptyset(&mut new.sa_mask);
         match libc::sigaction(signal, &new, std::ptr::null_mut()) {
@@ -257,28 +263,32 @@ fn handle(signal: libc::c_int) -> io::Result<()> {
     }
 }
 
-extern "C" fn on_signal(number: libc::c_int) {
+/// The frame of a handler that belongs to one process. In a forked child the signal does what it does by default, once the
+/// handler has returned: the child has no runtime, and must not speak for its parent.
+pub(super) fn handling(number: libc::c_int, process: &AtomicU32, act: impl FnOnce()) {
     // SAFETY: errno belongs to the interrupted code; it is put back. All calls are async-signal-safe.
     unsafe {
         let errno = super::errno_location();
         let saved = *errno;
-        if libc::getpid().cast_unsigned() != PROCESS.load(Ordering::SeqCst) {
-            // A forked child: a terminal's Ctrl-C reaches it as well, and must not count twice in its parent. It has
-            // no runtime to end, so the signal does what it does by default, once this handler has returned.
+        if libc::getpid().cast_unsigned() != process.load(Ordering::SeqCst) {
             libc::signal(number, libc::SIG_DFL);
             libc::raise(number);
         } else {
-            match INTERRUPT_END.load(Ordering::SeqCst) {
-                fd if fd >= 0 && number == libc::SIGINT => {
-                    INTERRUPTS.fetch_add(1, Ordering::SeqCst);
-                    write_byte(fd, 0);
-                    ControlPipe::notify(Event::Interrupt);
-                }
-                _ => ControlPipe::notify(Event::Signal(number)),
-            }
+            act();
         }
         *errno = saved;
     }
+}
+
+extern "C" fn on_signal(number: libc::c_int) {
+    handling(number, &PROCESS, || match INTERRUPT_END.load(Ordering::SeqCst) {
+        fd if fd >= 0 && number == libc::SIGINT => {
+            INTERRUPTS.fetch_add(1, Ordering::SeqCst);
+            write_byte(fd, 0);
+            ControlPipe::notify(Event::Interrupt);
+        }
+        _ => ControlPipe::notify(Event::Signal(number)),
+    });
 }
 
 /// The handlers of SIGINT and SIGTERM while this lives; then what was there before.

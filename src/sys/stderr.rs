@@ -46,17 +46,7 @@ struct Ring {
     flushed_by: u32,
 }
 
-static RING: Mutex<Ring> = Mutex::new(Ring {
-    bytes: [0; ROOM],
-    head: 0,
-    len: 0,
-    put: 0,
-    done: 0,
-    lost: 0,
-    lost_at: 0,
-    idle: false,
-    flushed_by: 0,
-});
+static RING: Mutex<Ring> = Mutex::new(Ring::new());
 static TEXT: Condvar = Condvar::new();
 static PROGRESS: Condvar = Condvar::new();
 
@@ -70,6 +60,20 @@ static PROCESS: AtomicI32 = AtomicI32::new(0);
 static FEEDER: AtomicUsize = AtomicUsize::new(0);
 
 impl Ring {
+    const fn new() -> Ring {
+        Ring {
+            bytes: [0; ROOM],
+            head: 0,
+            len: 0,
+            put: 0,
+            done: 0,
+            lost: 0,
+            lost_at: 0,
+            idle: false,
+            flushed_by: 0,
+        }
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         if bytes.len() > ROOM - self.len {
             return self.lose(lines(bytes));
@@ -455,17 +459,8 @@ mod tests {
 
     #[test]
     fn the_ring_keeps_order_around_its_end_and_stops_where_a_loss_is_to_be_told() {
-        let mut r = Box::new(Ring {
-            bytes: [0; ROOM],
-            head: ROOM - 3,
-            len: 0,
-            put: 0,
-            done: 0,
-            lost: 0,
-            lost_at: 0,
-            idle: false,
-            flushed_by: 0,
-        });
+        let mut r = Box::new(Ring::new());
+        r.head = ROOM - 3;
         r.push(b"abcdef");
         r.push(&vec![0; ROOM]);
         r.push(b"ghi");
