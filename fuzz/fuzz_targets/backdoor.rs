@@ -1,63 +1,46 @@
-//! One client's whole input against the shipped backdoor: its real socket, console thread, session, line and table,
-//! over answers of our own. The sources are taken by path, so nothing is copied and nothing private made public.
+//! One client's whole input against the shipped backdoor: its real socket, console thread, sessions and commands, over a
+//! runtime with a few tasks, some of them with names that a terminal would obey.
 //!
 //! What must hold for any input: the session ends after the end of input, within time; it answers in whole lines of
-//! UTF-8 text; and no byte of the input comes back in a form that steers a terminal.
+//! UTF-8 text; and nothing of the input or of the tasks' names comes back in a form that steers a terminal.
 #![no_main]
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/backdoor/mod.rs"]
-mod backdoor;
-#[path = "../../src/sys/mod.rs"]
-mod sys;
-
-/// What the backdoor asks the program's wiring for.
-mod wiring {
-    use crate::backdoor::{Answer, Commands, register};
-
-    /// An answer of that many pieces.
-    struct Pieces(u32);
-
-    impl Answer for Pieces {
-        fn more(&mut self, out: &mut Vec<u8>) -> bool {
-            out.extend_from_slice(b"#1 parked 3.2s \"task\" sleep [src/main.rs main|1]\n");
-            self.0 = self.0.saturating_sub(1);
-            self.0 > 0
-        }
-    }
-
-    pub(crate) fn commands() {
-        register(Commands {
-            where_all: || Box::new(Pieces(3)),
-            where_is: |id| Box::new(Pieces(u32::try_from(id % 3).unwrap_or(0))),
-            banner: || "fuzz".to_owned(),
-        });
-    }
-}
-
-/// The one server; kept, because dropping it would leave its claim on the socket's file to nobody.
-fn server() -> &'static backdoor::Server {
-    static SERVER: OnceLock<backdoor::Server> = OnceLock::new();
+/// The socket of the one server, which lives as long as the process.
+fn server() -> &'static PathBuf {
+    static SERVER: OnceLock<PathBuf> = OnceLock::new();
     SERVER.get_or_init(|| {
+        let runtime = coro::Runtime::builder().workers(1).build().expect("a runtime");
+        runtime.block_on(|| {
+            let lock = std::sync::Arc::new(coro::sync::Mutex::new(()));
+            for name in ["plain", "", "a\x1b[2Jb", "two\nlines", "\u{202e}back", "tab\tbell\x07"] {
+                let lock = lock.clone();
+                coro::spawn_named(name, move || {
+                    let _held = lock.lock();
+                    coro::sleep(Duration::from_secs(1 << 30));
+                });
+            }
+            coro::sleep(Duration::from_millis(20));
+        });
+        std::mem::forget(runtime);
         let directory = std::env::temp_dir().join(format!("coro-fuzz-{}", std::process::id()));
         std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&directory).expect("a private directory");
-        let server = backdoor::serve(directory.join("s")).expect("a backdoor");
-        let mode = std::fs::metadata(server.path()).expect("the socket").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        server
+        let server = coro::backdoor::serve(directory.join("s")).expect("a backdoor");
+        server.path().to_owned()
     })
 }
 
 fuzz_target!(|input: &[u8]| {
-    let client = UnixStream::connect(server().path()).expect("a connection");
+    let client = UnixStream::connect(server()).expect("a connection");
     // A session that neither answers nor ends is a hang, and shows as an error here.
     client.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
     let mut answer = Vec::new();
@@ -74,7 +57,11 @@ fuzz_target!(|input: &[u8]| {
         }
     });
     let text = std::str::from_utf8(&answer).expect("the answer is UTF-8");
-    assert!(text.starts_with("fuzz\n"), "no banner: {text:?}");
+    assert!(text.lines().next().is_some_and(|l| l.contains(" pid ") && l.contains("coro ")), "no banner: {text:?}");
     assert!(text.ends_with('\n'), "not whole lines: {text:?}");
-    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "control characters: {text:?}");
+    // The two words for colours are the only ones that may bring escapes.
+    let coloured = input.windows(5).any(|w| w == b"--col");
+    let steers = |c: char| c.is_control() && c != '\n' && !(coloured && c == '\x1b');
+    assert!(!text.contains(steers), "control characters: {text:?}");
+    assert!(!text.contains('\u{202e}'), "a name changed the writing direction: {text:?}");
 });

@@ -126,14 +126,36 @@ fn written(name: &'static str, s: Snapshot, lines: Vec<Line>) -> Box<dyn Answer>
 fn write(line: &Line, out: &mut String) {
     // Nothing that is written here can fail, but for a clock before 1970; the line is then left out.
     if let Ok(text) = serde_json::to_string(line) {
-        out.push_str(&text);
+        push_harmless(&text, out);
         out.push('\n');
+    }
+}
+
+/// Some read JSON on a terminal. What it would obey stands in strings only, where JSON has a spelling of its own for it.
+fn push_harmless(json: &str, out: &mut String) {
+    use std::fmt::Write as _;
+    if json.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+        return out.push_str(json);
+    }
+    for c in json.chars() {
+        let _ = if inspect::steers(c) { write!(out, "\\u{:04x}", u32::from(c)) } else { out.write_char(c) };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::TABLE;
+
+    #[test]
+    fn what_a_terminal_obeys_comes_in_another_spelling() {
+        let name = "a\x1b[2J\u{9b}2J\u{7f}\u{202e}\u{feff}ü日\n";
+        let json = serde_json::to_string(name).expect("JSON");
+        let mut out = String::new();
+        super::push_harmless(&json, &mut out);
+        assert!(!out.contains(crate::inspect::steers), "{out:?}");
+        assert!(out.contains("ü日"), "{out}");
+        assert_eq!(serde_json::from_str::<String>(&out).expect("JSON"), name);
+    }
 
     #[test]
     fn each_command_that_promises_json_answers_with_a_head_and_so_many_lines() {

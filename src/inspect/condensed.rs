@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 use super::symbols::{AddressHasher, Frame, Generations, Symbols, probe_address};
+use super::text::steers;
 use std::fmt::{self, Write as _};
 use std::hash::{BuildHasher as _, BuildHasherDefault};
 use std::sync::Arc;
@@ -508,9 +509,7 @@ fn segments(name: &str) -> impl DoubleEndedIterator<Item = &str> {
 /// Control characters and those that reorder or hide text.
 pub(crate) fn push_escaped(text: &str, out: &mut impl fmt::Write) {
     for c in text.chars() {
-        let hides =
-            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        let _ = if c.is_control() || hides { write!(out, "{}", c.escape_default()) } else { out.write_char(c) };
+        let _ = if steers(c) { write!(out, "{}", c.escape_default()) } else { out.write_char(c) };
     }
 }
 

@@ -97,5 +97,7 @@ pub use sockets::{
 pub use stacks::{StackStats, stack_stats};
 pub(crate) use status::Census;
 pub use text::Style;
+#[cfg(feature = "serde")]
+pub(crate) use text::steers;
 pub(crate) use tree::TreeCursor;
 pub use tree::tree_to;

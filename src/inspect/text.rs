@@ -107,7 +107,7 @@ pub(super) fn push_escaped(text: &str, out: &mut String) {
         return out.push_str(text);
     }
     for c in text.chars() {
-        if c == '"' || c == '\\' || c.is_control() || is_invisible(c) {
+        if c == '"' || c == '\\' || steers(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -115,9 +115,11 @@ pub(super) fn push_escaped(text: &str, out: &mut String) {
     }
 }
 
-/// Formatting characters that reorder or hide text (Unicode categories Cf, Zl, Zp, the common ones).
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+/// Control characters, and those that reorder or hide text (Unicode categories Cc, Cf, Zl, Zp, the common ones). All of
+/// them fit into 16 bits.
+pub(crate) fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A source file by its last two components, and the line.

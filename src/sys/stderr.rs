@@ -61,17 +61,7 @@ static FEEDER: AtomicUsize = AtomicUsize::new(0);
 
 impl Ring {
     const fn new() -> Ring {
-        Ring {
-            bytes: [0; ROOM],
-            head: 0,
-            len: 0,
-            put: 0,
-            done: 0,
-            lost: 0,
-            lost_at: 0,
-            idle: false,
-            flushed_by: 0,
-        }
+        Ring { bytes: [0; ROOM], head: 0, len: 0, put: 0, done: 0, lost: 0, lost_at: 0, idle: false, flushed_by: 0 }
     }
 
     fn push(&mut self, bytes: &[u8]) {
