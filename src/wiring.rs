@@ -35,6 +35,7 @@ fn init() {
         crate::report::look_for_deadlocks();
         inspect::dump_with(commands::dump);
         inspect::dump_as_the_environment_says();
+        backdoor::as_the_environment_says();
     });
 }
 
@@ -81,20 +82,29 @@ fn left_behind(inner: &runtime::Inner) {
 
 /// Says what the backdoor answers with; called before every `serve`.
 pub(crate) fn commands() {
-    backdoor::register(backdoor::Commands { table: commands::TABLE, banner, welcome });
+    backdoor::register(backdoor::Commands { table: commands::TABLE, banner, name, welcome });
 }
 
 fn welcome() -> Box<dyn commands::Answer> {
     commands::status(inspect::Style::PLAIN)
 }
 
-fn banner() -> String {
+/// The program as it was started, without its directory.
+fn program() -> String {
     let program = std::env::args_os().next().map(std::path::PathBuf::from);
     let name = program.as_deref().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().escape_debug().to_string());
+    name.unwrap_or_default()
+}
+
+fn name() -> String {
+    format!("{}[{}]", program(), std::process::id())
+}
+
+fn banner() -> String {
     let workers: usize = runtime::all().iter().map(|r| r.workers().len()).sum();
     format!(
         "{} pid {}, coro {}, {workers} workers; help lists the commands",
-        name.unwrap_or_default(),
+        program(),
         std::process::id(),
         env!("CARGO_PKG_VERSION")
     )

@@ -1,4 +1,4 @@
-//! The console thread: one `poll(2)` loop over the listener and its sessions.
+//! The console thread: one `poll(2)` loop over the listeners and their sessions.
 //!
 //! Invariants: no call in the loop blocks except `poll`; the thread runs commands a step at a time, session by session, and
 //! looks at the sockets again after [`WORK_PER_TURN`] or one longer step; it ends only when the server is closed, never by
@@ -8,14 +8,19 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::line::escape;
+use super::rights::Rights;
 use super::session::Session;
+use super::stream::{Listener, Stream};
 use super::{Commands, Limits};
+use crate::commands::Tier;
+use crate::commands::sessions::Ticket;
+use crate::report::{self, Report};
 use crate::sys::fork::Own;
 use crate::sys::unixsock::{self, Watch};
 
@@ -36,45 +41,65 @@ enum Turn {
     Stop,
 }
 
-pub(super) struct Console {
+/// One way in.
+pub(super) struct Door {
     /// A forked child must keep no listener that nobody serves.
     _own: Own,
-    listener: UnixListener,
+    listener: Listener,
+    /// What those who come in here may do at most.
+    ceiling: Tier,
+    /// For messages.
+    shown: String,
+}
+
+impl Door {
+    pub(super) fn new(listener: Listener, ceiling: Tier, shown: String) -> Door {
+        Door { _own: Own::new(listener.as_fd().as_raw_fd()), listener, ceiling, shown }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.listener.shutdown();
+    }
+}
+
+pub(super) struct Console {
+    doors: Vec<Door>,
     /// A byte means stop; its end means that nobody can say so any more.
     control: Option<UnixStream>,
     commands: &'static Commands,
     limits: Limits,
+    /// The program's own words to people.
+    welcome: Option<String>,
     sessions: Vec<Session>,
     /// The session that works first in the next turn.
     first: usize,
     spares: Vec<File>,
     accept_from: Option<Instant>,
     complained: Option<Instant>,
-    /// For messages.
-    path: String,
 }
 
 impl Console {
     pub(super) fn new(
-        listener: UnixListener,
+        doors: Vec<Door>,
         control: UnixStream,
-        path: String,
         commands: &'static Commands,
         limits: Limits,
+        welcome: Option<String>,
         spares: Vec<File>,
     ) -> Self {
         let mut console = Self {
-            _own: Own::new(listener.as_raw_fd()),
-            listener,
+            doors,
             control: Some(control),
             commands,
             limits,
+            welcome,
             sessions: Vec::new(),
             first: 0,
             spares,
             accept_from: None,
             complained: None,
-            path,
         };
         console.refill_spares();
         console
@@ -102,7 +127,11 @@ impl Console {
             // Out of memory, at worst: everything is tried as if it were ready.
             Err(_) => {
                 std::thread::sleep(ACCEPT_PAUSE);
-                Stirred { control: false, listener: true, sessions: vec![true; self.sessions.len()] }
+                Stirred {
+                    control: false,
+                    doors: vec![true; self.doors.len()],
+                    sessions: vec![true; self.sessions.len()],
+                }
             }
         };
         let now = Instant::now();
@@ -116,11 +145,12 @@ impl Console {
             session.write(now);
         }
         let commands = self.commands;
-        self.sessions.iter_mut().for_each(|session| session.tick(commands, now));
+        let welcome = self.welcome.as_deref();
+        self.sessions.iter_mut().for_each(|session| session.tick(commands, welcome, now));
         // Before the listener: a place or descriptor that has just become free is there for the next client.
         self.sweep();
-        if stirred.listener {
-            self.accept(now);
+        for (door, _) in stirred.doors.iter().enumerate().filter(|(_, stirred)| **stirred) {
+            self.accept(door, now);
         }
         self.work();
         self.sweep();
@@ -144,9 +174,10 @@ impl Console {
             let deadlines = self.sessions.iter().filter_map(Session::deadline).chain(pause);
             deadlines.min().map(|when| when.saturating_duration_since(now))
         };
-        let mut watches = Vec::with_capacity(2 + self.sessions.len());
+        let mut watches = Vec::with_capacity(1 + self.doors.len() + self.sessions.len());
         let control = self.control.as_ref().map(|control| watches.push(Watch::new(control, true, false)));
-        let listener = accepting.then(|| watches.push(Watch::new(&self.listener, true, false)));
+        let doors = if accepting { self.doors.len() } else { 0 };
+        watches.extend(self.doors[..doors].iter().map(|door| Watch::new(&door.listener, true, false)));
         let mut watched = vec![false; self.sessions.len()];
         for (session, watched) in self.sessions.iter().zip(&mut watched) {
             let (read, write) = (session.wants_to_read(), session.wants_to_write());
@@ -160,7 +191,7 @@ impl Console {
         let mut outcomes = watches.iter().map(Watch::stirred);
         Ok(Stirred {
             control: control.is_some_and(|()| outcomes.next().unwrap_or(false)),
-            listener: listener.is_some_and(|()| outcomes.next().unwrap_or(false)),
+            doors: outcomes.by_ref().take(doors).collect(),
             sessions: watched.into_iter().map(|watched| watched && outcomes.next().unwrap_or(false)).collect(),
         })
     }
@@ -194,15 +225,15 @@ impl Console {
         }
     }
 
-    fn accept(&mut self, now: Instant) {
+    fn accept(&mut self, door: usize, now: Instant) {
         self.accept_from = None;
         for _ in 0..2 * self.limits.sessions {
-            match self.listener.accept() {
-                Ok((stream, _)) => self.admit(stream, Room::for_more(), now),
+            match self.doors[door].listener.accept() {
+                Ok(stream) => self.admit(door, stream, Room::for_more(), now),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return,
                     Some(libc::EINTR | libc::ECONNABORTED) => {}
-                    Some(libc::EMFILE | libc::ENFILE) => return self.accept_with_spare(now),
+                    Some(libc::EMFILE | libc::ENFILE) => return self.accept_with_spare(door, now),
                     _ => return self.accept_from = Some(now + ACCEPT_PAUSE),
                 },
             }
@@ -210,7 +241,7 @@ impl Console {
     }
 
     /// The process has no descriptor left. Gives up a spare one for the connection; the last is only for a refusal.
-    fn accept_with_spare(&mut self, now: Instant) {
+    fn accept_with_spare(&mut self, door: usize, now: Instant) {
         let room = match self.spares.pop() {
             Some(spare) => {
                 drop(spare);
@@ -219,30 +250,40 @@ impl Console {
             None => return self.accept_from = Some(now + ACCEPT_PAUSE),
         };
         // Another thread may have been faster; then the next connection waits, too.
-        match self.listener.accept() {
-            Ok((stream, _)) => self.admit(stream, room, now),
+        match self.doors[door].listener.accept() {
+            Ok(stream) => self.admit(door, stream, room, now),
             Err(_) => self.accept_from = Some(now + ACCEPT_PAUSE),
         }
         self.refill_spares();
     }
 
-    fn admit(&mut self, stream: UnixStream, room: Room, now: Instant) {
-        match unixsock::peer_uid(&stream) {
-            Ok(uid) if uid == 0 || uid == unixsock::effective_uid() => {}
-            Ok(uid) => return self.complain(&format!("a connection of user {uid}"), now),
-            Err(error) => return self.complain(&format!("a connection of an unknown user ({error})"), now),
-        }
-        if stream.set_nonblocking(true).and_then(|()| unixsock::without_sigpipe(&stream)).is_err() {
+    fn admit(&mut self, door: usize, stream: Stream, room: Room, now: Instant) {
+        let us = unixsock::effective_uid();
+        let peer = match stream.peer() {
+            Ok(peer) if peer.uid == us || (peer.uid == 0 && !self.limits.owner_only) => peer,
+            Ok(peer) => {
+                return self.complain(door, &format!("a connection of user {} ({})", peer.uid, peer.shown), now);
+            }
+            Err(error) => return self.complain(door, &format!("a connection of an unknown user ({error})"), now),
+        };
+        if stream.set_nonblocking().is_err() {
             return;
         }
         let (open, limit) = (self.sessions.iter().filter(|session| session.is_open()).count(), self.limits.sessions);
-        let mut session = Session::new(stream, self.limits, now);
-        if room.last {
-            session.turn_away("coro: no file descriptors left in this process; end another session first", now);
+        let why = if room.last {
+            Some("coro: no file descriptors left in this process; end another session first".to_owned())
         } else if open >= limit {
-            session.turn_away(&format!("coro: too many sessions, the limit is {limit}; end one of them first"), now);
+            Some(format!("coro: too many sessions, the limit is {limit}; end one of them first"))
         } else {
-            session.greet(self.commands, now);
+            None
+        };
+        let ticket = why.is_none().then(|| Ticket::new(peer.shown, now));
+        let who = ticket.as_ref().map(Ticket::name).unwrap_or_default();
+        let rights = Rights::new(self.doors[door].ceiling, who);
+        let mut session = Session::new(stream, self.limits, rights, ticket, now);
+        match why {
+            Some(why) => session.turn_away(&why, now),
+            None => session.greet(self.commands, now),
         }
         session.write(now);
         // Those turned away linger a moment, but neither on the last descriptor nor in any number.
@@ -252,23 +293,19 @@ impl Console {
     }
 
     /// One line to standard error about a connection that was closed without a word, at most one a second.
-    fn complain(&mut self, what: &str, now: Instant) {
+    fn complain(&mut self, door: usize, what: &str, now: Instant) {
         if self.complained.is_none_or(|last| now >= last + Duration::from_secs(1)) {
             self.complained = Some(now);
-            let path = escape(self.path.as_bytes());
-            unixsock::write_stderr_if_ready(&format!("coro: backdoor {path}: refused {what}\n"));
+            let door = escape(self.doors[door].shown.as_bytes());
+            let refused = || format!("backdoor {door}: refused {what}");
+            if !report::deliver(|| Report::Audit(refused())) {
+                unixsock::write_stderr_if_ready(&format!("coro: {}\n", refused()));
+            }
         }
     }
 
     fn refill_spares(&mut self) {
         fill(&mut self.spares);
-    }
-}
-
-impl Drop for Console {
-    /// Ends connections that nobody has accepted, also if a forked child has a copy of the listener.
-    fn drop(&mut self) {
-        let _ = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
     }
 }
 
@@ -292,7 +329,7 @@ fn fill(spares: &mut Vec<File>) {
 /// Which descriptors showed something.
 struct Stirred {
     control: bool,
-    listener: bool,
+    doors: Vec<bool>,
     sessions: Vec<bool>,
 }
 

@@ -1,6 +1,7 @@
 //! Lines from a client's bytes, and bytes from a client made fit to be shown.
 //!
-//! Invariant: the buffer never holds more than one unfinished line of [`MAX_LINE`] bytes and what one read brought.
+//! Invariant: the buffer never holds more than one unfinished line of [`MAX_LINE`] bytes and what was pushed since the last
+//! look; see [`Lines::has_room`].
 //!
 //! Must not know: sockets, commands, time.
 
@@ -52,6 +53,17 @@ impl Lines {
     /// Whether [`Lines::take`] has something to give.
     pub(super) fn has_line(&self) -> bool {
         self.bytes.contains(&b'\n') || self.overlong() || (self.ended && !self.bytes.is_empty())
+    }
+
+    /// Whether more input may be read although lines wait: what interrupts an answer comes behind them.
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes.len() < 4 * MAX_LINE
+    }
+
+    /// Throws away what has not been taken.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.skipping = false;
     }
 
     /// Whether there is nothing at all, not even the beginning of a line.

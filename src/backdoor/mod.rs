@@ -1,36 +1,48 @@
-//! The backdoor: a unix socket on which the running process answers questions, for `socat`, `nc` or `ask`.
+//! The backdoor: a unix socket on which the running process answers questions, for `socat`, `nc` or `ask`; on request a
+//! port of 127.0.0.1 too, for `telnet`.
 //!
 //! The path a question takes: `bind` makes the socket, `console` accepts on a thread of its own and checks the peer,
-//! `session` takes its bytes apart with `line`, `table` finds the command among those that were registered as
-//! `Commands`, and the command finds the answer, a piece at a time.
+//! `session` takes its bytes apart with `telnet` and `line`, `table` finds the command among those that were registered as
+//! `Commands` and asks `rights`, and the command finds the answer, a piece at a time.
 //!
-//! Invariants: nothing listens until the program calls [`serve`], and never if `CORO_BACKDOOR=off` is set; only this user
-//! and root get an answer; sessions, lines, buffers and waiting are bounded by `Limits`; no worker runs any of it.
+//! Invariants: nothing listens until the program or its environment asks for it, and never if `CORO_BACKDOOR=off` is set;
+//! only this user and root get an answer; sessions, lines, buffers and waiting are bounded by `Limits`; no worker runs any
+//! of it.
 //!
 //! Must not know: the scheduler, tasks, stacks, what a command means (`crate::commands` is named for its types only).
 
 #![forbid(unsafe_code)]
 
 mod bind;
+mod builder;
 mod claim;
 mod console;
 mod line;
+mod rights;
 mod session;
+mod stream;
 mod table;
+mod telnet;
 #[cfg(test)]
 mod tests;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use builder::Builder;
+pub(crate) use builder::as_the_environment_says;
+
+pub use crate::commands::Tier;
 use crate::commands::{Answer, Command};
 use crate::sys::fork;
 use claim::Claim;
-use console::Console;
+use console::{Console, Door};
+use stream::Listener;
 
 /// What the layers around it answer with. All are called on the console thread, never at the same time by one server.
 pub(crate) struct Commands {
@@ -38,6 +50,8 @@ pub(crate) struct Commands {
     pub(crate) table: &'static [Command],
     /// One line that greets a client. It must not begin with `coro: `, by which clients know a refusal.
     pub(crate) banner: fn() -> String,
+    /// What a prompt begins with, such as `demo[4711]`.
+    pub(crate) name: fn() -> String,
     /// What is shown before the first prompt, and only to those who get one: to people, not to programs that send their
     /// first command at once.
     pub(crate) welcome: fn() -> Box<dyn Answer>,
@@ -62,6 +76,8 @@ struct Limits {
     prompt_after: Duration,
     /// How long a client may take to notice that its session ended.
     linger: Duration,
+    /// Root gets no answer.
+    owner_only: bool,
 }
 
 impl Limits {
@@ -71,10 +87,11 @@ impl Limits {
         stalled: Duration::from_secs(10),
         prompt_after: Duration::from_millis(100),
         linger: Duration::from_millis(500),
+        owner_only: false,
     };
 }
 
-/// A server made by [`serve`] or [`serve_default`].
+/// A server made by [`serve`], [`serve_default`] or a [`Builder`].
 ///
 /// Dropping it does **not** end it: a program that never wants to can ignore it. The socket's file is removed by
 /// [`close`](Server::close) and when the process exits normally, if it is still the one made here. A process that is
@@ -82,7 +99,8 @@ impl Limits {
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
-    /// `None` if the environment switched it off.
+    tcp: Option<SocketAddr>,
+    /// `None` if the environment switched it off, or serves this very path itself.
     running: Option<Running>,
 }
 
@@ -97,6 +115,11 @@ impl Server {
     /// The socket's path, absolute.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The address on which it serves TCP, if it does ([`Builder::tcp_loopback`]).
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        self.tcp
     }
 
     /// Removes the socket's file, ends all sessions, also in the middle of an answer, and waits for the console thread.
@@ -135,34 +158,29 @@ impl Server {
 /// user is replaced. [`InvalidInput`](io::ErrorKind::InvalidInput): the path is too long for a unix socket (107 bytes on Linux).
 /// [`NotConnected`](io::ErrorKind::NotConnected): there is no runtime yet that could answer.
 pub fn serve(path: impl AsRef<Path>) -> io::Result<Server> {
-    let path = absolute(path.as_ref())?;
-    if bind::switched_off() {
-        return Ok(inert(path));
-    }
-    serve_with(path, registered()?, Limits::STANDARD)
+    Builder::new().unix(path).serve()
 }
 
 /// Like [`serve`], on a path of its own choice, and prints it with the line that connects to it to standard error.
 ///
 /// The path is `$XDG_RUNTIME_DIR/coro/PID.sock`; if that variable does not name a directory of this user,
-/// `coro-UID/PID.sock` in the directory for temporary files. The directory is made with mode 0700, or checked.
+/// `coro-UID/PID.sock` in the directory for temporary files. The directory is made with mode 0700, or checked. If the
+/// environment (`CORO_BACKDOOR=1`) has had that path served already, this is no error, and the [`Server`] returned does nothing.
 ///
 /// # Errors
 ///
 /// Those of [`serve`]; [`PermissionDenied`](io::ErrorKind::PermissionDenied) also if the directory found is open to others.
 pub fn serve_default() -> io::Result<Server> {
     let path = absolute(&bind::default_path())?;
-    if bind::switched_off() {
-        return Ok(inert(path));
+    if builder::is_served(&path) {
+        return Ok(Server { path, tcp: None, running: None });
     }
-    let commands = registered()?;
-    if let Some(directory) = path.parent() {
-        bind::private_directory(directory)?;
+    let server = Builder::new().serve()?;
+    if server.running.is_some() {
+        let path = server.path.display();
+        // A closed standard error is no reason to fail, nor to panic as `eprintln` would.
+        let _ = writeln!(io::stderr(), "coro: backdoor on {path}\nsocat -t60 - UNIX-CONNECT:{path}");
     }
-    let server = serve_with(path, commands, Limits::STANDARD)?;
-    let path = server.path.display();
-    // A closed standard error is no reason to fail, nor to panic as `eprintln` would.
-    let _ = writeln!(io::stderr(), "coro: backdoor on {path}\nsocat -t60 - UNIX-CONNECT:{path}");
     Ok(server)
 }
 
@@ -184,22 +202,46 @@ fn absolute(path: &Path) -> io::Result<PathBuf> {
 
 fn inert(path: PathBuf) -> Server {
     let _ = writeln!(io::stderr(), "coro: backdoor is off (CORO_BACKDOOR), not serving {}", path.display());
-    Server { path, running: None }
+    Server { path, tcp: None, running: None }
 }
 
+/// A server as its builder wants it.
+struct Asked {
+    path: PathBuf,
+    commands: &'static Commands,
+    limits: Limits,
+    ceiling: Option<Tier>,
+    welcome: Option<String>,
+    /// Listens already.
+    tcp: Option<Listener>,
+}
+
+#[cfg(test)]
 fn serve_with(path: PathBuf, commands: &'static Commands, limits: Limits) -> io::Result<Server> {
+    serve_asked(Asked { path, commands, limits, ceiling: None, welcome: None, tcp: None })
+}
+
+fn serve_asked(asked: Asked) -> io::Result<Server> {
+    let Asked { path, commands, limits, ceiling, welcome, tcp } = asked;
     let (listener, claim) = bind::bind(&path)?;
     let (control, stop) = UnixStream::pair()?;
     stop.set_nonblocking(true)?;
-    let shown = path.display().to_string();
+    let address = match &tcp {
+        Some(Listener::Tcp(listener)) => Some(listener.local_addr()?),
+        _ => None,
+    };
+    let mut doors = vec![Door::new(Listener::Unix(listener), ceiling.unwrap_or(Tier::Act), path.display().to_string())];
+    if let (Some(tcp), Some(address)) = (tcp, address) {
+        doors.push(Door::new(tcp, ceiling.unwrap_or(Tier::Read), address.to_string()));
+    }
     // Made there, since answers need not be able to change threads.
     let spares = console::spares();
     let run = move || {
         let _own = crate::sys::threads::Own::new();
-        Console::new(listener, stop, shown, commands, limits, spares).run();
+        Console::new(doors, stop, commands, limits, welcome, spares).run();
     };
     let thread = std::thread::Builder::new().name("coro-console".into()).spawn(run)?;
     // From here on the file stays until `close` or exit, also when the server is dropped.
     let claim = std::mem::ManuallyDrop::new(claim);
-    Ok(Server { path, running: Some(Running { claim, control, thread }) })
+    Ok(Server { path, tcp: address, running: Some(Running { claim, control, thread }) })
 }

@@ -6,24 +6,29 @@
 //!
 //! Invariants: answers come in the order of their commands; a client that sends its first command before a prompt was due
 //! gets the banner and answers, nothing else; an answer is asked for more only while less than
-//! [`PULL_BELOW`] bytes wait to be sent; input is read only while no complete line waits; a panic in a command ends that
-//! command and nothing else.
+//! [`PULL_BELOW`] bytes wait to be sent; input is read only while no complete line waits, or a little of it while an answer
+//! is made, because an interrupt comes among it; a panic in a command ends that command and nothing else.
 //!
 //! Must not know: the listener, other sessions, how an answer is found.
 
 use std::any::Any;
-use std::io::{ErrorKind, Read};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::net::Shutdown;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::line::{Line, Lines, MAX_LINE, escape};
+use super::line::{Line, Lines, MAX_LINE, escape, escape_up_to};
+use super::rights::Rights;
+use super::stream::Stream;
 use super::table::{self, Outcome};
+use super::telnet::{Piece, Telnet};
 use super::{Commands, Limits};
 use crate::commands::Answer;
+use crate::commands::sessions::Ticket;
+use crate::report::{self, Report};
 use crate::sys::fork::Own;
-use crate::sys::unixsock;
 
 /// An answer is asked for more only below this many bytes waiting.
 const PULL_BELOW: usize = 64 * 1024;
@@ -31,7 +36,11 @@ const PULL_BELOW: usize = 64 * 1024;
 /// Buffers larger than this are given back when empty.
 const KEEP_BUFFER: usize = 2 * PULL_BELOW;
 
-const PROMPT: &[u8] = b"> ";
+/// What is shown of a command in the list of sessions, in characters.
+const LAST_SHOWN: usize = 60;
+
+/// A command may be written over several lines, each but the last ending with a backslash; so long altogether.
+const LONGEST_COMMAND: usize = 4 * MAX_LINE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -54,6 +63,8 @@ enum Prompt {
 struct Running {
     name: &'static str,
     answer: Option<Box<dyn Answer>>,
+    /// Its lines are JSON already.
+    json: bool,
 }
 
 impl Drop for Running {
@@ -69,10 +80,18 @@ impl Drop for Running {
 pub(super) struct Session {
     /// A forked child must not keep the connection open when the session ends.
     _own: Own,
-    stream: UnixStream,
+    stream: Stream,
     limits: Limits,
     phase: Phase,
+    /// Its place in the list; none for who is turned away.
+    ticket: Option<Ticket>,
+    rights: Rights,
+    /// Answers are JSON.
+    json: bool,
+    telnet: Telnet,
     input: Lines,
+    /// The lines so far of a command that goes on.
+    begun: Vec<u8>,
     output: Output,
     running: Option<Running>,
     prompt: Prompt,
@@ -85,13 +104,22 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(stream: UnixStream, limits: Limits, now: Instant) -> Self {
+    /// A session that has its place in the list, or turns somebody away.
+    pub(super) fn new(stream: Stream, limits: Limits, rights: Rights, ticket: Option<Ticket>, now: Instant) -> Self {
+        if let Some(ticket) = &ticket {
+            tell(|| format!("{} began", ticket.name()));
+        }
         Self {
-            _own: Own::new(stream.as_raw_fd()),
+            _own: Own::new(stream.as_fd().as_raw_fd()),
             stream,
             limits,
             phase: Phase::Open,
+            ticket,
+            rights,
+            json: false,
+            telnet: Telnet::default(),
             input: Lines::default(),
+            begun: Vec::new(),
             output: Output::default(),
             running: None,
             prompt: Prompt::Wanted,
@@ -116,7 +144,7 @@ impl Session {
         self.phase = Phase::Ending;
     }
 
-    pub(super) fn stream(&self) -> &UnixStream {
+    pub(super) fn stream(&self) -> &Stream {
         &self.stream
     }
 
@@ -131,7 +159,7 @@ impl Session {
 
     pub(super) fn wants_to_read(&self) -> bool {
         let room = match self.phase {
-            Phase::Open => !self.input.has_line(),
+            Phase::Open => !self.input.has_line() || (self.running.is_some() && self.input.has_room()),
             Phase::Lingering { .. } => true,
             Phase::Ending | Phase::Over => false,
         };
@@ -144,7 +172,7 @@ impl Session {
 
     /// Whether [`Session::work`] has something to do and room for its outcome.
     pub(super) fn wants_to_work(&self) -> bool {
-        let asked = self.running.is_some() || self.input.has_line();
+        let asked = self.running.is_some() || self.input.has_line() || self.has_open_end();
         asked && self.phase == Phase::Open && self.output.len() < PULL_BELOW
     }
 
@@ -154,22 +182,53 @@ impl Session {
         match self.stream.read(&mut bytes) {
             Ok(0) => self.input.end(),
             Ok(_) if self.phase != Phase::Open => {}
-            Ok(length) => {
-                self.input.push(&bytes[..length]);
-                if let Prompt::Due(_) = self.prompt {
-                    self.prompt = Prompt::Wanted;
-                }
-            }
+            Ok(length) => self.take_in(&bytes[..length], now),
             Err(error) if is_temporary(error.kind()) => {}
             Err(_) => self.phase = Phase::Over,
         }
         self.settle(now);
     }
 
+    fn take_in(&mut self, bytes: &[u8], now: Instant) {
+        if let Prompt::Due(_) = self.prompt {
+            self.prompt = Prompt::Wanted;
+        }
+        let mut telnet = std::mem::take(&mut self.telnet);
+        telnet.split(bytes, |piece| match piece {
+            Piece::Text(text) => self.input.push(text),
+            Piece::Interrupt => self.interrupt(now),
+            Piece::End => {
+                if self.prompt == Prompt::Shown && self.input.is_empty() && !self.json {
+                    self.push(b"\n", now);
+                }
+                self.input.end();
+            }
+            Piece::Reply(reply) => self.output.answer_telnet(reply),
+        });
+        self.telnet = telnet;
+    }
+
+    /// Ctrl-C: no more of the answer, and nothing of what was asked after it.
+    fn interrupt(&mut self, now: Instant) {
+        self.input.clear();
+        self.begun.clear();
+        let running = self.running.take();
+        if running.is_some() {
+            self.output.cut();
+        } else if self.prompt == Prompt::Shown && !self.json {
+            self.push(b"\n", now);
+        }
+        self.output.end_line();
+        if let Some(running) = running {
+            self.complain(&format!("{}: interrupted", running.name), now);
+        }
+        self.prompt = Prompt::Wanted;
+    }
+
     /// Sends what the client takes now.
     pub(super) fn write(&mut self, now: Instant) {
         while self.wants_to_write() {
-            match unixsock::send(&self.stream, self.output.waiting()) {
+            match self.stream.send(self.output.waiting()) {
                 Ok(length) => {
                     self.output.sent(length);
                     self.progressed = now;
@@ -193,26 +252,77 @@ impl Session {
                 self.welcomed = true;
                 self.commanded = now;
                 match self.input.take() {
-                    Some(Line::Text(line)) => self.begin(&line, commands, now),
+                    Some(Line::Text(line)) => self.line(&line, commands, now),
                     Some(Line::TooLong) => {
-                        self.say(&format!("input: line too long, the limit is {MAX_LINE} bytes"), now)
+                        self.begun.clear();
+                        self.complain(&format!("input: line too long, the limit is {MAX_LINE} bytes"), now);
                     }
-                    None => {}
+                    None => {
+                        let whole = std::mem::take(&mut self.begun);
+                        self.begin(&whole, commands, now);
+                    }
                 }
             }
         }
         self.write(now);
     }
 
+    /// A line came: a command, or some of one.
+    fn line(&mut self, line: &[u8], commands: &Commands, now: Instant) {
+        if let Some(part) = line.strip_suffix(b"\\")
+            && !self.input.has_ended()
+        {
+            if self.begun.len() + part.len() > LONGEST_COMMAND {
+                self.begun.clear();
+                self.complain(&format!("input: command too long, the limit is {LONGEST_COMMAND} bytes"), now);
+                return;
+            }
+            self.begun.extend_from_slice(part);
+            self.begun.push(b' ');
+            return;
+        }
+        if self.begun.is_empty() {
+            self.begin(line, commands, now);
+        } else {
+            let mut whole = std::mem::take(&mut self.begun);
+            whole.extend_from_slice(line);
+            self.begin(&whole, commands, now);
+        }
+    }
+
     fn begin(&mut self, line: &[u8], commands: &Commands, now: Instant) {
-        match catch_unwind(AssertUnwindSafe(|| table::run(line, commands))) {
+        let shown = line.trim_ascii();
+        if let Some(ticket) = &self.ticket
+            && !shown.is_empty()
+        {
+            ticket.asked(&escape_up_to(shown, LAST_SHOWN), now);
+        }
+        let (rights, json) = (&mut self.rights, self.json);
+        match catch_unwind(AssertUnwindSafe(|| table::run(line, commands, rights, json))) {
             Ok(None) => {}
             Ok(Some((name, Outcome::Answer(answer)))) => {
-                self.go_on(Running { name, answer: Some(answer) }, now);
+                self.go_on(Running { name, answer: Some(answer), json: false }, now);
             }
-            Ok(Some((_, Outcome::Say(text)))) => self.say(text.trim_end_matches('\n'), now),
+            Ok(Some((name, Outcome::Json(answer)))) => {
+                self.go_on(Running { name, answer: Some(answer), json: true }, now);
+            }
+            Ok(Some((name, Outcome::Say(text)))) => {
+                self.say(text.trim_end_matches('\n'), now);
+                self.done(name, now);
+            }
+            Ok(Some((name, Outcome::Complain(text)))) => {
+                self.complain(text.trim_end_matches('\n'), now);
+                self.done(name, now);
+            }
+            Ok(Some((name, Outcome::Switch { json }))) => {
+                self.json = json;
+                self.done(name, now);
+            }
             Ok(Some((_, Outcome::End))) => self.phase = Phase::Ending,
             Err(payload) => self.tell_panic(&escape(line), payload, now),
+        }
+        if let Some(ticket) = &self.ticket {
+            ticket.raised(self.rights.tier());
         }
     }
 
@@ -221,14 +331,26 @@ impl Session {
         // A chunk of its own: what an answer does to its buffer cannot touch what was said before.
         let mut chunk = Vec::new();
         let outcome = catch_unwind(AssertUnwindSafe(|| answer.more(&mut chunk)));
-        self.push(&chunk, now);
+        if self.json && !running.json {
+            self.push(&in_json("line", &String::from_utf8_lossy(&chunk)), now);
+        } else {
+            self.push(&chunk, now);
+        }
         match outcome {
             Ok(true) => self.running = Some(running),
             Ok(false) => {
                 self.output.end_line();
                 self.commanded = now;
+                self.done(running.name, now);
             }
             Err(payload) => self.tell_panic(running.name, payload, now),
+        }
+    }
+
+    /// For programs: the answer is whole.
+    fn done(&mut self, name: &str, now: Instant) {
+        if self.json {
+            self.push(&in_json("done", name), now);
         }
     }
 
@@ -241,11 +363,11 @@ impl Session {
         // Dropping a payload runs foreign code, which may panic again.
         std::mem::forget(payload);
         self.output.end_line();
-        self.say(&line, now);
+        self.complain(&line, now);
     }
 
     /// Deadlines that have passed.
-    pub(super) fn tick(&mut self, commands: &Commands, now: Instant) {
+    pub(super) fn tick(&mut self, commands: &Commands, welcome: Option<&str>, now: Instant) {
         if !self.output.is_empty() && now >= self.progressed + self.limits.stalled {
             self.phase = Phase::Over;
         }
@@ -258,18 +380,24 @@ impl Session {
             && now >= when
             && self.is_idle()
         {
-            if self.welcomed {
-                self.push(PROMPT, now);
+            if self.json {
+                self.prompt = Prompt::Shown;
+            } else if self.welcomed {
+                let prompt = match &*self.begun {
+                    [] => format!("{} {}> ", (commands.name)(), self.rights.tier()),
+                    _ => "... ".to_owned(),
+                };
+                self.push(prompt.as_bytes(), now);
                 // The client's own line end follows it, on the client's screen.
                 self.output.within_line = false;
                 self.prompt = Prompt::Shown;
                 self.write(now);
             } else {
-                self.welcome(commands, now);
+                self.welcome(commands, welcome, now);
             }
         }
         if self.is_waiting() && now >= self.commanded + self.limits.idle {
-            if self.prompt == Prompt::Shown {
+            if self.prompt == Prompt::Shown && !self.json {
                 self.push(b"\n", now);
             }
             let minutes = self.limits.idle.as_secs().div_ceil(60).max(1);
@@ -280,10 +408,13 @@ impl Session {
     }
 
     /// Begins what comes before the first prompt; the prompt stays due and follows at its end.
-    fn welcome(&mut self, commands: &Commands, now: Instant) {
+    fn welcome(&mut self, commands: &Commands, words: Option<&str>, now: Instant) {
         self.welcomed = true;
+        for line in words.into_iter().flat_map(str::lines) {
+            self.say(&escape_up_to(line.as_bytes(), MAX_LINE), now);
+        }
         match catch_unwind(AssertUnwindSafe(commands.welcome)) {
-            Ok(answer) => self.running = Some(Running { name: "status", answer: Some(answer) }),
+            Ok(answer) => self.running = Some(Running { name: "status", answer: Some(answer), json: false }),
             Err(payload) => self.tell_panic("status", payload, now),
         }
     }
@@ -303,9 +434,15 @@ impl Session {
         [lingering, prompt, stalled, idle].into_iter().flatten().min()
     }
 
+    /// A command goes on in a line that will not come.
+    fn has_open_end(&self) -> bool {
+        self.input.has_ended() && !self.begun.is_empty()
+    }
+
     /// Everything asked was answered and sent.
     fn is_waiting(&self) -> bool {
-        self.phase == Phase::Open && self.running.is_none() && !self.input.has_line() && self.output.is_empty()
+        let asked = self.running.is_some() || self.input.has_line() || self.has_open_end();
+        self.phase == Phase::Open && !asked && self.output.is_empty()
     }
 
     /// Waiting, and the client has not begun its next line either.
@@ -319,7 +456,7 @@ impl Session {
             self.phase = Phase::Over;
         }
         if self.phase == Phase::Ending && self.output.is_empty() {
-            let _ = self.stream.shutdown(std::net::Shutdown::Write);
+            self.stream.shutdown(Shutdown::Write);
             self.phase = Phase::Lingering { until: now + self.limits.linger };
         }
         if matches!(self.phase, Phase::Lingering { .. }) && self.input.has_ended() {
@@ -332,7 +469,20 @@ impl Session {
 
     /// Adds one or more lines, given without the last one's end.
     fn say(&mut self, text: &str, now: Instant) {
-        self.push(text.as_bytes(), now);
+        self.tell_lines("line", text, now);
+    }
+
+    /// As [`Session::say`], about what could not be done.
+    fn complain(&mut self, text: &str, now: Instant) {
+        self.tell_lines("error", text, now);
+    }
+
+    fn tell_lines(&mut self, what: &str, text: &str, now: Instant) {
+        if self.json {
+            self.push(&in_json(what, text), now);
+        } else {
+            self.push(text.as_bytes(), now);
+        }
         self.output.end_line();
     }
 
@@ -347,8 +497,36 @@ impl Session {
 impl Drop for Session {
     /// Ends the connection even if a forked child still has a copy of the descriptor.
     fn drop(&mut self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        self.stream.shutdown(Shutdown::Both);
+        if let Some(ticket) = &self.ticket {
+            tell(|| format!("{} ended", ticket.name()));
+        }
     }
+}
+
+/// Tells the report handler who comes and goes. Without one nobody is told: scripts come every few seconds.
+fn tell(what: impl FnOnce() -> String) {
+    let _ = report::deliver(|| Report::Attach(what()));
+}
+
+/// Each line of `text` as `{"what":"line"}`.
+fn in_json(what: &str, text: &str) -> Vec<u8> {
+    let mut out = String::with_capacity(text.len() + text.len() / 8 + 16);
+    for line in text.lines() {
+        let _ = write!(out, "{{\"{what}\":\"");
+        for c in line.chars() {
+            match c {
+                '"' | '\\' => out.extend(['\\', c]),
+                // Also what only a terminal would obey; names are escaped before they come here.
+                c if c.is_control() => {
+                    let _ = write!(out, "\\u{:04x}", u32::from(c));
+                }
+                c => out.push(c),
+            }
+        }
+        out.push_str("\"}\n");
+    }
+    out.into_bytes()
 }
 
 fn is_temporary(kind: ErrorKind) -> bool {
@@ -377,6 +555,25 @@ impl Output {
         if self.within_line {
             self.push(b"\n");
         }
+    }
+
+    /// Three bytes of telnet, which belong to no line.
+    fn answer_telnet(&mut self, reply: [u8; 3]) {
+        // A client that only negotiates and never reads gets no more room than an answer.
+        if self.len() < PULL_BELOW {
+            self.bytes.extend_from_slice(&reply);
+        }
+    }
+
+    /// Throws away what waits behind the line that is being sent.
+    fn cut(&mut self) {
+        let Some(end) = self.waiting().iter().position(|byte| *byte == b'\n') else {
+            // Of what was sent of the line, if anything, its end is still to come.
+            self.bytes.truncate(self.sent);
+            return self.within_line = self.sent > 0 && self.within_line;
+        };
+        self.bytes.truncate(self.sent + end + 1);
+        self.within_line = false;
     }
 
     fn waiting(&self) -> &[u8] {

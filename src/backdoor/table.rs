@@ -1,8 +1,9 @@
 //! The command table: what a session may be asked, one row a command.
 //!
-//! Two rows are the session's own, `help` and `quit`; the others were registered from above as [`Commands`]. Invariants:
-//! every word that runs something is in the one or the other, and `help` prints what the rows say, so no command is
-//! without its help; every text made here is whole lines, and input repeated in it is escaped.
+//! Some rows are the session's own, such as `help` and `quit`; the others were registered from above as [`Commands`].
+//! Invariants: every word that runs something is in the one or the other, and `help` prints what the rows say, so no command
+//! is without its help; nothing runs for which the session has not the right; every text made here is whole lines, and input
+//! repeated in it is escaped.
 //!
 //! Must not know: sockets, sessions, what a registered command does.
 
@@ -10,14 +11,21 @@ use std::fmt::Write as _;
 
 use super::Commands;
 use super::line::{escape, escape_up_to};
-use crate::commands::{Answer, Command};
+use super::rights::Rights;
+use crate::commands::{Answer, Command, Tier};
 
 /// What a command comes to.
 pub(super) enum Outcome {
     /// Comes in pieces, when the client has room for them.
     Answer(Box<dyn Answer>),
+    /// The same, in lines of JSON.
+    Json(Box<dyn Answer>),
     /// Whole lines, known at once.
     Say(String),
+    /// Whole lines that say why there is no answer.
+    Complain(String),
+    /// From now on answers come as JSON, or as text.
+    Switch { json: bool },
     /// The session ends after what was said before.
     End,
 }
@@ -29,6 +37,16 @@ const HELP: Row = Row {
     names: &["help", "?"],
     arguments: "[COMMAND]",
     help: "this list, or one line of it; --colour behind a command colours its answer",
+};
+const ENABLE: Row = Row {
+    names: &["enable"],
+    arguments: "read|probe|act",
+    help: "what this session may do, up to what the server allows; it begins with read",
+};
+const JSON: Row = Row {
+    names: &["#json", "#text"],
+    arguments: "",
+    help: "from now on one JSON value a line, ended by {\"done\":…}; #text goes back",
 };
 const QUIT: Row = Row { names: &["quit", "exit"], arguments: "", help: "ends the session" };
 
@@ -49,26 +67,70 @@ impl Row {
 /// All commands, in the order in which `help` shows them.
 fn rows(commands: &Commands) -> impl Iterator<Item = Row> {
     let registered = commands.table.iter().map(|c| Row { names: c.names, arguments: c.arguments, help: c.help });
-    registered.chain([HELP, QUIT])
+    registered.chain([ENABLE, JSON, HELP, QUIT])
 }
 
-/// Runs one line. `None` for a blank one. The name beside the outcome is the command's, for messages about it.
-pub(super) fn run(line: &[u8], commands: &Commands) -> Option<(&'static str, Outcome)> {
+/// Runs one line. `None` for a blank one. The name beside the outcome is the command's, for messages about it. With `json`
+/// the answer is wanted in JSON, if there is such a form.
+pub(super) fn run(
+    line: &[u8],
+    commands: &Commands,
+    rights: &mut Rights,
+    json: bool,
+) -> Option<(&'static str, Outcome)> {
     let Ok(text) = std::str::from_utf8(line) else {
-        return Some(("input", Outcome::Say(format!("this line is not UTF-8 text: \"{}\"\n", escape(line)))));
+        let text = format!("this line is not UTF-8 text: \"{}\"\n", escape(line));
+        return Some(("input", Outcome::Complain(text)));
     };
     let call = Call::parse(text)?;
-    let arguments = &call.arguments;
+    let own = |row: Row| row.names.contains(&call.word);
     Some(match find(call.word, commands) {
-        Some(command) => (command.names[0], outcome(command.begin(arguments))),
-        None if HELP.names.contains(&call.word) => (HELP.names[0], help(commands, arguments)),
-        None if QUIT.names.contains(&call.word) => (QUIT.names[0], Outcome::End),
+        Some(command) => {
+            let name = command.names[0];
+            match rights.allow((command.tier)(&call.arguments), name, &escape(line.trim_ascii())) {
+                Ok(()) => (name, begin(command, &call.arguments, json)),
+                Err(complaint) => (name, complain(&complaint)),
+            }
+        }
+        None if own(HELP) => (HELP.names[0], help(commands, &call.arguments)),
+        None if own(QUIT) => (QUIT.names[0], Outcome::End),
+        None if own(ENABLE) => (ENABLE.names[0], enable(&call.arguments, rights)),
+        None if own(JSON) => (JSON.names[0], Outcome::Switch { json: call.word == JSON.names[0] }),
         None => {
             let (word, nearest) = (escape(call.word.as_bytes()), nearest(call.word, commands));
             let text = format!("unknown command \"{word}\"; the nearest is {nearest}; help lists all\n");
-            ("input", Outcome::Say(text))
+            ("input", Outcome::Complain(text))
         }
     })
+}
+
+fn begin(command: &'static Command, words: &[&str], json: bool) -> Outcome {
+    let json = (json && command.has_json()) || words.contains(&"--json");
+    let mut words = words.to_vec();
+    if json && !words.contains(&"--json") {
+        words.push("--json");
+    }
+    match command.begin(&words) {
+        Ok(answer) if json => Outcome::Json(answer),
+        Ok(answer) => Outcome::Answer(answer),
+        Err(complaint) => complain(&complaint),
+    }
+}
+
+fn complain(complaint: &str) -> Outcome {
+    let lines = complaint.lines().map(|line| escape_up_to(line.as_bytes(), LONGEST_COMPLAINT) + "\n");
+    Outcome::Complain(lines.collect())
+}
+
+fn enable(words: &[&str], rights: &mut Rights) -> Outcome {
+    let tier = match words {
+        [word] => Tier::named(word),
+        _ => None,
+    };
+    match tier.ok_or_else(|| "enable takes one of read, probe, act".to_owned()).and_then(|tier| rights.set(tier)) {
+        Ok(said) => Outcome::Say(said + "\n"),
+        Err(complaint) => complain(&complaint),
+    }
 }
 
 /// A line taken apart: `where 17`, `where(17)`, `coro::where(17)` and `coro.where(#17)` are the same.
@@ -97,16 +159,6 @@ fn find(word: &str, commands: &Commands) -> Option<&'static Command> {
     commands.table.iter().find(|command| command.names.contains(&word))
 }
 
-fn outcome(answer: Result<Box<dyn Answer>, String>) -> Outcome {
-    match answer {
-        Ok(answer) => Outcome::Answer(answer),
-        Err(complaint) => {
-            let lines = complaint.lines().map(|line| escape_up_to(line.as_bytes(), LONGEST_COMPLAINT) + "\n");
-            Outcome::Say(lines.collect())
-        }
-    }
-}
-
 fn help(commands: &Commands, arguments: &[&str]) -> Outcome {
     let width = rows(commands).map(|row| row.usage().len()).max().unwrap_or(0);
     let rows: Vec<Row> = match arguments {
@@ -115,7 +167,7 @@ fn help(commands: &Commands, arguments: &[&str]) -> Outcome {
             Some(row) => vec![row],
             None => {
                 let (word, nearest) = (escape(word.as_bytes()), nearest(word, commands));
-                return Outcome::Say(format!("no command is called \"{word}\"; the nearest is {nearest}\n"));
+                return Outcome::Complain(format!("no command is called \"{word}\"; the nearest is {nearest}\n"));
             }
         },
     };
@@ -157,6 +209,7 @@ fn edits(from: &[char], to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::READ;
 
     struct Once(String);
 
@@ -173,30 +226,45 @@ mod tests {
                 names: &["where_all"],
                 arguments: "",
                 help: "every task",
+                tier: READ,
                 run: |_| Ok(Box::new(Once("all\n".into()))),
             },
             Command {
                 names: &["where", "where_is"],
                 arguments: "ID",
                 help: "one task",
+                tier: READ,
                 run: |asked| match asked.words {
                     ["#17" | "17"] => Ok(Box::new(Once("task 17\n".into()))),
                     others => Err(format!("no id: {}\nwrite where 17", others.join(" "))),
                 },
             },
+            Command {
+                names: &["set"],
+                arguments: "[VALUE]",
+                help: "shows or changes something",
+                tier: |words| if words.is_empty() { Tier::Read } else { Tier::Act },
+                run: |_| Ok(Box::new(Once("set\n".into()))),
+            },
         ],
         banner: || "fake".into(),
+        name: || "fake".into(),
         welcome: || Box::new(Once(String::new())),
     };
 
     fn answer(line: &str) -> String {
-        match run(line.as_bytes(), &FAKE).expect("a command").1 {
-            Outcome::Answer(mut answer) => {
+        answer_with(line, &mut Rights::new(Tier::Act, "session 0 (test)".into()))
+    }
+
+    fn answer_with(line: &str, rights: &mut Rights) -> String {
+        match run(line.as_bytes(), &FAKE, rights, false).expect("a command").1 {
+            Outcome::Answer(mut answer) | Outcome::Json(mut answer) => {
                 let mut out = Vec::new();
                 while answer.more(&mut out) {}
                 String::from_utf8(out).expect("text")
             }
-            Outcome::Say(text) => text,
+            Outcome::Say(text) | Outcome::Complain(text) => text,
+            Outcome::Switch { json } => format!("json: {json}\n"),
             Outcome::End => "END".into(),
         }
     }
@@ -212,7 +280,24 @@ mod tests {
         for line in ["quit", "exit", "exit()"] {
             assert_eq!(answer(line), "END", "{line:?}");
         }
-        assert!(run(b" \t", &FAKE).is_none());
+        assert!(run(b" \t", &FAKE, &mut Rights::new(Tier::Read, String::new()), false).is_none());
+    }
+
+    #[test]
+    fn what_changes_something_needs_its_tier_first() {
+        let mut rights = Rights::new(Tier::Act, "session 0 (test)".into());
+        assert_eq!(answer_with("set", &mut rights), "set\n");
+        assert_eq!(answer_with("set 1", &mut rights), "set needs the tier act: write first: enable act\n");
+        assert_eq!(answer_with("enable probe", &mut rights), "this session may now probe\n");
+        assert_eq!(answer_with("set 1", &mut rights), "set needs the tier act: write first: enable act\n");
+        assert_eq!(answer_with("enable act", &mut rights), "this session may now act\n");
+        assert_eq!(answer_with("set 1", &mut rights), "set\n");
+        for line in ["enable", "enable root", "enable act act", "enable Act"] {
+            assert_eq!(answer_with(line, &mut rights), "enable takes one of read, probe, act\n", "{line}");
+        }
+        let mut low = Rights::new(Tier::Read, "session 0 (test)".into());
+        assert_eq!(answer_with("enable act", &mut low), "act is not to be had here: read is the highest\n");
+        assert_eq!(answer_with("set 1", &mut low), "set needs the tier act, and here read is the highest\n");
     }
 
     #[test]
@@ -237,7 +322,7 @@ mod tests {
     #[test]
     fn help_has_a_line_for_each_row() {
         let text = answer("help");
-        assert_eq!(text.lines().count(), FAKE.table.len() + 2);
+        assert_eq!(text.lines().count(), FAKE.table.len() + 4);
         for row in rows(&FAKE) {
             assert!(text.contains(&row.usage()) && text.contains(row.help), "{row:?}");
             assert_eq!(answer(&format!("help {}", row.names[0])).lines().count(), 1);

@@ -4,7 +4,7 @@
 //! what is wrong with the question. Answers come in pieces, so that none of them needs memory for its whole and nobody
 //! else who asks waits for its end.
 //!
-//! Invariants: no command changes anything; every answer is whole lines in which foreign text is escaped.
+//! Invariants: no command changes anything unless it says so by its [`Tier`]; every answer is whole lines in which foreign text is escaped.
 //!
 //! Must not know: who asks, or over what.
 
@@ -12,6 +12,7 @@
 
 #[cfg(feature = "serde")]
 mod json;
+pub(crate) mod sessions;
 mod status;
 mod tables;
 mod text;
@@ -37,6 +38,39 @@ pub(crate) trait Answer {
 /// repeated in them as it came.
 pub(crate) type Begun = Result<Box<dyn Answer>, String>;
 
+/// How much a session may do. Each begins with [`Read`](Tier::Read) and is raised by `enable`, up to what its server
+/// allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Looks and changes nothing.
+    Read,
+    /// Also watches the program more closely than it does by itself: what it measures and tells.
+    Probe,
+    /// Also changes what the program does: ends tasks, gives memory back, ends the process.
+    Act,
+}
+
+impl Tier {
+    /// The tier of that name.
+    pub(crate) fn named(name: &str) -> Option<Tier> {
+        [Tier::Read, Tier::Probe, Tier::Act].into_iter().find(|tier| tier.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Tier::Read => "read",
+            Tier::Probe => "probe",
+            Tier::Act => "act",
+        }
+    }
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What came after a command's name.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
@@ -53,9 +87,14 @@ pub(crate) struct Command {
     /// What follows the name, for `help`.
     pub(crate) arguments: &'static str,
     pub(crate) help: &'static str,
+    /// What a session must be allowed for these words. Checked by whoever asks, before `run`.
+    pub(crate) tier: fn(&[&str]) -> Tier,
     /// Begins an answer to the words that came after the name.
     pub(crate) run: fn(&Asked<'_>) -> Begun,
 }
+
+/// For a command that only looks.
+pub(crate) const READ: fn(&[&str]) -> Tier = |_| Tier::Read;
 
 impl Command {
     /// Begins an answer to the words that came after the name. Every command knows `--colour`, and `--json` if its row
@@ -68,6 +107,11 @@ impl Command {
         }
         let style = if flags.is_empty() { Style::PLAIN } else { Style::COLOURED };
         (self.run)(&Asked { words: &words, style })
+    }
+
+    /// Whether the row says that there is a form in JSON, and the program has it.
+    pub(crate) fn has_json(&self) -> bool {
+        cfg!(feature = "serde") && self.arguments.contains("--json")
     }
 
     fn begin_json(&self, words: &[&str]) -> Begun {
@@ -91,6 +135,7 @@ pub(crate) static TABLE: &[Command] = &[
         names: &["status"],
         arguments: "",
         help: "the whole process on one screen: begin here",
+        tier: READ,
         run: |asked| match asked.words {
             [] => Ok(status(asked.style)),
             _ => Err("status takes no argument".into()),
@@ -100,6 +145,7 @@ pub(crate) static TABLE: &[Command] = &[
         names: &["where_all"],
         arguments: "[--json]",
         help: "every task: its id, name, state, what it waits for and its stack",
+        tier: READ,
         run: |asked| match asked.words {
             [] => Ok(Box::new(inspect::Cursor::styled(asked.style))),
             _ => Err("where_all takes no argument; where ID shows one task".into()),
@@ -109,18 +155,21 @@ pub(crate) static TABLE: &[Command] = &[
         names: &["stacks"],
         arguments: "[--all] [--json]",
         help: "every stack once, with how many tasks have it; --all: with their ids",
+        tier: READ,
         run: |asked| flag("stacks", asked, "--all", |all, style| Box::new(inspect::StacksCursor::new(all, style))),
     },
     Command {
         names: &["where", "where_is"],
         arguments: "ID",
         help: "one task, by its id: where 17 or where #17",
+        tier: READ,
         run: |asked| where_is(asked.words),
     },
     Command {
         names: &["tree"],
         arguments: "",
         help: "who spawned whom, tasks of one class together",
+        tier: READ,
         run: |asked| match asked.words {
             [] => Ok(Box::new(inspect::TreeCursor::new(asked.style))),
             _ => Err("tree takes no argument".into()),
@@ -130,72 +179,91 @@ pub(crate) static TABLE: &[Command] = &[
         names: &["deadlocks"],
         arguments: "[--suspected]",
         help: "tasks that wait for one another; --suspected: also where somebody else might help",
+        tier: READ,
         run: |asked| flag("deadlocks", asked, "--suspected", |suspected, _| tables::deadlocks(suspected)),
     },
     Command {
         names: &["objects", "locks", "channels"],
         arguments: "[--all] [--json]",
         help: "locks, channels and the like: who holds them, how many wait; --all: each by itself",
+        tier: READ,
         run: |asked| flag("objects", asked, "--all", |all, _| things::objects(all)),
     },
     Command {
         names: &["fds", "sockets"],
         arguments: "[--all] [--json]",
         help: "descriptors against the limit, sockets by the place that opened them; --all: each",
+        tier: READ,
         run: |asked| flag("fds", asked, "--all", |all, _| things::descriptors(all)),
     },
     Command {
         names: &["peers"],
         arguments: "[--json]",
         help: "the other ends of all connections: how many to each, how many tasks wait, bytes",
+        tier: READ,
         run: |asked| bare("peers", asked, things::peers),
     },
     Command {
         names: &["events"],
         arguments: "[--json]",
         help: "the event map: each descriptor that somebody waits for, by direction, with the tasks",
+        tier: READ,
         run: |asked| bare("events", asked, things::events),
     },
     Command {
         names: &["panics"],
         arguments: "[--json]",
         help: "the last kinds of panics, caught ones too, by place: how often, when, the message, the stack",
+        tier: READ,
         run: |asked| bare("panics", asked, tables::panics),
     },
     Command {
         names: &["stalls"],
         arguments: "[--json]",
         help: "the last kinds of slices that kept a worker for too long, by place",
+        tier: READ,
         run: |asked| bare("stalls", asked, tables::stalls),
     },
     Command {
         names: &["workers"],
         arguments: "[--json]",
         help: "every worker: what it runs and for how long, its queues and its load",
+        tier: READ,
         run: |asked| bare("workers", asked, tables::workers),
     },
     Command {
         names: &["classes"],
         arguments: "",
         help: "by class of tasks: how long slices are, and how long a woken task waits for its worker",
+        tier: READ,
         run: |asked| bare("classes", asked, tables::classes),
     },
     Command {
         names: &["modules"],
         arguments: "",
         help: "the program and its libraries: addresses, build ids, files",
+        tier: READ,
         run: |arguments| bare("modules", arguments, || at_once(inspect::loaded::modules_text())),
     },
     Command {
         names: &["memory"],
         arguments: "",
         help: "resident memory, stacks in use and how deep they are",
+        tier: READ,
         run: |asked| bare("memory", asked, tables::memory),
+    },
+    Command {
+        names: &["sessions"],
+        arguments: "",
+        help: "who is connected to this process's backdoors, and what each asked last",
+        tier: READ,
+        run: |asked| bare("sessions", asked, sessions::sessions),
     },
     Command {
         names: &["snapshot"],
         arguments: "--json",
         help: "everything for programs: tasks, stacks, workers, objects and edges, one JSON object a line",
+        tier: READ,
         run: |_| Err("a snapshot is for programs: snapshot --json; people ask where_all, stacks or tree".into()),
     },
 ];

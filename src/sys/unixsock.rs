@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// The longest path, in bytes, that fits a unix socket's address here: 107 on Linux, 103 on macOS and the BSDs. One byte
@@ -81,20 +80,15 @@ pub(crate) fn peer_credentials(stream: BorrowedFd<'_>) -> io::Result<PeerCredent
     }
 }
 
-/// The effective user id that the other end of `stream` had when it connected, as the kernel recorded it.
-pub(crate) fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
-    Ok(peer_credentials(stream.as_fd())?.uid)
-}
-
 /// Where [`send`] has no flag against `SIGPIPE`, the socket gets an option instead. Call once for each new stream.
-pub(crate) fn without_sigpipe(stream: &UnixStream) -> io::Result<()> {
+pub(crate) fn without_sigpipe(stream: &impl AsFd) -> io::Result<()> {
     #[cfg(target_vendor = "apple")]
     {
         let on: libc::c_int = 1;
         // SAFETY: `on` outlives the call, and the length given is its size.
         let outcome = unsafe {
             libc::setsockopt(
-                stream.as_raw_fd(),
+                stream.as_fd().as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_NOSIGPIPE,
                 (&raw const on).cast(),
@@ -111,13 +105,13 @@ pub(crate) fn without_sigpipe(stream: &UnixStream) -> io::Result<()> {
 
 /// Sends what fits. Unlike `write`, it never raises `SIGPIPE`: a program may have restored the default action, and a
 /// client that goes away must not kill it.
-pub(crate) fn send(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn send(stream: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     #[cfg(target_vendor = "apple")]
     const FLAGS: libc::c_int = 0;
     #[cfg(not(target_vendor = "apple"))]
     const FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
     // SAFETY: the pointer and length are those of a slice that outlives the call.
-    let sent = unsafe { libc::send(stream.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), FLAGS) };
+    let sent = unsafe { libc::send(stream.as_fd().as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), FLAGS) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 

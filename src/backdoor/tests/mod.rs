@@ -1,5 +1,6 @@
 //! Tests from outside: clients on real sockets, and processes of their own where exit, fork or limits matter.
 
+mod console;
 mod paths;
 mod process;
 mod talk;
@@ -13,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Commands, Limits, Server, serve_with};
-use crate::commands::{Answer, Command};
+use super::{Asked, Commands, Limits, Server, Tier, serve_asked, serve_with};
+use crate::commands::{Answer, Command, READ};
 
 /// How many lines `where_all` has.
 const LINES: usize = 100_000;
@@ -76,10 +77,12 @@ const SLOW_STEPS: u64 = 904;
 
 const FAKE: Commands = Commands {
     table: &[
-        Command { names: &["where_all"], arguments: "", help: "", run: |_| Ok(all()) },
-        Command { names: &["where"], arguments: "ID", help: "", run: |asked| Ok(one(asked.words)) },
+        Command { names: &["where_all"], arguments: "", help: "", tier: READ, run: |_| Ok(all()) },
+        Command { names: &["where"], arguments: "ID", help: "", tier: READ, run: |asked| Ok(one(asked.words)) },
+        Command { names: &["set"], arguments: "", help: "", tier: |_| Tier::Act, run: |_| Ok(one(&["7"])) },
     ],
     banner: || "fake\nbanner".into(),
+    name: || "fake[1]".into(),
     welcome: || Box::new(Count { next: 0, end: 0, chunk: 1, step: Duration::ZERO }),
 };
 

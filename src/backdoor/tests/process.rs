@@ -72,7 +72,12 @@ fn child() {
             unixsock::testing::fork_child_that_exits(|| server.take().map(Server::close).expect("a server"));
         }
         "public" => {
-            super::super::register(Commands { table: FAKE.table, banner: FAKE.banner, welcome: FAKE.welcome });
+            super::super::register(Commands {
+                table: FAKE.table,
+                banner: FAKE.banner,
+                name: FAKE.name,
+                welcome: FAKE.welcome,
+            });
             let server = super::super::serve(&path).expect("served");
             assert_eq!(server.path(), path);
             super::super::serve_default().expect("served");

@@ -62,7 +62,7 @@ fn one_client_too_many_is_told_and_a_free_place_is_given_again() {
     assert_eq!(answer, "coro: too many sessions, the limit is 8; end one of them first\n");
     let mut first = clients.remove(0);
     first.send("quit\n");
-    assert_eq!(first.rest().0.trim_start_matches("> "), "");
+    assert_eq!(first.rest().0.trim_start_matches("fake[1] read> "), "");
     served.client().expect(BANNER);
     clients[0].send("where 5\n");
 }
@@ -151,13 +151,13 @@ fn the_welcome_is_for_those_who_get_a_prompt_and_comes_once() {
     let limits = Limits { prompt_after: Duration::from_millis(60), ..Limits::STANDARD };
     let server = serve_with(directory.join("s.sock"), &WELCOMING, limits).expect("served");
     let mut person = Client::connect(server.path());
-    person.expect(&format!("{BANNER}line 0\nline 1\nline 2\n> "));
+    person.expect(&format!("{BANNER}line 0\nline 1\nline 2\nfake[1] read> "));
     person.send("where 7\n");
-    person.expect("line 7\n> ");
+    person.expect("line 7\nfake[1] read> ");
     // A program that asks at once gets what it asked for; a prompt later, but never a welcome.
     let mut program = Client::connect(server.path());
     program.send("where 8\n");
-    program.expect(&format!("{BANNER}line 8\n> "));
+    program.expect(&format!("{BANNER}line 8\nfake[1] read> "));
     assert_eq!(Client::connect(server.path()).ask("where 9\n"), format!("{BANNER}line 9\n"));
     server.close();
 }
@@ -167,11 +167,14 @@ fn the_prompt_is_for_those_who_wait() {
     let served = Served::new(Limits { prompt_after: Duration::from_millis(60), ..Limits::STANDARD });
     let mut client = served.client();
     let begin = Instant::now();
-    client.expect(&format!("{BANNER}> "));
+    client.expect(&format!("{BANNER}fake[1] read> "));
     assert!(begin.elapsed() >= Duration::from_millis(60));
     client.expect_silence(Duration::from_millis(200));
-    for (input, output) in [("\n", "> "), ("where 1\n", "line 1\n> "), ("where 2\r\nwhere 3\r\n", "line 2\nline 3\n> ")]
-    {
+    for (input, output) in [
+        ("\n", "fake[1] read> "),
+        ("where 1\n", "line 1\nfake[1] read> "),
+        ("where 2\r\nwhere 3\r\n", "line 2\nline 3\nfake[1] read> "),
+    ] {
         client.send(input);
         client.expect(output);
     }
@@ -180,7 +183,7 @@ fn the_prompt_is_for_those_who_wait() {
     client.expect("line 4\n");
     client.expect_silence(Duration::from_millis(200));
     client.send("ere 5\n");
-    client.expect("line 5\n> ");
+    client.expect("line 5\nfake[1] read> ");
     client.end();
     assert_eq!(client.rest().0, "");
 }
@@ -199,7 +202,7 @@ fn quit_ends_the_session_after_what_was_asked_before() {
 fn an_idle_session_ends_also_for_a_slow_sender() {
     let served = Served::new(Limits { idle: Duration::from_millis(300), ..Limits::STANDARD });
     let mut client = served.client();
-    assert_eq!(client.rest().0, format!("{BANNER}> \nclosed: no command for 1 minutes\n"));
+    assert_eq!(client.rest().0, format!("{BANNER}fake[1] read> \nclosed: no command for 1 minutes\n"));
     let mut slow = served.client();
     let begin = Instant::now();
     while slow.0.write_all(b"x").is_ok() {

@@ -1,0 +1,98 @@
+//! What a session may do, and the record of what it did.
+//!
+//! Invariants: a session begins with [`Tier::Read`] and gets more only by asking for it, never above its server's ceiling;
+//! what needs more than reading is recorded before it is done, and is not done if it cannot be recorded.
+//!
+//! Must not know: sockets, what a command does.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use crate::commands::Tier;
+use crate::report::{self, Report};
+use crate::sys::dump_signal;
+
+/// How long a full standard error may hold up the record, and with it the console.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Rights {
+    tier: Tier,
+    ceiling: Tier,
+    /// How the session is called in the record.
+    who: String,
+}
+
+impl Rights {
+    pub(super) fn new(ceiling: Tier, who: String) -> Rights {
+        Rights { tier: Tier::Read, ceiling, who }
+    }
+
+    pub(super) fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Whether something that needs `needed` may be done now; if it changes anything, it is recorded as `what`, which has
+    /// to be fit to be shown.
+    pub(super) fn allow(&self, needed: Tier, name: &str, what: &str) -> Result<(), String> {
+        if needed > self.ceiling {
+            return Err(format!("{name} needs the tier {needed}, and here {} is the highest", self.ceiling));
+        }
+        if needed > self.tier {
+            return Err(format!("{name} needs the tier {needed}: write first: enable {needed}"));
+        }
+        if needed > Tier::Read { self.record(what) } else { Ok(()) }
+    }
+
+    /// `enable TIER`: up to the ceiling, or down.
+    pub(super) fn set(&mut self, tier: Tier) -> Result<String, String> {
+        if tier > self.ceiling {
+            return Err(format!("{tier} is not to be had here: {} is the highest", self.ceiling));
+        }
+        if tier > self.tier {
+            self.record(&format!("enable {tier}"))?;
+        }
+        self.tier = tier;
+        Ok(format!("this session may now {tier}"))
+    }
+
+    fn record(&self, what: &str) -> Result<(), String> {
+        let text = format!("{}: {what}", self.who);
+        if report::deliver(|| Report::Audit(text.clone())) {
+            return Ok(());
+        }
+        if dump_signal::write_within(format!("coro: audit: {text}\n").as_bytes(), PATIENCE) {
+            return Ok(());
+        }
+        Err("not done: standard error takes no line, so it could not be recorded; make room there, or set a report handler"
+            .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_gets_above_the_ceiling_and_nobody_begins_above_reading() {
+        for ceiling in [Tier::Read, Tier::Probe, Tier::Act] {
+            for wanted in [Tier::Read, Tier::Probe, Tier::Act] {
+                let mut rights = Rights::new(ceiling, "session 0 (test)".into());
+                assert_eq!(rights.tier(), Tier::Read);
+                assert_eq!(rights.set(wanted).is_ok(), wanted <= ceiling);
+                for needed in [Tier::Read, Tier::Probe, Tier::Act] {
+                    let allowed = rights.allow(needed, "x", "x 1");
+                    assert_eq!(allowed.is_ok(), needed <= rights.tier(), "{ceiling} {wanted} {needed}");
+                    if needed > rights.tier() {
+                        let advice = if needed > ceiling { "is the highest" } else { "enable" };
+                        assert!(allowed.unwrap_err().contains(advice));
+                    }
+                }
+                assert!(rights.set(Tier::Read).is_ok());
+                assert_eq!(rights.tier(), Tier::Read);
+            }
+        }
+    }
+}
