@@ -40,6 +40,9 @@ const SITUATIONS: &[(&str, &str, Trouble)] = &[
     ("hot-lock", "everybody wants the same lock", hot_lock),
     ("fd-leak", "connections are served and never closed", fd_leak),
     ("task-leak", "every request leaves a task behind", task_leak),
+    ("slow-downstream", "a server that others rely on takes calls and answers none", slow_downstream),
+    ("panic-loop", "a supervisor starts again and again what panics each time", panic_loop),
+    ("memory-growth", "a queue without a bound fills faster than it is emptied", memory_growth),
 ];
 
 fn main() -> ExitCode {
@@ -376,5 +379,78 @@ fn watch_request(n: u32) {
     let (speaker, word) = channel_named("end of a request");
     if word.recv().is_ok() {
         let _ = speaker.send(n);
+    }
+}
+
+// ---- trouble from outside, and from one's own good intentions ----
+
+fn slow_downstream() -> io::Result<()> {
+    let downstream = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let addr = downstream.local_addr()?;
+    // Another program: what it does is not ours to see.
+    std::thread::spawn(move || {
+        let calls: Vec<_> = downstream.incoming().collect();
+        drop(calls);
+    });
+    for n in 0..20 {
+        let request = coro::Builder::new().name(format!("request {n}")).class("request");
+        drop(request.spawn(move || ask_downstream(addr))?);
+    }
+    Ok(())
+}
+
+/// Asks without a time limit.
+#[inline(never)]
+fn ask_downstream(addr: std::net::SocketAddr) -> io::Result<()> {
+    let mut connection = TcpStream::connect(addr)?;
+    connection.write_all(b"GET /price\n")?;
+    connection.read_exact(&mut [0])
+}
+
+/// So often before the supervisor gives up.
+const RESTARTS: u32 = 100;
+
+fn panic_loop() -> io::Result<()> {
+    on_last_worker("supervisor", supervise)
+}
+
+#[inline(never)]
+fn supervise() {
+    for _ in 0..RESTARTS {
+        let _ = coro::Builder::new().name("consumer of jobs").spawn(consume_jobs).map(|task| task.join());
+        coro::sleep(Duration::from_millis(5));
+    }
+    coro::event_loop();
+}
+
+#[inline(never)]
+fn consume_jobs() {
+    let job = black_box("{\"version\": 2}");
+    assert!(job.contains("\"version\": 1"), "cannot read this job: {job}");
+}
+
+/// Lines that nobody writes away.
+const LINES: usize = 20_000;
+
+fn memory_growth() -> io::Result<()> {
+    let (lines, written) = channel_named("log lines");
+    on_last_worker("log writer", move || write_log(&written))?;
+    on_last_worker("request handler", move || log_a_lot(&lines))
+}
+
+#[inline(never)]
+fn log_a_lot(lines: &Sender<String>) {
+    for n in 0..LINES {
+        let _ = lines.send(format!("{n:01000}"));
+    }
+    coro::event_loop();
+}
+
+/// Takes one line, and waits for the disk for ever.
+#[inline(never)]
+fn write_log(lines: &Receiver<String>) {
+    while let Ok(line) = lines.recv() {
+        black_box(line);
+        coro::sleep(Duration::from_secs(3600));
     }
 }

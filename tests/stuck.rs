@@ -3,7 +3,7 @@
 //!
 //! Answers are compared with the files in `tests/stuck/`, ids, times, sizes and line numbers masked. After a change of the
 //! texts that is wanted: `CORO_BLESS=1 cargo test --test stuck`, and read what has changed. That also puts real output into
-//! `docs/situations.md`, whose lines are compared with those files.
+//! `docs/situations.md` and `docs/oncall.md`, whose lines are compared with those files.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod util;
@@ -217,15 +217,18 @@ fn golden(situation: &str, ready: &str, commands: &[&str]) -> Result<(), String>
     if bless {
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder of goldens");
         std::fs::write(&path, seen).expect("written");
-        rewrite_page(situation, &real);
+        PAGES.iter().for_each(|page| rewrite_page(page, situation, &real));
         return Ok(());
     }
     Err(format!("{situation} looks different from {}:\n{}", path.display(), difference(&wanted, &seen)))
 }
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/situations.md");
+const PAGES: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/docs/situations.md"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/docs/oncall.md"),
+];
 
-/// The lines of the page's outputs, each with the situation, the command that it answers, and where it stands.
+/// The lines of a page's outputs, each with the situation, the command that it answers, and where it stands.
 fn outputs(page: &str) -> Vec<(String, String, usize)> {
     let (mut all, mut situation, mut command, mut within) = (Vec::new(), String::new(), String::new(), false);
     for (at, line) in page.lines().enumerate() {
@@ -252,11 +255,11 @@ fn answer<'t>(text: &'t str, command: &str) -> &'t str {
     &text[begin..end]
 }
 
-/// Puts what was answered into the page: all of it, but of `status` only the lines that were there before, if any were.
-fn rewrite_page(situation: &str, real: &str) {
+/// Puts what was answered into a page: all of it, but of `status` only the lines that were there before, if any were.
+fn rewrite_page(path: &str, situation: &str, real: &str) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap();
-    let page = std::fs::read_to_string(PAGE).expect("the page");
+    let page = std::fs::read_to_string(path).expect("the page");
     let outputs = outputs(&page);
     let lines: Vec<&str> = page.lines().collect();
     let mut out = String::new();
@@ -278,17 +281,35 @@ fn rewrite_page(situation: &str, real: &str) {
             let _ = writeln!(out, "{line}");
         });
     }
-    std::fs::write(PAGE, out).expect("written");
+    std::fs::write(path, out).expect("written");
 }
 
 #[test]
-fn the_page_of_situations_shows_what_the_example_answers() {
-    let page = std::fs::read_to_string(PAGE).expect("the page");
-    let lines: Vec<&str> = page.lines().collect();
-    let outputs = outputs(&page);
+fn the_pages_show_what_the_example_answers() {
+    let pages = PAGES.map(|path| std::fs::read_to_string(path).expect("the page"));
+    let all = pages.each_ref().map(|page| outputs(page));
     for (name, ..) in SITUATIONS {
-        assert!(outputs.iter().any(|(situation, ..)| situation == name), "no output of {name} on the page");
+        assert!(all.iter().flatten().any(|(situation, ..)| situation == name), "no output of {name} on any page");
     }
+    for (page, outputs) in pages.iter().zip(all) {
+        check_page(page, outputs);
+    }
+}
+
+#[test]
+fn an_incident_takes_three_commands_at_most() {
+    let page = std::fs::read_to_string(PAGES[1]).expect("the page");
+    let incidents: Vec<&str> = page.split("\n## ").skip(1).filter(|part| part.contains("`stuck ")).collect();
+    assert_eq!(incidents.len(), 8);
+    for incident in incidents {
+        let commands = incident.lines().filter(|line| line.starts_with("> ")).count();
+        assert!((1..=3).contains(&commands), "{commands} commands:\n{incident}");
+    }
+}
+
+/// Every line that answers something stands in the situation's file.
+fn check_page(page: &str, outputs: Vec<(String, String, usize)>) {
+    let lines: Vec<&str> = page.lines().collect();
     for (situation, command, at) in outputs {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/stuck/{situation}.txt"));
         let golden = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -322,6 +343,9 @@ const SITUATIONS: &[(&str, &str, &[&str])] = &[
     ("hot-lock", "19 lock", &["status", "stacks", "objects"]),
     ("fd-leak", "FILES", &["status", "fds", "peers", "events"]),
     ("task-leak", "500 recv", &["status", "stacks", "tree", "objects"]),
+    ("slow-downstream", "20 read", &["status", "stacks", "peers"]),
+    ("panic-loop", "100 panics", &["status", "panics"]),
+    ("memory-growth", "queues", &["status", "stacks", "objects"]),
 ];
 
 #[test]

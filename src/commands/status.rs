@@ -64,6 +64,9 @@ fn is_coloured() -> bool {
     io::stderr().is_terminal() && !says("NO_COLOR", |v| !v.is_empty()) && !says("TERM", |v| v == "dumb")
 }
 
+/// From so many messages in channels on they have a line: a queue that grows is where memory goes.
+const MANY_MESSAGES: usize = 1000;
+
 struct Status {
     census: Census,
     style: Style,
@@ -79,6 +82,7 @@ impl Answer for Status {
         wedged(&self.census, &mut lines);
         deadlocks(&mut lines);
         waits(&self.census, &mut lines);
+        queues(&mut lines);
         files(&mut lines);
         memory(&self.census, &mut lines);
         remembered("panics", "panic", "panics", report::panics(), &mut lines);
@@ -141,6 +145,13 @@ fn waits(c: &Census, out: &mut Lines) {
         let id = t.id;
         out.add("longest", &t.to_string(), &format!("where {id}"));
     }
+}
+
+fn queues(out: &mut Lines) {
+    let Some(q) = inspect::queued().filter(|q| q.messages >= MANY_MESSAGES) else { return };
+    let channels = counted(q.channels as u64, "channel", "channels");
+    let (messages, most) = (count(q.messages as u64), count(q.most as u64));
+    out.add("queues", &format!("{messages} messages wait in {channels}, {most} of them in {}", q.fullest), "objects");
 }
 
 fn wedged(c: &Census, out: &mut Lines) {

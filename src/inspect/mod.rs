@@ -86,6 +86,7 @@ pub(crate) use line::Cursor;
 pub use line::{TaskState, TaskWhere, where_all, where_all_to, where_is};
 pub(crate) use lineage::{Origin, ancestors, origin, own_origin};
 pub(crate) use long::one;
+pub(crate) use objects::queued;
 pub(crate) use one_line::OneLine;
 pub(crate) use overflow::install_overflow_frames;
 pub use snapshot::{

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use super::capture::{Captured, Doing};
 use super::snapshot::{Edge, Object, Party};
-use super::waiting::{Seen, State};
-use super::waits::{ago, last, messages, party, receivers, senders};
+use super::waiting::{Channel, Seen, State};
+use super::waits::{ago, last, messages, party, place, receivers, senders};
 use crate::observe::WaitKind;
 use crate::sync::live;
 
@@ -140,6 +140,36 @@ impl Objects {
         longest(&mut idle);
         self.all.extend(idle.iter().map(|seen| object("channel", seen)));
     }
+}
+
+/// What waits in channels to be received.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    /// In all channels.
+    pub(crate) messages: usize,
+    /// Channels that hold any.
+    pub(crate) channels: usize,
+    /// In the one that holds most, and that one: `"log lines" src/log.rs:31`.
+    pub(crate) most: usize,
+    pub(crate) fullest: String,
+}
+
+/// Looks at the lengths of all channels. `None` if all are empty.
+pub(crate) fn queued() -> Option<Queued> {
+    let (mut messages, mut channels, mut fullest) = (0, 0, None::<(usize, Seen)>);
+    live::for_each(Seen::channel, |seen| {
+        let State::Channel(Channel { length, .. }) = seen.state else { return };
+        messages += length;
+        channels += usize::from(length > 0);
+        if length > fullest.as_ref().map_or(0, |(most, _)| *most) {
+            fullest = Some((length, seen));
+        }
+    });
+    let (most, seen) = fullest?;
+    let mut name = String::new();
+    // A `String` takes everything.
+    let _ = place(&seen, &mut name);
+    Some(Queued { messages, channels, most, fullest: name.trim_start().to_owned() })
 }
 
 /// Whether a wait of that kind is for a holder.

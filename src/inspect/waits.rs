@@ -120,7 +120,7 @@ pub(super) fn describe(c: &Captured, out: &mut String) {
 }
 
 /// `"name" file:line`, with a blank before it.
-fn place(seen: &Seen, out: &mut String) -> fmt::Result {
+pub(super) fn place(seen: &Seen, out: &mut String) -> fmt::Result {
     if let Some(name) = seen.name {
         write!(out, " \"{}\"", Escaped(name))?;
     }
