@@ -127,6 +127,8 @@ mod pages {
     struct Backdoor;
     #[doc = include_str!("../docs/situations.md")]
     struct Situations;
+    #[doc = include_str!("../docs/tutorial.md")]
+    struct Tutorial;
     #[doc = include_str!("../docs/porting.md")]
     struct Porting;
 }

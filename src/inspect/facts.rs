@@ -1,9 +1,10 @@
 //! What the search for deadlocks needs of a parked task: what it waits for, and what could end that. No stack, no text.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::observe::{MOST_READS, Object, Traffic, WaitKind, Worded};
-use crate::task::state::{Inspect, Life};
+use crate::task::state::{Inspect, Life, Snapshot};
 use crate::task::{TaskCell, TaskLocal};
 
 /// See the module's head.
@@ -29,6 +30,11 @@ pub(super) struct Facts {
     pub(super) limited: bool,
 }
 
+/// How often a window is tried that somebody else has open: at first at once, then after a pause; some 20 ms in all.
+const ATTEMPTS: usize = 60;
+const QUICK_ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_micros(500);
+
 impl Facts {
     /// Looks at the task in `cell` if it is parked and waits for something that `wanted` says yes to.
     pub(super) fn of(cell: &'static TaskCell, wanted: impl Fn(WaitKind) -> bool) -> Option<Facts> {
@@ -37,12 +43,26 @@ impl Facts {
         if word.life() != Life::Parked || !wanted(cell.wait().kind) {
             return None;
         }
-        let Inspect::Entered(word) = cell.state.inspect_begin() else { return None };
+        let word = Facts::enter(cell)?;
         let id = word.id();
         let holds = word.life() == Life::Parked && cell.state.inspect_confirm(id);
         let facts = holds.then(|| Facts::copy(cell, id));
         cell.state.inspect_end(id);
         facts.filter(|f| wanted(f.kind))
+    }
+
+    /// Opens the window of whatever task is there. Somebody else's lasts microseconds, but they may have lost their CPU in it:
+    /// a task that is left out for that would take its whole circle with it.
+    fn enter(cell: &'static TaskCell) -> Option<Snapshot> {
+        for attempt in 0..ATTEMPTS {
+            match cell.state.inspect_begin() {
+                Inspect::Entered(word) => return Some(word),
+                Inspect::Gone => return None,
+                Inspect::Busy if attempt < QUICK_ATTEMPTS => std::thread::yield_now(),
+                Inspect::Busy => std::thread::sleep(PAUSE),
+            }
+        }
+        None
     }
 
     /// Inside the window, of a task that is parked: it cannot leave its wait before the window closes.
