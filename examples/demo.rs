@@ -27,11 +27,12 @@ mod text;
 mod util;
 use text::{LONGEST_LINE, Lines};
 
-const USAGE: &str = "usage: demo [--addr HOST:PORT] [--bots N] [--backdoor PATH]
+const USAGE: &str = "usage: demo [--addr HOST:PORT] [--bots N] [--backdoor PATH] [--telnet]
   --addr HOST:PORT   where to listen (default 127.0.0.1:9000, or a free port if that one is taken)
   --bots N           how many tasks wait for something: a quarter each for time, a lock, a channel and (up to 256) a
                      socket (default 100)
   --backdoor PATH    the backdoor's socket (default in a private directory)
+  --telnet           the backdoor also on 127.0.0.1, on the lowest free port of 8023 to 8033
 Ctrl-C ends it with a summary and exit code 0, or with 130 if a task had to be left behind on the main task's worker.";
 
 const DEFAULT_ADDR: &str = "127.0.0.1:9000";
@@ -71,17 +72,19 @@ fn main() -> ExitCode {
 struct Options {
     addr: Option<String>,
     backdoor: Option<PathBuf>,
+    telnet: bool,
     bots: usize,
 }
 
 fn options() -> Result<Option<Options>, String> {
     use lexopt::prelude::{Long, Short};
     let mut parser = lexopt::Parser::from_env();
-    let mut o = Options { addr: None, backdoor: None, bots: 100 };
+    let mut o = Options { addr: None, backdoor: None, telnet: false, bots: 100 };
     while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
         match arg {
             Long("addr") => o.addr = Some(util::text(&mut parser, "--addr")?),
             Long("backdoor") => o.backdoor = Some(util::path(&mut parser, "--backdoor")?),
+            Long("telnet") => o.telnet = true,
             Long("bots") => o.bots = util::number(&mut parser, "--bots", 0..=1_000_000)?,
             Long("help") | Short('h') => return Ok(None),
             other => return Err(other.unexpected().to_string()),
@@ -99,9 +102,10 @@ fn serve(o: &Options) -> io::Result<()> {
     let listener = Arc::new(listen(o.addr.as_deref())?);
     let addr = listener.local_addr()?;
     let backdoor = match &o.backdoor {
-        Some(path) => coro::backdoor::serve(path)?,
-        None => coro::backdoor::serve_default()?,
+        Some(path) => coro::backdoor::Builder::new().unix(path),
+        None => coro::backdoor::Builder::new(),
     };
+    let backdoor = if o.telnet { backdoor.tcp_loopback() } else { backdoor }.serve()?;
     let hall = Arc::new(Hall::default());
     hall.open(LOBBY)?;
     for index in 0..coro::worker_stats().len() {
