@@ -1,14 +1,9 @@
 //! A signal to one thread of this process, which makes it answer from where it stands.
 //!
-//! Purpose: choose the signal, put a handler in place at the first use, send it, and keep out of the way of everybody else
-//! who uses the same signal.
-//! Invariants: nothing here allocates once [`prepare`] has run. The handler makes only async-signal-safe calls, puts errno
-//! back, and passes on every signal that does not carry our mark; one that does goes nowhere else, however late it comes.
+//! Purpose: choose the signal, see to its handler, send it.
+//! Invariants: nothing here allocates once [`prepare`] has run. What runs in the handler is async-signal-safe; a signal that
+//! carries our mark goes nowhere else, however late it comes, and every other one is passed on (see `chain`).
 //! Must not know: what the answer is. A function registered from above writes it.
-//!
-//! Whoever had a handler before ours, or puts one over ours later, keeps it: ours is put on top again at the next use and
-//! calls the other. If the other then calls ours, as handlers that chain do, it gets to what was there before ours, not
-//! into a circle.
 
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
@@ -99,121 +94,27 @@ pub(crate) use imp::{ensure, send};
 
 #[cfg(all(target_os = "linux", not(miri)))]
 mod imp {
-    use std::cell::UnsafeCell;
     use std::io;
-    use std::mem::MaybeUninit;
     use std::ptr;
-    use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicPtr, Ordering};
 
     use super::*;
+    use crate::sys::chain;
 
     /// Its address is the mark that our signals carry.
     static MARK: u8 = 0;
     static SERVE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-    /// Actions that ours has displaced, each in a place of its own that is written once.
-    const MOST: usize = 16;
-    struct Displaced(UnsafeCell<MaybeUninit<libc::sigaction>>);
-    // SAFETY: each place is written under the lock of `ensure`, before its number is published, and never again.
-    unsafe impl Sync for Displaced {}
-    static DISPLACED: [Displaced; MOST] = [const { Displaced(UnsafeCell::new(MaybeUninit::uninit())) }; MOST];
-    static USED: AtomicUsize = AtomicUsize::new(0);
-    /// Number and one of the action that was there first, and of the last that came over ours.
-    static FIRST: AtomicUsize = AtomicUsize::new(0);
-    static LATEST: AtomicUsize = AtomicUsize::new(0);
-    static LOCK: AtomicBool = AtomicBool::new(false);
-
-    struct Locked;
-
-    impl Locked {
-        fn take() -> Locked {
-            while LOCK.swap(true, Ordering::Acquire) {
-                std::thread::yield_now();
-            }
-            Locked
-        }
-    }
-
-    impl Drop for Locked {
-        fn drop(&mut self) {
-            LOCK.store(false, Ordering::Release);
-        }
-    }
-
     /// Sees to it that the handler is ours.
     pub(crate) fn ensure(serve: Serve) -> Result<c_int, Refusal> {
         let signal = signal().ok_or(Refusal::Off)?;
         SERVE.store(serve as *mut (), Ordering::Release);
-        if now(signal)?.sa_sigaction == ours() {
-            return Ok(signal);
-        }
-        let _locked = Locked::take();
-        let mut found = now(signal)?;
-        // Once more if somebody else put a handler there between the question and the change.
-        for _ in 0..3 {
-            if found.sa_sigaction == ours() {
-                return Ok(signal);
-            }
-            keep(found)?;
-            // SAFETY: plain data, which the call fills; our handler is async-signal-safe.
-            let replaced = unsafe {
-                let mut new: libc::sigaction = std::mem::zeroed();
-                new.sa_sigaction = ours();
-                new.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_SIGINFO;
-                libc::sigemptyset(&mut new.sa_mask);
-                let mut old: libc::sigaction = std::mem::zeroed();
-                check(libc::sigaction(signal, &new, &mut old))?;
-                old
-            };
-            if replaced.sa_sigaction == found.sa_sigaction {
-                return Ok(signal);
-            }
-            found = replaced;
-        }
-        Err(Refusal::System(0))
-    }
-
-    fn ours() -> usize {
-        on_signal as *const () as usize
-    }
-
-    fn now(signal: c_int) -> Result<libc::sigaction, Refusal> {
-        // SAFETY: plain data, which the call fills.
-        unsafe {
-            let mut now: libc::sigaction = std::mem::zeroed();
-            check(libc::sigaction(signal, ptr::null(), &mut now))?;
-            Ok(now)
-        }
-    }
-
-    fn check(result: c_int) -> Result<(), Refusal> {
-        if result == 0 { Ok(()) } else { Err(Refusal::System(errno())) }
+        chain::ensure(signal, on_signal).map_err(Refusal::System)?;
+        Ok(signal)
     }
 
     fn errno() -> i32 {
         io::Error::last_os_error().raw_os_error().unwrap_or(0)
-    }
-
-    /// Under the lock.
-    fn keep(action: libc::sigaction) -> Result<(), Refusal> {
-        let used = USED.load(Ordering::Relaxed);
-        // A handler that comes back again and again needs no second place.
-        let known = (0..used).find(|i| {
-            // SAFETY: places below USED are written and constant.
-            unsafe { (*DISPLACED[*i].0.get()).assume_init_ref() }.sa_sigaction == action.sa_sigaction
-        });
-        let at = known.unwrap_or(used);
-        if known.is_none() {
-            let place = DISPLACED.get(used).ok_or(Refusal::System(0))?;
-            // SAFETY: nobody reads this place before its number is published below; we hold the lock.
-            unsafe { (*place.0.get()).write(action) };
-            USED.store(used + 1, Ordering::Relaxed);
-        }
-        if FIRST.load(Ordering::Relaxed) == 0 {
-            FIRST.store(at + 1, Ordering::Release);
-        }
-        LATEST.store(at + 1, Ordering::Release);
-        Ok(())
     }
 
     /// What the kernel passes along: `siginfo_t` as it is for `sigqueue`.
@@ -267,77 +168,15 @@ mod imp {
         }
     }
 
-    extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-        // SAFETY: errno belongs to the interrupted code; it is put back.
-        let saved = unsafe { *crate::sys::errno_location() };
+    /// Serves foreign signals as well, since the kernel keeps only one of two that are alike.
+    fn on_signal(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) -> bool {
         let serve = SERVE.load(Ordering::Acquire);
         if !serve.is_null() {
             // SAFETY: only `ensure` stores there, and only a `Serve`.
             let serve: Serve = unsafe { std::mem::transmute(serve) };
             serve(context);
         }
-        if !is_marked(info) {
-            pass_on(signal, info, context);
-        }
-        // SAFETY: as above.
-        unsafe { *crate::sys::errno_location() = saved };
-    }
-
-    /// Threads that are inside a handler that came over ours.
-    static PASSING: [AtomicI32; 32] = [const { AtomicI32::new(0) }; 32];
-
-    /// Does what would have happened without us.
-    fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-        let (first, latest) = (FIRST.load(Ordering::Acquire), LATEST.load(Ordering::Acquire));
-        if latest == first {
-            return call(first, signal, info, context);
-        }
-        let me = crate::sys::thread_id();
-        let place = if PASSING.iter().any(|p| p.load(Ordering::Relaxed) == me) {
-            None
-        } else {
-            PASSING.iter().find(|p| p.compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed).is_ok())
-        };
-        let Some(place) = place else {
-            // Called by the one that came later: as if ours were not between the two.
-            return call(first, signal, info, context);
-        };
-        call(latest, signal, info, context);
-        place.store(0, Ordering::Relaxed);
-    }
-
-    fn call(number: usize, signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-        let Some(place) = number.checked_sub(1).and_then(|i| DISPLACED.get(i)) else { return };
-        // SAFETY: published numbers are those of places that are written and constant.
-        let action = unsafe { (*place.0.get()).assume_init_ref() };
-        match action.sa_sigaction {
-            libc::SIG_IGN => {}
-            libc::SIG_DFL if [libc::SIGURG, libc::SIGWINCH].contains(&signal) => {}
-            libc::SIG_DFL => {
-                // It ends the process as soon as this handler has returned.
-                // SAFETY: all zeros is the default action; raising a signal that is blocked only marks it.
-                unsafe {
-                    let default: libc::sigaction = std::mem::zeroed();
-                    libc::sigaction(signal, &default, ptr::null_mut());
-                    libc::raise(signal);
-                }
-            }
-            handler => {
-                // SAFETY: the handler was installed for this signal with this signature and gets the system's own
-                // arguments. The mask ends with our return, when the kernel restores the interrupted one.
-                unsafe {
-                    libc::pthread_sigmask(libc::SIG_BLOCK, &action.sa_mask, ptr::null_mut());
-                    if action.sa_flags & libc::SA_SIGINFO != 0 {
-                        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
-                            std::mem::transmute(handler);
-                        handler(signal, info, context);
-                    } else {
-                        let handler: extern "C" fn(c_int) = std::mem::transmute(handler);
-                        handler(signal);
-                    }
-                }
-            }
-        }
+        is_marked(info)
     }
 }
 
