@@ -106,6 +106,12 @@ fn serve(o: &Options) -> io::Result<()> {
         None => coro::backdoor::Builder::new(),
     };
     let backdoor = if o.telnet { backdoor.tcp_loopback() } else { backdoor }.serve()?;
+    // For `ask --pid`, and whoever has lost the socket's path. Linux only.
+    if let Err(e) = coro::console::install_signal_handler()
+        && e.kind() != io::ErrorKind::Unsupported
+    {
+        coro::print_stderr(format!("no sessions by signal: {e}"));
+    }
     let hall = Arc::new(Hall::default());
     hall.open(LOBBY)?;
     for index in 0..coro::worker_stats().len() {

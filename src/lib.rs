@@ -58,6 +58,10 @@ mod wiring;
 pub mod backdoor;
 mod blocking;
 mod commands;
+/// The console from the program's side.
+pub mod console {
+    pub use crate::backdoor::attach::{install_signal_handler, install_signal_handler_on};
+}
 pub mod inspect;
 pub mod io;
 mod latency;

@@ -52,6 +52,12 @@ pub(super) fn private_directory(directory: &Path) -> io::Result<()> {
         }
         _ => {}
     }
+    check_private(directory)
+}
+
+/// Refuses a directory that is not ours alone.
+pub(super) fn check_private(directory: &Path) -> io::Result<()> {
+    let shown = directory.display();
     // Not following links: in a directory for everyone, like /tmp, somebody else could have put one here.
     let found = fs::symlink_metadata(directory)?;
     if !found.is_dir() {

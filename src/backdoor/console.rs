@@ -13,10 +13,11 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::line::escape;
+use super::attach::Calls;
+use super::line::{escape, escape_up_to};
 use super::rights::Rights;
 use super::session::Session;
-use super::stream::{Listener, Stream};
+use super::stream::{Listener, Peer, Stream};
 use super::{Commands, Limits};
 use crate::commands::Tier;
 use crate::commands::sessions::Ticket;
@@ -33,6 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Descriptors held back for the time when the process has no others: one to serve a session with, just when someone
 /// needs to look inside, and one to refuse the next.
 const SPARES: usize = 2;
+
+/// How much is told of why a call was not answered; there are paths in it.
+const LONGEST_REASON: usize = 400;
 
 /// Whether the loop goes on.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,6 +59,16 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn new(listener: Listener, ceiling: Tier, shown: String) -> Door {
         Door { _own: Own::new(listener.as_fd().as_raw_fd()), listener, ceiling, shown }
+    }
+}
+
+impl Door {
+    /// Whether it is a signal that brings clients here.
+    fn calls(&self) -> Option<&Calls> {
+        match &self.listener {
+            Listener::Called(calls) => Some(calls),
+            _ => None,
+        }
     }
 }
 
@@ -135,6 +149,7 @@ impl Console {
             }
         };
         let now = Instant::now();
+        self.doors.iter().filter_map(Door::calls).for_each(|calls| calls.tend(now));
         if stirred.control && self.told_to_stop() {
             return Turn::Stop;
         }
@@ -171,7 +186,8 @@ impl Console {
             Some(Duration::ZERO)
         } else {
             let pause = if accepting { None } else { self.accept_from };
-            let deadlines = self.sessions.iter().filter_map(Session::deadline).chain(pause);
+            let tending = self.doors.iter().filter_map(Door::calls).map(Calls::deadline);
+            let deadlines = self.sessions.iter().filter_map(Session::deadline).chain(pause).chain(tending);
             deadlines.min().map(|when| when.saturating_duration_since(now))
         };
         let mut watches = Vec::with_capacity(1 + self.doors.len() + self.sessions.len());
@@ -234,6 +250,8 @@ impl Console {
                     Some(libc::EAGAIN) => return,
                     Some(libc::EINTR | libc::ECONNABORTED) => {}
                     Some(libc::EMFILE | libc::ENFILE) => return self.accept_with_spare(door, now),
+                    // A call that leads nowhere.
+                    None => self.complain(door, &escape_up_to(error.to_string().as_bytes(), LONGEST_REASON), now),
                     _ => return self.accept_from = Some(now + ACCEPT_PAUSE),
                 },
             }
@@ -259,7 +277,9 @@ impl Console {
 
     fn admit(&mut self, door: usize, stream: Stream, room: Room, now: Instant) {
         let us = unixsock::effective_uid();
-        let peer = match stream.peer() {
+        let by_signal = if self.doors[door].calls().is_some() { " by signal" } else { "" };
+        let shown = |peer: Peer| Peer { shown: peer.shown + by_signal, ..peer };
+        let peer = match stream.peer().map(shown) {
             Ok(peer) if peer.uid == us || (peer.uid == 0 && !self.limits.owner_only) => peer,
             Ok(peer) => {
                 return self.complain(door, &format!("a connection of user {} ({})", peer.uid, peer.shown), now);

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod attach;
 mod bind;
 mod builder;
 mod claim;
@@ -78,6 +79,8 @@ struct Limits {
     linger: Duration,
     /// Root gets no answer.
     owner_only: bool,
+    /// Without a report handler standard error is told who comes and goes.
+    aloud: bool,
 }
 
 impl Limits {
@@ -88,6 +91,7 @@ impl Limits {
         prompt_after: Duration::from_millis(100),
         linger: Duration::from_millis(500),
         owner_only: false,
+        aloud: false,
     };
 }
 

@@ -29,6 +29,7 @@ use crate::commands::Answer;
 use crate::commands::sessions::Ticket;
 use crate::report::{self, Report};
 use crate::sys::fork::Own;
+use crate::sys::stderr;
 
 /// An answer is asked for more only below this many bytes waiting.
 const PULL_BELOW: usize = 64 * 1024;
@@ -107,7 +108,7 @@ impl Session {
     /// A session that has its place in the list, or turns somebody away.
     pub(super) fn new(stream: Stream, limits: Limits, rights: Rights, ticket: Option<Ticket>, now: Instant) -> Self {
         if let Some(ticket) = &ticket {
-            tell(|| format!("{} began", ticket.name()));
+            tell(&limits, || format!("{} began", ticket.name()));
         }
         Self {
             _own: Own::new(stream.as_fd().as_raw_fd()),
@@ -499,14 +500,17 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.stream.shutdown(Shutdown::Both);
         if let Some(ticket) = &self.ticket {
-            tell(|| format!("{} ended", ticket.name()));
+            tell(&self.limits, || format!("{} ended", ticket.name()));
         }
     }
 }
 
-/// Tells the report handler who comes and goes. Without one nobody is told: scripts come every few seconds.
-fn tell(what: impl FnOnce() -> String) {
-    let _ = report::deliver(|| Report::Attach(what()));
+/// Tells the report handler who comes and goes. Without one nobody is told, unless it is to be aloud: scripts come every few
+/// seconds.
+fn tell(limits: &Limits, what: impl Fn() -> String) {
+    if !report::deliver(|| Report::Attach(what())) && limits.aloud {
+        stderr::write(&format!("coro: {}\n", what()));
+    }
 }
 
 /// Each line of `text` as `{"what":"line"}`.

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use super::attach::Calls;
 use crate::sys::unixsock;
 
 /// See the module's head.
@@ -89,6 +90,8 @@ impl AsFd for Stream {
 pub(super) enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
+    /// They are connected to when they call.
+    Called(Calls),
 }
 
 impl Listener {
@@ -96,6 +99,7 @@ impl Listener {
         match self {
             Listener::Unix(l) => l.accept().map(|(s, _)| Stream::Unix(s)),
             Listener::Tcp(l) => l.accept().map(|(s, _)| Stream::Tcp(s)),
+            Listener::Called(c) => c.accept().map(Stream::Unix),
         }
     }
 
@@ -104,6 +108,7 @@ impl Listener {
         let _ = match self {
             Listener::Unix(l) => socket2::SockRef::from(l).shutdown(Shutdown::Both),
             Listener::Tcp(l) => socket2::SockRef::from(l).shutdown(Shutdown::Both),
+            Listener::Called(_) => Ok(()),
         };
     }
 }
@@ -113,6 +118,7 @@ impl AsFd for Listener {
         match self {
             Listener::Unix(l) => l.as_fd(),
             Listener::Tcp(l) => l.as_fd(),
+            Listener::Called(c) => c.as_fd(),
         }
     }
 }

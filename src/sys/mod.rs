@@ -3,6 +3,11 @@
 //! Must not know anything of this crate.
 
 pub(crate) mod atomic;
+#[cfg_attr(
+    not(all(target_os = "linux", not(miri))),
+    allow(dead_code, unused_imports, reason = "sessions by signal are for Linux only")
+)]
+pub(crate) mod attach_signal;
 #[cfg_attr(not(all(target_os = "linux", not(miri))), allow(dead_code, reason = "signals are shared on Linux only"))]
 pub(crate) mod chain;
 pub(crate) mod clock;
