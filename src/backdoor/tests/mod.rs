@@ -1,5 +1,6 @@
 //! Tests from outside: clients on real sockets, and processes of their own where exit, fork or limits matter.
 
+mod attacks;
 mod console;
 mod paths;
 mod process;

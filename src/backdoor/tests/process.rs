@@ -10,11 +10,11 @@ use std::process::{Child, Command, Stdio};
 use super::*;
 use crate::sys::unixsock;
 
-const ROLE: &str = "CORO_TEST_ROLE";
-const PATH: &str = "CORO_TEST_PATH";
+pub(super) const ROLE: &str = "CORO_TEST_ROLE";
+pub(super) const PATH: &str = "CORO_TEST_PATH";
 
 /// The command that runs [`child`] in a role.
-fn child_command(role: &str, path: &Path) -> Command {
+pub(super) fn child_command(role: &str, path: &Path) -> Command {
     let module = module_path!().split_once("::").expect("a module in a crate").1;
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", &format!("{module}::child"), "--nocapture", "--test-threads=1"]);
@@ -24,14 +24,14 @@ fn child_command(role: &str, path: &Path) -> Command {
 }
 
 /// A child that has said `ready`, and waits for its standard input to end.
-struct Peer {
-    child: Child,
+pub(super) struct Peer {
+    pub(super) child: Child,
     stderr: BufReader<std::process::ChildStderr>,
-    said: String,
+    pub(super) said: String,
 }
 
 impl Peer {
-    fn start(mut command: Command) -> Self {
+    pub(super) fn start(mut command: Command) -> Self {
         let mut child = loop {
             match command.spawn() {
                 // A program that was just copied: a child of another test, between its fork and its exec, still holds the
@@ -49,7 +49,7 @@ impl Peer {
     }
 
     /// Lets it end by itself; returns all it said.
-    fn finish(mut self) -> String {
+    pub(super) fn finish(mut self) -> String {
         drop(self.child.stdin.take());
         self.stderr.read_to_string(&mut self.said).expect("read");
         let status = self.child.wait().expect("its end");
@@ -97,13 +97,38 @@ fn child() {
             }
             std::mem::forget(files);
         }
+        "serve both" => {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            listener.set_nonblocking(true).expect("non-blocking");
+            eprintln!("port {}", listener.local_addr().expect("an address"));
+            let tcp = Some(super::super::stream::Listener::Tcp(listener));
+            let (commands, limits) = (&SERVED, Limits::STANDARD);
+            drop(serve_asked(Asked { path, commands, limits, ceiling: None, welcome: None, tcp }).expect("served"));
+        }
+        "serve owner" => {
+            drop(serve_with(path, &SERVED, Limits { owner_only: true, ..Limits::STANDARD }).expect("served"));
+        }
+        "knock" => {
+            let error = UnixStream::connect(&path).expect_err("kept out");
+            eprintln!("kept out: {:?}", error.kind());
+        }
+        "tcp client" => {
+            let address = path.to_str().expect("an address");
+            let mut stream = std::net::TcpStream::connect(address).expect("connected");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            let mut bytes = Vec::new();
+            // It may end with a reset.
+            let _ = stream.read_to_end(&mut bytes);
+            eprintln!("got {} bytes", bytes.len());
+        }
         "client" => {
             let text = Client::connect(&path).rest().0;
             eprintln!("got {} bytes", text.len());
         }
         other => panic!("no such role: {other}"),
     }
-    eprintln!("ready");
+    // The disk behind it may be full.
+    let _ = writeln!(io::stderr(), "ready");
     let _ = io::stdin().read_line(&mut String::new());
     std::process::exit(0);
 }
@@ -181,7 +206,7 @@ fn a_process_out_of_descriptors_still_answers_one_and_refuses_the_next() {
 }
 
 /// Ticks of processor time a process has used, where there is a `/proc`.
-fn cpu_time(process: u32) -> u64 {
+pub(super) fn cpu_time(process: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
