@@ -338,6 +338,13 @@ fn where_all_answers_while_one_worker_is_blocked_and_while_all_are() {
     assert_furniture(&seen, 2);
     let waits = |line: &&&str| line.contains(" parked ") || line.contains(" runnable ");
     assert_eq!(seen.iter().filter(waits).count() + 2, seen.len(), "{answer}");
+
+    // By its number alone.
+    if cfg!(all(target_os = "linux", target_pointer_width = "64")) {
+        let (output, out, err) = run(example("ask").args(["--pid", &demo.child.id().to_string(), "where_all"]));
+        assert!(output.status.success(), "{err}");
+        assert_eq!(tasks(&out).len(), seen.len(), "{out}");
+    }
 }
 
 #[test]
@@ -435,6 +442,8 @@ fn wrong_arguments_are_named() {
         ("million", &["0"], "N is a number from 1"),
         ("ask", &[], "a path and a command"),
         ("ask", &["somewhere"], "a path and a command"),
+        ("ask", &["--pid", "somewhere", "help"], "--pid PID and a command"),
+        ("ask", &["--pid", "1", "--signal", "KILL", "help"], "--signal URG|TRAP|USR1|USR2"),
     ] {
         let (output, _, err) = run(example(name).args(args));
         assert_eq!(output.status.code(), Some(2), "{name} {args:?}: {err}");
