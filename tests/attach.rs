@@ -201,8 +201,13 @@ fn raise(signal: i32, times: usize) {
     }
 }
 
+/// In one piece: the runtime writes as well.
+fn say(line: &str) {
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).expect("somebody reads");
+}
+
 fn ready() {
-    eprintln!("ready");
+    say("ready");
 }
 
 /// Answers each line of standard input with what `act` does about it, and ends with it.
@@ -210,7 +215,7 @@ fn obey(mut act: impl FnMut(&str)) {
     for line in std::io::stdin().lines() {
         let line = line.expect("a line");
         act(&line);
-        eprintln!("{line} done");
+        say(&format!("{line} done"));
     }
     std::process::exit(0);
 }
@@ -309,17 +314,17 @@ fn child() {
         }
         "fork" => {
             install();
-            eprintln!("early child {}", fork_a_child());
+            say(&format!("early child {}", fork_a_child()));
             let runtime = util::runtime(1);
             runtime.block_on(|| {});
-            eprintln!("late child {}", fork_a_child());
+            say(&format!("late child {}", fork_a_child()));
             ready();
             obey(|_| {});
         }
         "reports" => {
             coro::report::set_report_handler(Some(Arc::new(|report| match report {
-                coro::report::Report::Attach(text) => eprintln!("told: {text}"),
-                other => eprintln!("other: {other}"),
+                coro::report::Report::Attach(text) => say(&format!("told: {text}")),
+                other => say(&format!("other: {other}")),
             })));
             install();
             ready();
