@@ -87,8 +87,10 @@ pub(super) struct Session {
     /// Its place in the list; none for who is turned away.
     ticket: Option<Ticket>,
     rights: Rights,
-    /// Answers are JSON.
+    /// Answers come in lines of JSON.
     json: bool,
+    /// What is in them is the text for people, also where a command has a form in JSON.
+    lines: bool,
     telnet: Telnet,
     input: Lines,
     /// The lines so far of a command that goes on.
@@ -118,6 +120,7 @@ impl Session {
             ticket,
             rights,
             json: false,
+            lines: false,
             telnet: Telnet::default(),
             input: Lines::default(),
             begun: Vec::new(),
@@ -222,6 +225,7 @@ impl Session {
         self.output.end_line();
         if let Some(running) = running {
             self.complain(&format!("{}: interrupted", running.name), now);
+            self.done(running.name, now);
         }
         self.prompt = Prompt::Wanted;
     }
@@ -257,6 +261,7 @@ impl Session {
                     Some(Line::TooLong) => {
                         self.begun.clear();
                         self.complain(&format!("input: line too long, the limit is {MAX_LINE} bytes"), now);
+                        self.done("input", now);
                     }
                     None => {
                         let whole = std::mem::take(&mut self.begun);
@@ -276,6 +281,7 @@ impl Session {
             if self.begun.len() + part.len() > LONGEST_COMMAND {
                 self.begun.clear();
                 self.complain(&format!("input: command too long, the limit is {LONGEST_COMMAND} bytes"), now);
+                self.done("input", now);
                 return;
             }
             self.begun.extend_from_slice(part);
@@ -298,7 +304,7 @@ impl Session {
         {
             ticket.asked(&escape_up_to(shown, LAST_SHOWN), now);
         }
-        let (rights, json) = (&mut self.rights, self.json);
+        let (rights, json) = (&mut self.rights, self.json && !self.lines);
         match catch_unwind(AssertUnwindSafe(|| table::run(line, commands, rights, json))) {
             Ok(None) => {}
             Ok(Some((name, Outcome::Answer(answer)))) => {
@@ -315,12 +321,15 @@ impl Session {
                 self.complain(text.trim_end_matches('\n'), now);
                 self.done(name, now);
             }
-            Ok(Some((name, Outcome::Switch { json }))) => {
-                self.json = json;
+            Ok(Some((name, Outcome::Switch { json, lines }))) => {
+                (self.json, self.lines) = (json, lines);
                 self.done(name, now);
             }
             Ok(Some((_, Outcome::End))) => self.phase = Phase::Ending,
-            Err(payload) => self.tell_panic(&escape(line), payload, now),
+            Err(payload) => {
+                self.tell_panic(&escape(line), payload, now);
+                self.done("input", now);
+            }
         }
         if let Some(ticket) = &self.ticket {
             ticket.raised(self.rights.tier());
@@ -344,7 +353,10 @@ impl Session {
                 self.commanded = now;
                 self.done(running.name, now);
             }
-            Err(payload) => self.tell_panic(running.name, payload, now),
+            Err(payload) => {
+                self.tell_panic(running.name, payload, now);
+                self.done(running.name, now);
+            }
         }
     }
 

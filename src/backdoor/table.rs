@@ -24,8 +24,8 @@ pub(super) enum Outcome {
     Say(String),
     /// Whole lines that say why there is no answer.
     Complain(String),
-    /// From now on answers come as JSON, or as text.
-    Switch { json: bool },
+    /// From now on answers come in lines of JSON, or as text; with `lines` as text in lines of JSON.
+    Switch { json: bool, lines: bool },
     /// The session ends after what was said before.
     End,
 }
@@ -44,9 +44,9 @@ const ENABLE: Row = Row {
     help: "what this session may do, up to what the server allows; it begins with read",
 };
 const JSON: Row = Row {
-    names: &["#json", "#text"],
+    names: &["#json", "#lines", "#text"],
     arguments: "",
-    help: "from now on one JSON value a line, ended by {\"done\":…}; #text goes back",
+    help: "from now on one JSON value a line, ended by {\"done\":…}; #lines: with the text in it; #text goes back",
 };
 const QUIT: Row = Row { names: &["quit", "exit"], arguments: "", help: "ends the session" };
 
@@ -95,7 +95,10 @@ pub(super) fn run(
         None if own(HELP) => (HELP.names[0], help(commands, &call.arguments)),
         None if own(QUIT) => (QUIT.names[0], Outcome::End),
         None if own(ENABLE) => (ENABLE.names[0], enable(&call.arguments, rights)),
-        None if own(JSON) => (JSON.names[0], Outcome::Switch { json: call.word == JSON.names[0] }),
+        None if own(JSON) => {
+            let name = JSON.names.iter().copied().find(|name| *name == call.word).unwrap_or(JSON.names[0]);
+            (name, Outcome::Switch { json: name != "#text", lines: name == "#lines" })
+        }
         None => {
             let (word, nearest) = (escape(call.word.as_bytes()), nearest(call.word, commands));
             let text = format!("unknown command \"{word}\"; the nearest is {nearest}; help lists all\n");
@@ -264,7 +267,7 @@ mod tests {
                 String::from_utf8(out).expect("text")
             }
             Outcome::Say(text) | Outcome::Complain(text) => text,
-            Outcome::Switch { json } => format!("json: {json}\n"),
+            Outcome::Switch { json, lines } => format!("json: {json}, lines: {lines}\n"),
             Outcome::End => "END".into(),
         }
     }

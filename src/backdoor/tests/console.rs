@@ -74,7 +74,7 @@ fn what_changes_something_needs_its_tier_and_is_recorded_first() {
 #[test]
 fn json_gives_one_value_a_line_and_an_end() {
     let served = Served::new(Limits::STANDARD);
-    let answer = served.client().ask("#json\nwhere 5\nnonsense \"\nhelp quit\n#text\nwhere 6\n");
+    let answer = served.client().ask("#json\nwhere 5\nnonsense \"\nhelp quit\n#text\nwhere 6\n#lines\nwhere 7\n");
     let lines = [
         BANNER.trim_end(),
         r##"{"done":"#json"}"##,
@@ -85,10 +85,32 @@ fn json_gives_one_value_a_line_and_an_end() {
         r#"{"line":"quit   ends the session (also: exit)"}"#,
         r#"{"done":"help"}"#,
         "line 6",
+        r##"{"done":"#lines"}"##,
+        r#"{"line":"line 7"}"#,
+        r#"{"done":"where"}"#,
     ];
     let said: Vec<&str> =
         answer.lines().map(|l| if l.starts_with(r#"{"line":"quit"#) { lines[6] } else { l }).collect();
     assert_eq!(said, lines, "{answer}");
+}
+
+#[test]
+fn an_answer_that_fails_has_its_end_in_json_too() {
+    let served = Served::new(Limits::STANDARD);
+    let mut client = served.client();
+    client.expect(BANNER);
+    client.send(&format!("#json\nwhere {ENDLESS}\n"));
+    client.expect("{\"done\":\"#json\"}\n{\"line\":\"line 0\"}\n");
+    client.send(&format!("\x03{}\nwhere 1\n", "x".repeat(5000)));
+    let (mut seen, mut buffer) = (String::new(), vec![0; 64 * 1024]);
+    while !seen.ends_with("{\"line\":\"line 1\"}\n{\"done\":\"where\"}\n") {
+        let length = client.0.read(&mut buffer).expect("more");
+        assert!(length > 0, "the session ended: {seen:?}");
+        seen = seen.split_off(seen.len().saturating_sub(400)) + std::str::from_utf8(&buffer[..length]).expect("text");
+    }
+    let interrupted = "{\"error\":\"where: interrupted\"}\n{\"done\":\"where\"}\n{\"error\":\"input: line too long, the \
+                       limit is 4096 bytes\"}\n{\"done\":\"input\"}\n{\"line\":";
+    assert!(seen.contains(interrupted), "{seen}");
 }
 
 #[test]
