@@ -1,0 +1,161 @@
+//! Reading lines at a prompt: editing, completion, and a file that keeps what was typed.
+//!
+//! Invariant: the history is readable by its owner alone, from its first byte. Names of tasks and arguments of commands may
+//! be in it.
+
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustyline::completion::{Completer, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{CompletionType, Config, Context, Helper};
+
+use super::complete::Completions;
+use crate::known::Known;
+use crate::target::Target;
+
+/// Lines that the history keeps.
+const KEPT: usize = 1000;
+
+/// What came from the prompt.
+pub(super) enum Read {
+    Line(String),
+    /// Ctrl-C, or a blank line.
+    Nothing,
+    /// Ctrl-D.
+    End,
+    Failed(String),
+}
+
+/// See the module's head.
+pub(super) struct Editor {
+    inner: rustyline::Editor<Help, FileHistory>,
+    history: Option<PathBuf>,
+}
+
+impl Editor {
+    pub(super) fn new(target: Target, known: Known, colours: bool) -> rustyline::Result<Editor> {
+        let config = Config::builder()
+            .max_history_size(KEPT)?
+            .history_ignore_dups(true)?
+            .history_ignore_space(true)
+            .completion_type(CompletionType::List)
+            .build();
+        let mut inner = rustyline::Editor::with_config(config)?;
+        inner.set_helper(Some(Help { completions: Completions::new(target, known), colours }));
+        // Without a place for it there is a history of this session only.
+        let history = history_file();
+        if let Some(path) = &history {
+            let _ = inner.load_history(path);
+        }
+        Ok(Editor { inner, history })
+    }
+
+    pub(super) fn read(&mut self, prompt: &str) -> Read {
+        match self.inner.readline(prompt) {
+            Ok(line) => {
+                let line = joined(&line);
+                if line.trim().is_empty() {
+                    return Read::Nothing;
+                }
+                let _ = self.inner.add_history_entry(line.as_str());
+                if let Some(path) = &self.history {
+                    let _ = self.inner.append_history(path);
+                }
+                Read::Line(line)
+            }
+            Err(ReadlineError::Interrupted) => Read::Nothing,
+            Err(ReadlineError::Eof) => Read::End,
+            Err(error) => Read::Failed(format!("cannot read from the terminal ({error})")),
+        }
+    }
+}
+
+/// What was typed over several lines, each but the last with a backslash at its end, as one.
+fn joined(line: &str) -> String {
+    line.replace("\\\n", " ").replace('\n', " ")
+}
+
+/// The history's file, which exists then, with mode 0600 in a directory of ours.
+fn history_file() -> Option<PathBuf> {
+    let state = match std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        Some(directory) => directory,
+        None => PathBuf::from(std::env::var_os("HOME").filter(|home| !home.is_empty())?).join(".local/state"),
+    };
+    let directory = state.join("coro");
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;
+    private_file(&directory.join("history"))
+}
+
+fn private_file(path: &Path) -> Option<PathBuf> {
+    let made = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).ok()?;
+    if made.metadata().ok()?.permissions().mode() & 0o077 != 0 {
+        made.set_permissions(fs::Permissions::from_mode(0o600)).ok()?;
+    }
+    Some(path.to_owned())
+}
+
+/// What rustyline asks while a line is edited.
+struct Help {
+    completions: Completions,
+    colours: bool,
+}
+
+impl Helper for Help {}
+
+impl Hinter for Help {
+    type Hint = String;
+}
+
+impl Completer for Help {
+    type Candidate = Pair;
+
+    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let (start, found) = self.completions.of(&line[..pos]);
+        Ok((start, found.into_iter().map(|(display, replacement)| Pair { display, replacement }).collect()))
+    }
+}
+
+impl Validator for Help {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        let more = context.input().ends_with('\\');
+        Ok(if more { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
+    }
+}
+
+impl Highlighter for Help {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        if self.colours { Cow::Owned(format!("\x1b[1m{prompt}\x1b[0m")) } else { Cow::Borrowed(prompt) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_go_on_are_one() {
+        assert_eq!(joined("where \\\n17"), "where  17");
+    }
+
+    #[test]
+    fn the_history_is_for_its_owner_alone_also_if_it_was_not() {
+        let path = std::env::temp_dir().join(format!("coro-history-{}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        let mode = |path: &Path| fs::metadata(path).expect("the file").permissions().mode() & 0o777;
+        private_file(&path).expect("made");
+        assert_eq!(mode(&path), 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("changed");
+        private_file(&path).expect("there");
+        assert_eq!(mode(&path), 0o600);
+        fs::remove_file(&path).expect("removed");
+    }
+}

@@ -1,0 +1,87 @@
+//! `coro top`: the tasks and workers of a program, live.
+//!
+//! `feed` asks on a thread of its own, `model` makes tasks of what comes, `app` is what is looked at and what keys do,
+//! `draw` puts that on the screen. Here the two ends meet: events of the terminal and news of the program.
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod draw;
+mod feed;
+mod model;
+
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use signal_hook::consts::{SIGHUP, SIGTERM};
+
+use crate::{Failure, Outcome, ask};
+use app::{App, Then};
+use feed::Feed;
+
+pub(crate) const USAGE: &str = "usage: coro top PID|PATH
+The tasks of a program, live: what each does, what it waits for, how much it runs; and its workers.
+  c r w a i    sort by CPU (share of the last second), run time, wait, age, id
+  up down      choose a task (also j k, PgUp PgDn, Home End)
+  Enter        its whole stack, with the list; PgUp PgDn then scroll in it. Esc closes
+  /            show only tasks whose name, state or wait contains a text
+  space        hold still, and go on
+  ?  q         help; leave
+It asks once a second, less often if there are so many tasks that an answer takes longer than a fifth of that.
+Exit codes: 0 ended by you, 1 not reached or no terminal, 2 called wrongly.";
+
+/// How long the terminal is waited for before news of the program are looked for.
+const TICK: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(mut arguments: lexopt::Parser) -> Outcome {
+    let target = ask::target(&mut arguments)?;
+    if let Some(other) = arguments.next()? {
+        return Err(other.unexpected().into());
+    }
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        return Err(Failure::Failed("this needs a terminal; for programs there is: coro where PID|PATH --json".into()));
+    }
+    let failed = |error: io::Error| Failure::Failed(format!("the terminal failed ({error})"));
+    // Before the screen is taken: why there is nothing to see belongs on the screen from before.
+    let session = ask::open(&target)?;
+    let app = App::new(session.program(), &session.banner);
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, ended.clone()).map_err(failed)?;
+    }
+    let feed = Feed::start(session).map_err(failed)?;
+    let mut terminal = ratatui::try_init().map_err(failed)?;
+    let outcome = watch(&mut terminal, app, &feed, &ended);
+    ratatui::restore();
+    outcome.map_err(failed)
+}
+
+fn watch(terminal: &mut ratatui::DefaultTerminal, mut app: App, feed: &Feed, ended: &AtomicBool) -> io::Result<()> {
+    let mut is_stale = true;
+    while !ended.load(Ordering::Relaxed) {
+        for news in feed.news() {
+            app.hear(news);
+            is_stale = true;
+        }
+        if std::mem::take(&mut is_stale) {
+            terminal.draw(|frame| draw::draw(&mut app, frame))?;
+        }
+        if !event::poll(TICK)? {
+            continue;
+        }
+        is_stale = true;
+        match event::read()? {
+            Event::Key(key) if key.kind != KeyEventKind::Release => match app.key(key) {
+                Then::Leave => break,
+                Then::GoOn => {}
+            },
+            _ => {}
+        }
+        feed.look_at(app.looked_at());
+        feed.pause(app.is_paused());
+    }
+    Ok(())
+}

@@ -1,0 +1,407 @@
+//! What `top` knows of a program: rows of `where_all --json` and `workers --json`, and what two looks tell that one does
+//! not: how much of the time between them each task ran.
+//!
+//! Unknown rows and members are passed over, so that a newer server can be looked at; those that are missing are zero.
+//!
+//! Must not know: the screen, the connection.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::terminal::plain;
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct Span {
+    secs: u64,
+    nanos: u32,
+}
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Duration {
+        Duration::from_secs(span.secs).saturating_add(Duration::from_nanos(span.nanos.into()))
+    }
+}
+
+/// One row of an answer; every member that is not there is another kind of row.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Row {
+    head: Option<Head>,
+    task: Option<RawTask>,
+    worker: Option<RawWorker>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Head {
+    took: Span,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawTask {
+    id: u64,
+    name: Option<String>,
+    class: String,
+    state: serde_json::Value,
+    age: Span,
+    worker: Option<u64>,
+    wait: Option<RawWait>,
+    slices: u64,
+    run_time: Span,
+    started: Option<Span>,
+    longest_slice: Span,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawWait {
+    text: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawWorker {
+    runtime: u64,
+    index: u64,
+    current: u64,
+    slice_age: Option<Span>,
+    asleep: bool,
+    runnable: u64,
+    live: u64,
+    load: f64,
+}
+
+/// What a task was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum State {
+    Running,
+    Runnable,
+    Unstarted,
+    Parked,
+}
+
+impl State {
+    pub(super) const ALL: [State; 4] = [State::Running, State::Runnable, State::Unstarted, State::Parked];
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Runnable => "runnable",
+            State::Unstarted => "unstarted",
+            State::Parked => "parked",
+        }
+    }
+
+    /// `"Parked"`, or `{"Running":{"worker":0}}`.
+    fn of(value: &serde_json::Value) -> State {
+        let word = value.as_str().or_else(|| value.as_object()?.keys().next().map(String::as_str));
+        match word {
+            Some("Running") => State::Running,
+            Some("Runnable") => State::Runnable,
+            Some("Unstarted") => State::Unstarted,
+            _ => State::Parked,
+        }
+    }
+}
+
+/// One task as it is shown. Texts are fit for a terminal.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    pub(super) id: u64,
+    /// Its name; without one its class.
+    pub(super) name: String,
+    /// It has a name of its own.
+    pub(super) is_named: bool,
+    pub(super) state: State,
+    /// How long it has been in that state.
+    pub(super) since: Duration,
+    pub(super) worker: Option<u64>,
+    /// What it waits for.
+    pub(super) wait: String,
+    pub(super) slices: u64,
+    pub(super) run_time: Duration,
+    /// Since its first slice.
+    pub(super) age: Duration,
+    pub(super) longest_slice: Duration,
+    /// The share of the time since the look before in which it ran, 0 to 1; nothing at the first look.
+    pub(super) share: Option<f64>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Worker {
+    /// `0`, or `1/0` in the second runtime of the process.
+    pub(super) place: String,
+    pub(super) current: u64,
+    pub(super) slice_age: Option<Duration>,
+    pub(super) asleep: bool,
+    pub(super) runnable: u64,
+    pub(super) live: u64,
+    pub(super) load: f64,
+}
+
+/// What one look found.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Look {
+    pub(super) tasks: Vec<Task>,
+    pub(super) workers: Vec<Worker>,
+    /// How long the server took.
+    pub(super) took: Duration,
+}
+
+/// Makes a look out of rows, and remembers it for the next.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// When the tasks were asked for.
+    before: Option<Instant>,
+    ran: HashMap<u64, Duration>,
+}
+
+/// The rows of one look, as they come.
+#[derive(Debug)]
+pub(super) struct Rows {
+    begun: Instant,
+    look: Look,
+}
+
+impl Rows {
+    pub(super) fn new() -> Rows {
+        Rows { begun: Instant::now(), look: Look::default() }
+    }
+
+    /// A line of JSON.
+    pub(super) fn add(&mut self, line: &str) {
+        // The longest rows, of which nothing is shown.
+        if line.starts_with("{\"stack\":") {
+            return;
+        }
+        // What cannot be read is another kind of row.
+        let Ok(row) = serde_json::from_str::<Row>(line) else { return };
+        if let Some(head) = row.head {
+            self.look.took += Duration::from(head.took);
+        }
+        if let Some(task) = row.task {
+            self.look.tasks.push(task.into());
+        }
+        if let Some(worker) = row.worker {
+            self.look.workers.push(worker.into());
+        }
+    }
+}
+
+impl Looks {
+    /// The look is whole.
+    pub(super) fn finish(&mut self, rows: Rows) -> Look {
+        let Rows { begun, mut look } = rows;
+        let passed = self.before.map(|before| begun.saturating_duration_since(before));
+        for task in &mut look.tasks {
+            task.share = passed.filter(|passed| !passed.is_zero()).map(|passed| {
+                // One that was not there before has run all it ran since.
+                let before = self.ran.get(&task.id).copied().unwrap_or_default();
+                (task.run_time.saturating_sub(before).as_secs_f64() / passed.as_secs_f64()).min(1.0)
+            });
+        }
+        self.before = Some(begun);
+        self.ran = look.tasks.iter().map(|task| (task.id, task.run_time)).collect();
+        look
+    }
+}
+
+impl From<RawTask> for Task {
+    fn from(raw: RawTask) -> Task {
+        let is_named = raw.name.is_some();
+        Task {
+            id: raw.id,
+            name: plain(&raw.name.unwrap_or(raw.class)),
+            is_named,
+            state: State::of(&raw.state),
+            since: raw.age.into(),
+            worker: raw.worker,
+            wait: plain(&raw.wait.unwrap_or_default().text),
+            slices: raw.slices,
+            run_time: raw.run_time.into(),
+            age: raw.started.map(Into::into).unwrap_or_default(),
+            longest_slice: raw.longest_slice.into(),
+            share: None,
+        }
+    }
+}
+
+impl From<RawWorker> for Worker {
+    fn from(raw: RawWorker) -> Worker {
+        let place = match raw.runtime {
+            0 => raw.index.to_string(),
+            runtime => format!("{runtime}/{}", raw.index),
+        };
+        // The server knows of a slice's share only when it ends.
+        let is_busy = raw.slice_age.is_some_and(|age| age.secs > 0);
+        Worker {
+            place,
+            current: raw.current,
+            slice_age: raw.slice_age.map(Into::into),
+            asleep: raw.asleep,
+            runnable: raw.runnable,
+            live: raw.live,
+            load: if is_busy { 1.0 } else { raw.load.clamp(0.0, 1.0) },
+        }
+    }
+}
+
+/// What the tasks are sorted by, the most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Share of the time since the look before.
+    Share,
+    RunTime,
+    /// Time in the present state, of those that do not run.
+    Wait,
+    Age,
+    Id,
+}
+
+impl Order {
+    pub(super) const ALL: [(char, Order, &'static str); 5] = [
+        ('c', Order::Share, "CPU"),
+        ('r', Order::RunTime, "run time"),
+        ('w', Order::Wait, "wait"),
+        ('a', Order::Age, "age"),
+        ('i', Order::Id, "id"),
+    ];
+
+    pub(super) fn word(self) -> &'static str {
+        Order::ALL.iter().find(|(_, order, _)| *order == self).map_or("", |(_, _, word)| word)
+    }
+}
+
+/// Sorts places in `tasks` so that rows stay where they are if nothing tells them apart.
+pub(super) fn sort(rows: &mut [usize], tasks: &[Task], order: Order) {
+    rows.sort_by(|a, b| {
+        let (a, b) = (&tasks[*a], &tasks[*b]);
+        let by = match order {
+            Order::Share => b
+                .share
+                .unwrap_or_default()
+                .total_cmp(&a.share.unwrap_or_default())
+                .then_with(|| b.run_time.cmp(&a.run_time)),
+            Order::RunTime => b.run_time.cmp(&a.run_time),
+            Order::Wait => {
+                let waits = |task: &Task| (task.state != State::Running, task.since);
+                waits(b).cmp(&waits(a))
+            }
+            Order::Age => b.age.cmp(&a.age),
+            Order::Id => std::cmp::Ordering::Equal,
+        };
+        by.then(a.id.cmp(&b.id))
+    });
+}
+
+/// `3.2s`, `40ms`, `1h05m`, `3d04h`: at most six columns.
+pub(super) fn span(d: Duration) -> String {
+    match d.as_secs() {
+        0 if d.as_micros() < 1000 => format!("{}us", d.as_micros()),
+        0 => format!("{}ms", d.as_millis()),
+        1..100 => format!("{:.1}s", d.as_secs_f64()),
+        s @ 100..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        s @ 3600..86_400 => format!("{}h{:02}m", s / 3600, s / 60 % 60),
+        s => format!("{}d{:02}h", s / 86_400, s / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TASK: &str = r#"{"task":{"id":17,"name":"db \u001b[2Jwriter","class":"writers","state":"Parked","age":{"secs":3,
+        "nanos":200000000},"worker":1,"wait":{"kind":"lock","text":"lock \"pool\""},"slices":4,"run_time":{"secs":1,"nanos":0},
+        "started":{"secs":9,"nanos":0},"longest_slice":{"secs":0,"nanos":5},"later":true}}"#;
+
+    #[test]
+    fn rows_become_tasks_and_workers_and_what_is_unknown_is_passed_over() {
+        let mut rows = Rows::new();
+        for line in [
+            r#"{"head":{"took":{"secs":0,"nanos":7000000},"process":{}}}"#,
+            TASK,
+            r#"{"task":{"id":18,"name":null,"class":"a.rs:1","state":{"Running":{"worker":0}},"wait":null,"started":null}}"#,
+            r#"{"worker":{"runtime":1,"index":0,"current":18,"slice_age":{"secs":2,"nanos":0},"load":0.5,"runnable":3}}"#,
+            r#"{"stack":{"frames":[]}}"#,
+            "nonsense",
+        ] {
+            rows.add(line);
+        }
+        let look = Looks::default().finish(rows);
+        let [a, b] = &look.tasks[..] else { panic!("{look:?}") };
+        assert_eq!((a.id, a.name.as_str(), a.is_named), (17, "db \\u{1b}[2Jwriter", true));
+        assert_eq!((a.state, a.wait.as_str(), span(a.since)), (State::Parked, "lock \"pool\"", "3.2s".into()));
+        assert_eq!((b.state, b.name.as_str(), b.is_named, b.share), (State::Running, "a.rs:1", false, None));
+        assert_eq!((look.workers[0].place.as_str(), look.workers[0].runnable, look.workers[0].load), ("1/0", 3, 1.0));
+        assert_eq!(look.took, Duration::from_millis(7));
+    }
+
+    #[test]
+    fn the_second_look_tells_how_much_a_task_ran() {
+        let mut looks = Looks::default();
+        let mut rows = Rows::new();
+        rows.add(TASK);
+        let first = rows.begun;
+        assert_eq!(looks.finish(rows).tasks[0].share, None);
+        let mut rows = Rows::new();
+        rows.add(&TASK.replace("\"run_time\":{\"secs\":1", "\"run_time\":{\"secs\":2"));
+        rows.begun = first + Duration::from_secs(4);
+        assert_eq!(looks.finish(rows).tasks[0].share, Some(0.25));
+    }
+
+    #[test]
+    fn each_order_has_its_first() {
+        let task = |id: u64, state: State, since: u64, run: u64, age: u64, share: f64| Task {
+            id,
+            name: String::new(),
+            is_named: false,
+            state,
+            since: Duration::from_secs(since),
+            worker: None,
+            wait: String::new(),
+            slices: 0,
+            run_time: Duration::from_secs(run),
+            age: Duration::from_secs(age),
+            longest_slice: Duration::ZERO,
+            share: Some(share),
+        };
+        let tasks = [
+            task(1, State::Running, 99, 5, 10, 0.1),
+            task(2, State::Parked, 50, 9, 20, 0.2),
+            task(3, State::Runnable, 60, 1, 5, 0.9),
+        ];
+        for (order, ids) in [
+            (Order::Share, [3, 2, 1]),
+            (Order::RunTime, [2, 1, 3]),
+            (Order::Wait, [3, 2, 1]),
+            (Order::Age, [2, 1, 3]),
+            (Order::Id, [1, 2, 3]),
+        ] {
+            let mut rows = vec![0, 1, 2];
+            sort(&mut rows, &tasks, order);
+            assert_eq!(rows.iter().map(|row| tasks[*row].id).collect::<Vec<_>>(), ids, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn times_take_at_most_six_columns() {
+        for (nanos, text) in [
+            (0, "0us"),
+            (999_999, "999us"),
+            (12_000_000, "12ms"),
+            (3_240_000_000, "3.2s"),
+            (99_940_000_000, "99.9s"),
+            (100_000_000_000, "1m40s"),
+            (3_900_000_000_000, "1h05m"),
+            (273_600_000_000_000, "3d04h"),
+        ] {
+            assert_eq!(span(Duration::from_nanos(nanos)), text);
+        }
+    }
+}
