@@ -96,6 +96,7 @@ fn look(sockets: &[PathBuf]) -> Vec<Found> {
     drop(done);
     let silent = |path: &PathBuf| Found {
         pid: number(path).map(|pid| pid.to_string()).unwrap_or_default(),
+        program: number(path).and_then(target::program_of).unwrap_or_default(),
         problem: Some("no answer yet: stopped, or busy".into()),
         ..Found::default()
     };
@@ -113,6 +114,7 @@ fn ask(path: &std::path::Path) -> Found {
         Ok(session) => session,
         Err(why) => {
             let dead = why.contains("nobody serves it");
+            found.program = number(path).and_then(target::program_of).filter(|_| !dead).unwrap_or_default();
             found.problem = Some(match why.strip_prefix(&format!("{}: ", path.display())) {
                 _ if dead => "dead: its process is gone".into(),
                 Some(rest) => rest.to_owned(),

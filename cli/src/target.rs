@@ -175,7 +175,7 @@ fn owner_of(pid: u32) -> Option<u32> {
 }
 
 /// What the process is called, fit to be shown.
-fn program_of(pid: u32) -> Option<String> {
+pub(crate) fn program_of(pid: u32) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(crate::terminal::plain(name.trim_end()))
 }

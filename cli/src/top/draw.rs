@@ -206,7 +206,7 @@ fn cells(task: &Task, is_wide: bool) -> Vec<Cell<'static>> {
         right(share),
         right(span(task.run_time)),
         right(span(task.since)),
-        right(span(task.age)),
+        right(task.age.map_or_else(|| "-".to_owned(), span)),
     ];
     if is_wide {
         let worker = task.worker.map_or_else(|| "-".to_owned(), |worker| worker.to_string());
@@ -316,7 +316,7 @@ worker 0   [||||||||||] 100%   5 runnable of 40 runs #2 for 3.2s hog
 worker 1   [|||       ]  25%   0 runnable of 38 asleep
   ID STATE     CPU%   TIME    FOR    AGE NAME            WAITS FOR
    2 running      -   9.0s   2.0s  70.0s hog
-   3 runnable     -   2.0s   3.0s    0us db writer with
+   3 runnable     -   2.0s   3.0s      - db writer with
    1 parked       -   40us   1.0s  60.0s main            event_loop";
         assert_eq!(screen(&mut app(), 80, 24)[..8].join("\n"), expected);
     }

@@ -39,7 +39,22 @@ struct Row {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Head {
+    taken_at: Option<At>,
     took: Span,
+}
+
+/// A time by the program's clock.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct At {
+    secs_since_epoch: u64,
+    nanos_since_epoch: u32,
+}
+
+impl From<At> for Duration {
+    fn from(at: At) -> Duration {
+        Span { secs: at.secs_since_epoch, nanos: at.nanos_since_epoch }.into()
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -126,8 +141,8 @@ pub(super) struct Task {
     pub(super) wait: String,
     pub(super) slices: u64,
     pub(super) run_time: Duration,
-    /// Since its first slice.
-    pub(super) age: Duration,
+    /// Since its first slice, where that is known.
+    pub(super) age: Option<Duration>,
     pub(super) longest_slice: Duration,
     /// The share of the time since the look before in which it ran, 0 to 1; nothing at the first look.
     pub(super) share: Option<f64>,
@@ -157,8 +172,8 @@ pub(super) struct Look {
 /// Makes a look out of rows, and remembers it for the next.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    /// When the tasks were asked for.
-    before: Option<Instant>,
+    /// When the tasks were looked at.
+    before: Option<(Instant, Option<Duration>)>,
     ran: HashMap<u64, Duration>,
 }
 
@@ -166,12 +181,14 @@ pub(super) struct Looks {
 #[derive(Debug)]
 pub(super) struct Rows {
     begun: Instant,
+    /// The same by the program's clock: without the way there, and the time until it was our turn.
+    taken_at: Option<Duration>,
     look: Look,
 }
 
 impl Rows {
     pub(super) fn new() -> Rows {
-        Rows { begun: Instant::now(), look: Look::default() }
+        Rows { begun: Instant::now(), taken_at: None, look: Look::default() }
     }
 
     /// A line of JSON.
@@ -184,6 +201,7 @@ impl Rows {
         let Ok(row) = serde_json::from_str::<Row>(line) else { return };
         if let Some(head) = row.head {
             self.look.took += Duration::from(head.took);
+            self.taken_at = head.taken_at.map(Into::into);
         }
         if let Some(task) = row.task {
             self.look.tasks.push(task.into());
@@ -197,8 +215,11 @@ impl Rows {
 impl Looks {
     /// The look is whole.
     pub(super) fn finish(&mut self, rows: Rows) -> Look {
-        let Rows { begun, mut look } = rows;
-        let passed = self.before.map(|before| begun.saturating_duration_since(before));
+        let Rows { begun, taken_at, mut look } = rows;
+        let passed = self.before.map(|(before, at)| match (at, taken_at) {
+            (Some(at), Some(now)) if now > at => now - at,
+            _ => begun.saturating_duration_since(before),
+        });
         for task in &mut look.tasks {
             task.share = passed.filter(|passed| !passed.is_zero()).map(|passed| {
                 // One that was not there before has run all it ran since.
@@ -206,7 +227,7 @@ impl Looks {
                 (task.run_time.saturating_sub(before).as_secs_f64() / passed.as_secs_f64()).min(1.0)
             });
         }
-        self.before = Some(begun);
+        self.before = Some((begun, taken_at));
         self.ran = look.tasks.iter().map(|task| (task.id, task.run_time)).collect();
         look
     }
@@ -225,7 +246,7 @@ impl From<RawTask> for Task {
             wait: plain(&raw.wait.unwrap_or_default().text),
             slices: raw.slices,
             run_time: raw.run_time.into(),
-            age: raw.started.map(Into::into).unwrap_or_default(),
+            age: raw.started.map(Into::into),
             longest_slice: raw.longest_slice.into(),
             share: None,
         }
@@ -293,7 +314,11 @@ pub(super) fn sort(rows: &mut [usize], tasks: &[Task], order: Order) {
                 let waits = |task: &Task| (task.state != State::Running, task.since);
                 waits(b).cmp(&waits(a))
             }
-            Order::Age => b.age.cmp(&a.age),
+            Order::Age => {
+                // It is at least as old as its state.
+                let age = |task: &Task| task.age.unwrap_or(task.since);
+                age(b).cmp(&age(a))
+            }
             Order::Id => std::cmp::Ordering::Equal,
         };
         by.then(a.id.cmp(&b.id))
@@ -353,6 +378,15 @@ mod tests {
         rows.add(&TASK.replace("\"run_time\":{\"secs\":1", "\"run_time\":{\"secs\":2"));
         rows.begun = first + Duration::from_secs(4);
         assert_eq!(looks.finish(rows).tasks[0].share, Some(0.25));
+        // The program's own clock tells better.
+        let mut look_at = |at: u64, ran: u64| {
+            let mut rows = Rows::new();
+            rows.add(&format!(r#"{{"head":{{"taken_at":{{"secs_since_epoch":{at},"nanos_since_epoch":0}}}}}}"#));
+            rows.add(&TASK.replace("\"run_time\":{\"secs\":1", &format!("\"run_time\":{{\"secs\":{ran}")));
+            looks.finish(rows).tasks[0].share
+        };
+        look_at(100, 3);
+        assert_eq!(look_at(104, 5), Some(0.5));
     }
 
     #[test]
@@ -367,7 +401,7 @@ mod tests {
             wait: String::new(),
             slices: 0,
             run_time: Duration::from_secs(run),
-            age: Duration::from_secs(age),
+            age: Some(Duration::from_secs(age)),
             longest_slice: Duration::ZERO,
             share: Some(share),
         };
