@@ -87,7 +87,7 @@ pub(super) fn run(
     Some(match find(call.word, commands) {
         Some(command) => {
             let name = command.names[0];
-            match rights.allow((command.tier)(&call.arguments), name, &escape(line.trim_ascii())) {
+            match rights.allow(command.tier_for(&call.arguments), name, &escape(line.trim_ascii())) {
                 Ok(()) => (name, begin(command, &call.arguments, json)),
                 Err(complaint) => (name, complain(&complaint)),
             }

@@ -87,7 +87,7 @@ pub(crate) struct Command {
     /// What follows the name, for `help`.
     pub(crate) arguments: &'static str,
     pub(crate) help: &'static str,
-    /// What a session must be allowed for these words. Checked by whoever asks, before `run`.
+    /// What a session must be allowed for these words, which hold no flags. Checked by whoever asks, before `run`.
     pub(crate) tier: fn(&[&str]) -> Tier,
     /// Begins an answer to the words that came after the name.
     pub(crate) run: fn(&Asked<'_>) -> Begun,
@@ -96,12 +96,21 @@ pub(crate) struct Command {
 /// For a command that only looks.
 pub(crate) const READ: fn(&[&str]) -> Tier = |_| Tier::Read;
 
+/// What every command knows.
+const FLAGS: &[&str] = &["--colour", "--color", "--json"];
+
 impl Command {
+    /// What a session must be allowed for the words that came after the name: judged without the flags, as the answer is
+    /// begun without them.
+    pub(crate) fn tier_for(&self, words: &[&str]) -> Tier {
+        let words: Vec<&str> = words.iter().copied().filter(|word| !FLAGS.contains(word)).collect();
+        (self.tier)(&words)
+    }
+
     /// Begins an answer to the words that came after the name. Every command knows `--colour`, and `--json` if its row
     /// says so.
     pub(crate) fn begin(&self, words: &[&str]) -> Begun {
-        let (flags, words): (Vec<&str>, Vec<&str>) =
-            words.iter().partition(|word| matches!(**word, "--colour" | "--color" | "--json"));
+        let (flags, words): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| FLAGS.contains(word));
         if flags.contains(&"--json") {
             return self.begin_json(&words);
         }
