@@ -6,8 +6,9 @@
 //!
 //! Invariants: answers come in the order of their commands; a client that sends its first command before a prompt was due
 //! gets the banner and answers, nothing else; an answer is asked for more only while less than
-//! [`PULL_BELOW`] bytes wait to be sent; input is read only while no complete line waits, or a little of it while an answer
-//! is made, because an interrupt comes among it; a panic in a command ends that command and nothing else.
+//! [`PULL_BELOW`] bytes wait to be sent, and not before the time that it says itself; input is read only while no
+//! complete line waits, or a little of it while an answer is made, because an interrupt comes among it; a panic in a command
+//! ends that command and nothing else.
 //!
 //! Must not know: the listener, other sessions, how an answer is found.
 
@@ -25,8 +26,8 @@ use super::stream::Stream;
 use super::table::{self, Outcome};
 use super::telnet::{Piece, Telnet};
 use super::{Commands, Limits};
-use crate::commands::Answer;
 use crate::commands::sessions::Ticket;
+use crate::commands::{Answer, When};
 use crate::report::{self, Report};
 use crate::sys::fork::Own;
 use crate::sys::stderr;
@@ -66,6 +67,14 @@ struct Running {
     answer: Option<Box<dyn Answer>>,
     /// Its lines are JSON already.
     json: bool,
+    /// When it is to be asked for more.
+    when: When,
+}
+
+impl Running {
+    fn new(name: &'static str, answer: Box<dyn Answer>, json: bool) -> Running {
+        Running { name, answer: Some(answer), json, when: When::Now }
+    }
 }
 
 impl Drop for Running {
@@ -176,8 +185,13 @@ impl Session {
 
     /// Whether [`Session::work`] has something to do and room for its outcome.
     pub(super) fn wants_to_work(&self) -> bool {
-        let asked = self.running.is_some() || self.input.has_line() || self.has_open_end();
-        asked && self.phase == Phase::Open && self.output.len() < PULL_BELOW
+        let ready = match &self.running {
+            Some(Running { when: When::Now, .. }) => true,
+            Some(Running { when: When::NotBefore(time), .. }) => Instant::now() >= *time,
+            Some(Running { when: When::AllSent, .. }) => self.output.is_empty(),
+            None => self.input.has_line() || self.has_open_end(),
+        };
+        ready && self.phase == Phase::Open && self.output.len() < PULL_BELOW
     }
 
     /// Reads once; the kernel keeps the rest.
@@ -308,10 +322,10 @@ impl Session {
         match catch_unwind(AssertUnwindSafe(|| table::run(line, commands, rights, json))) {
             Ok(None) => {}
             Ok(Some((name, Outcome::Answer(answer)))) => {
-                self.go_on(Running { name, answer: Some(answer), json: false }, now);
+                self.go_on(Running::new(name, answer, false), now);
             }
             Ok(Some((name, Outcome::Json(answer)))) => {
-                self.go_on(Running { name, answer: Some(answer), json: true }, now);
+                self.go_on(Running::new(name, answer, true), now);
             }
             Ok(Some((name, Outcome::Say(text)))) => {
                 self.say(text.trim_end_matches('\n'), now);
@@ -340,15 +354,18 @@ impl Session {
         let Some(answer) = &mut running.answer else { return };
         // A chunk of its own: what an answer does to its buffer cannot touch what was said before.
         let mut chunk = Vec::new();
-        let outcome = catch_unwind(AssertUnwindSafe(|| answer.more(&mut chunk)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| answer.more(&mut chunk).then(|| answer.when())));
         if self.json && !running.json {
             self.push(&in_json("line", &String::from_utf8_lossy(&chunk)), now);
         } else {
             self.push(&chunk, now);
         }
         match outcome {
-            Ok(true) => self.running = Some(running),
-            Ok(false) => {
+            Ok(Some(when)) => {
+                running.when = when;
+                self.running = Some(running);
+            }
+            Ok(None) => {
                 self.output.end_line();
                 self.commanded = now;
                 self.done(running.name, now);
@@ -427,12 +444,12 @@ impl Session {
             self.say(&escape_up_to(line.as_bytes(), MAX_LINE), now);
         }
         match catch_unwind(AssertUnwindSafe(commands.welcome)) {
-            Ok(answer) => self.running = Some(Running { name: "status", answer: Some(answer), json: false }),
+            Ok(answer) => self.running = Some(Running::new("status", answer, false)),
             Err(payload) => self.tell_panic("status", payload, now),
         }
     }
 
-    /// When [`Session::tick`] next has something to do, unless bytes come or go before.
+    /// When [`Session::tick`] or [`Session::work`] next has something to do, unless bytes come or go before.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let lingering = match self.phase {
             Phase::Lingering { until } => Some(until),
@@ -444,7 +461,14 @@ impl Session {
         };
         let stalled = (!self.output.is_empty()).then(|| self.progressed + self.limits.stalled);
         let idle = self.is_waiting().then(|| self.commanded + self.limits.idle);
-        [lingering, prompt, stalled, idle].into_iter().flatten().min()
+        let answer = match &self.running {
+            // Without room for it the answer waits for the client alone.
+            Some(Running { when: When::NotBefore(time), .. }) if self.output.len() < PULL_BELOW && self.is_open() => {
+                Some(*time)
+            }
+            _ => None,
+        };
+        [lingering, prompt, stalled, idle, answer].into_iter().flatten().min()
     }
 
     /// A command goes on in a line that will not come.

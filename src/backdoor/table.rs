@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use super::Commands;
 use super::line::{escape, escape_up_to};
 use super::rights::Rights;
-use crate::commands::{Answer, Command, Tier};
+use crate::commands::{Answer, Command, Tier, nearest_of};
 
 /// What a command comes to.
 pub(super) enum Outcome {
@@ -189,24 +189,8 @@ fn help(commands: &Commands, arguments: &[&str]) -> Outcome {
 
 /// A name that begins with `word`, else the one that takes the fewest edits from it.
 fn nearest(word: &str, commands: &Commands) -> &'static str {
-    let word: String = word.to_lowercase().chars().take(32).collect();
-    let letters: Vec<char> = word.chars().collect();
     let names = rows(commands).flat_map(|row| row.names.iter().copied()).filter(|name| name.len() > 1);
-    names.min_by_key(|name| (!name.starts_with(&word), edits(&letters, name))).unwrap_or("help")
-}
-
-/// Levenshtein's distance, one row at a time.
-fn edits(from: &[char], to: &str) -> usize {
-    let mut costs: Vec<usize> = (0..=from.len()).collect();
-    for (row, wanted) in to.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut costs[0], row + 1);
-        for (column, &given) in from.iter().enumerate() {
-            let change = diagonal + usize::from(given != wanted);
-            diagonal = costs[column + 1];
-            costs[column + 1] = change.min(diagonal + 1).min(costs[column] + 1);
-        }
-    }
-    costs[from.len()]
+    nearest_of(word, names).unwrap_or("help")
 }
 
 #[cfg(test)]

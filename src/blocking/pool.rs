@@ -75,6 +75,7 @@ impl fmt::Debug for Entry {
 struct Asked {
     task: u64,
     site: &'static Location<'static>,
+    at: Instant,
 }
 
 /// What the pool of [`blocking`](crate::blocking()) is doing.
@@ -89,6 +90,8 @@ pub struct BlockingStats {
     pub idle: usize,
     /// Jobs that no thread has taken up yet.
     pub queued: usize,
+    /// How long the first of them has waited.
+    pub oldest_queued: Option<Duration>,
     /// Jobs that run, the one that was asked for first at the front; also those that nobody waits for any more.
     pub running: Vec<BlockingJob>,
 }
@@ -163,7 +166,7 @@ impl Pool {
     {
         self.refuse_after_fork()?;
         let cell = Arc::new(JobCell::new(f, suspend::current_unparker()));
-        let asked = Asked { task: suspend::here().map_or(0, |h| h.id()), site };
+        let asked = Asked { task: suspend::here().map_or(0, |h| h.id()), site, at: Instant::now() };
         let mut state = self.lock();
         let limit = state.limit()?;
         let number = state.next;
@@ -287,6 +290,7 @@ impl Pool {
             threads: state.live,
             idle: state.idle.len(),
             queued: state.queue.len(),
+            oldest_queued: state.queue.values().next().map(|entry| now.saturating_duration_since(entry.asked.at)),
             running: state.running.values().map(job).collect(),
         }
     }

@@ -12,15 +12,19 @@
 
 #![forbid(unsafe_code)]
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
+use super::tasks::{Row, as_asked, compare, counting};
 use super::text::rows;
-use super::{Answer, Begun};
+use super::threads::{Looking, Thread, USUAL};
+use super::top::span;
+use super::{Answer, Begun, When, question};
+use crate::blocking::{BlockingJob, BlockingStats, blocking_stats};
 use crate::inspect::{
-    self, DescriptorUse, Edge, EventReport, Object, Options, PeerReport, Process, SCHEMA_VERSION, SiteSockets,
-    Snapshot, SocketReport, Stack, Task, Worker,
+    self, DescriptorUse, Edge, EventReport, Groups, Object, Options, PeerReport, Process, SCHEMA_VERSION, Site,
+    SiteSockets, Snapshot, SocketReport, Stack, Task, Values, Worker,
 };
 use crate::report::{self, Remembered};
 
@@ -40,6 +44,47 @@ enum Line {
     Event(EventReport),
     Panic(Remembered),
     Stall(Remembered),
+    Group(GroupLine),
+    Thread(Thread),
+    Pool(Pool),
+    Job(Job),
+}
+
+/// Tasks that have something in common.
+#[derive(Serialize)]
+struct GroupLine {
+    group: Box<str>,
+    tasks: u64,
+    /// Since the same question was asked last, where that is known.
+    change: Option<i64>,
+    run_time: Duration,
+    oldest: Duration,
+    /// Which task that is; 0 if there is none any more.
+    oldest_task: u64,
+}
+
+impl From<Row> for GroupLine {
+    fn from(row: Row) -> GroupLine {
+        let Row { key, group, change } = row;
+        let (oldest, oldest_task) = group.oldest;
+        GroupLine { group: key, tasks: group.count, change, run_time: group.run, oldest, oldest_task }
+    }
+}
+
+#[derive(Serialize)]
+struct Pool {
+    limit: usize,
+    threads: usize,
+    idle: usize,
+    queued: usize,
+    oldest_queued: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct Job {
+    task: u64,
+    age: Duration,
+    site: Site,
 }
 
 #[derive(Serialize)]
@@ -57,6 +102,12 @@ struct Head {
 
 /// The answer of a command whose row in the table says that it has one.
 pub(super) fn begin(name: &'static str, words: &[&str]) -> Begun {
+    match name {
+        "tasks" => return tasks(words),
+        "count" => return count(words),
+        "threads" => return threads(words),
+        _ => {}
+    }
     let every_one = match words {
         [] => false,
         ["--all"] if matches!(name, "fds" | "objects" | "stacks") => true,
@@ -100,11 +151,113 @@ pub(super) fn begin(name: &'static str, words: &[&str]) -> Begun {
         }
         "peers" => lines.extend(inspect::peers().into_iter().map(Line::Peer)),
         "events" => lines.extend(inspect::events().into_iter().map(Line::Event)),
+        "blocking" => lines.extend(blocking()),
         "panics" => lines.extend(report::panics().into_iter().map(Line::Panic)),
         "stalls" => lines.extend(report::stalls().into_iter().map(Line::Stall)),
         _ => return Err(format!("{name} has no form in JSON; snapshot --json has everything")),
     }
     Ok(written(name, s, lines))
+}
+
+fn blocking() -> Vec<Line> {
+    let BlockingStats { limit, threads, idle, queued, oldest_queued, running, .. } = blocking_stats();
+    let job = |job: BlockingJob| Line::Job(Job { task: job.task, age: job.age, site: job.site.into() });
+    let mut lines = vec![Line::Pool(Pool { limit, threads, idle, queued, oldest_queued })];
+    lines.extend(running.into_iter().map(job));
+    lines
+}
+
+/// What has come of a search.
+enum Found {
+    NotYet(When),
+    Lines(Vec<Line>),
+}
+
+fn tasks(words: &[&str]) -> Begun {
+    let question = question::parse(words)?;
+    if let Some(by) = question.by {
+        let groups = Groups::new(question.clauses, by);
+        return Ok(grouped("tasks", groups, question.limit, None));
+    }
+    let mut values = Values::new(question);
+    Ok(later("tasks", move || match values.more() {
+        true => Found::NotYet(When::Now),
+        false => Found::Lines(values.take().into_iter().map(|t| Line::Task(Box::new(t))).collect()),
+    }))
+}
+
+fn count(words: &[&str]) -> Begun {
+    let (by, question) = counting(words)?;
+    Ok(grouped("count", Groups::new(question.clauses, by), question.limit, Some(as_asked(words))))
+}
+
+/// With a question, compared with the last answer to it.
+fn grouped(name: &'static str, mut groups: Groups, limit: Option<usize>, question: Option<String>) -> Box<dyn Answer> {
+    later(name, move || {
+        if groups.more() {
+            return Found::NotYet(When::Now);
+        }
+        let mut rows: Vec<Row> = groups.take().into_iter().map(Row::from).collect();
+        if let Some(question) = &question {
+            compare(question, &mut rows);
+        }
+        rows.truncate(limit.unwrap_or(usize::MAX));
+        Found::Lines(rows.into_iter().map(|row| Line::Group(row.into())).collect())
+    })
+}
+
+fn threads(words: &[&str]) -> Begun {
+    let mut looking = Looking::new(span("threads", words, USUAL)?);
+    Ok(later("threads", move || match looking.more() {
+        Ok(Some(when)) => Found::NotYet(when),
+        // Where the system lists none there are none to be told of.
+        Ok(None) | Err(_) => Found::Lines(std::mem::take(&mut looking.found).into_iter().map(Line::Thread).collect()),
+    }))
+}
+
+/// An answer whose rows are to be found first, a step at a time.
+fn later(name: &'static str, find: impl FnMut() -> Found + 'static) -> Box<dyn Answer> {
+    Box::new(Later { name, find, begun: (SystemTime::now(), Instant::now()), when: When::Now, rows: None })
+}
+
+struct Later<F> {
+    name: &'static str,
+    find: F,
+    begun: (SystemTime, Instant),
+    when: When,
+    rows: Option<Box<dyn Answer>>,
+}
+
+impl<F: FnMut() -> Found> Answer for Later<F> {
+    fn more(&mut self, out: &mut Vec<u8>) -> bool {
+        if self.rows.is_none() {
+            match (self.find)() {
+                Found::NotYet(when) => {
+                    self.when = when;
+                    return true;
+                }
+                Found::Lines(lines) => {
+                    let head = Head {
+                        schema_version: SCHEMA_VERSION,
+                        answer: self.name,
+                        rows: lines.len(),
+                        taken_at: self.begun.0,
+                        took: self.begun.1.elapsed(),
+                        longest_window: Duration::ZERO,
+                        window_p9999: Duration::ZERO,
+                        process: inspect::process(),
+                    };
+                    self.when = When::Now;
+                    self.rows = Some(headed(head, lines));
+                }
+            }
+        }
+        self.rows.as_mut().is_some_and(|rows| rows.more(out))
+    }
+
+    fn when(&self) -> When {
+        self.when
+    }
 }
 
 fn written(name: &'static str, s: Snapshot, lines: Vec<Line>) -> Box<dyn Answer> {
@@ -118,6 +271,10 @@ fn written(name: &'static str, s: Snapshot, lines: Vec<Line>) -> Box<dyn Answer>
         window_p9999: s.window_p9999,
         process: s.process,
     };
+    headed(head, lines)
+}
+
+fn headed(head: Head, lines: Vec<Line>) -> Box<dyn Answer> {
     let mut first = String::new();
     write(&Line::Head(Box::new(head)), &mut first);
     rows(&first, lines, write)

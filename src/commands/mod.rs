@@ -10,19 +10,40 @@
 
 #![forbid(unsafe_code)]
 
+mod act;
 #[cfg(feature = "serde")]
 mod json;
+mod measures;
+mod process;
+mod question;
 pub(crate) mod sessions;
 mod status;
 mod tables;
+mod tasks;
 mod text;
 mod things;
+mod threads;
+mod top;
 
 pub(crate) use status::{dump, status, status_text};
+pub(crate) use text::nearest_of;
+
+use std::time::Instant;
 
 use text::at_once;
 
 use crate::inspect::{self, Style};
+
+/// When an answer is to be asked for more, apart from the client having room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum When {
+    #[default]
+    Now,
+    /// Not before that time; nobody else who asks is held up meanwhile.
+    NotBefore(Instant),
+    /// When the client's side has taken all that was said so far.
+    AllSent,
+}
 
 /// An answer that is made while it is sent.
 pub(crate) trait Answer {
@@ -32,6 +53,11 @@ pub(crate) trait Answer {
     /// A call should take at most 50 ms and append at most 64 KiB, of whole lines. Names and other foreign text must be
     /// escaped already.
     fn more(&mut self, out: &mut Vec<u8>) -> bool;
+
+    /// When to call [`more`](Answer::more) again; looked at after each call that returned true.
+    fn when(&self) -> When {
+        When::Now
+    }
 }
 
 /// The beginning of an answer, or what is wrong with the question: lines that say what to write instead. Input may be
@@ -175,6 +201,34 @@ pub(crate) static TABLE: &[Command] = &[
         run: |asked| where_is(asked.words),
     },
     Command {
+        names: &["tasks"],
+        arguments: "[FILTERS] [--json]",
+        help: "those that fit: tasks state=parked wait=lock age>5s by=site sort=age limit=20 name~TEXT",
+        tier: READ,
+        run: tasks::tasks,
+    },
+    Command {
+        names: &["count"],
+        arguments: "[by FIELD] [FILTERS] [--json]",
+        help: "tasks by class, site, wait, peer, parent, state, worker or name, and the change since last time",
+        tier: READ,
+        run: tasks::count_by,
+    },
+    Command {
+        names: &["label", "labels"],
+        arguments: "ID",
+        help: "one task's labels",
+        tier: READ,
+        run: |asked| tasks::label(asked.words),
+    },
+    Command {
+        names: &["top"],
+        arguments: "[SECONDS]",
+        help: "who runs: tasks, classes and workers with most run time in the next second, or so many",
+        tier: READ,
+        run: |asked| top::top(asked.words),
+    },
+    Command {
         names: &["tree"],
         arguments: "",
         help: "who spawned whom, tasks of one class together",
@@ -248,6 +302,48 @@ pub(crate) static TABLE: &[Command] = &[
         run: |asked| bare("classes", asked, tables::classes),
     },
     Command {
+        names: &["histogram"],
+        arguments: "[CLASS]",
+        help: "how long slices are and how long woken tasks wait for their worker, drawn",
+        tier: READ,
+        run: |asked| measures::histogram(asked.words),
+    },
+    Command {
+        names: &["latency"],
+        arguments: "[set 50ms|off]",
+        help: "from which length on a slice is reported; set changes it",
+        tier: measures::latency_tier,
+        run: |asked| measures::latency(asked.words),
+    },
+    Command {
+        names: &["threads"],
+        arguments: "[SECONDS] [--json]",
+        help: "every thread of the process: CPU share, state, system call; which are coro's own",
+        tier: READ,
+        run: |asked| threads::threads(asked.words),
+    },
+    Command {
+        names: &["blocking"],
+        arguments: "[--json]",
+        help: "the pool of blocking jobs: its threads, how many jobs wait, each job that runs",
+        tier: READ,
+        run: |asked| bare("blocking", asked, process::blocking),
+    },
+    Command {
+        names: &["version"],
+        arguments: "",
+        help: "this crate's version, the program and its build",
+        tier: READ,
+        run: |asked| bare("version", asked, process::version),
+    },
+    Command {
+        names: &["uptime"],
+        arguments: "",
+        help: "how long the process has run, and its CPU time",
+        tier: READ,
+        run: |asked| bare("uptime", asked, process::uptime),
+    },
+    Command {
         names: &["modules"],
         arguments: "",
         help: "the program and its libraries: addresses, build ids, files",
@@ -256,10 +352,14 @@ pub(crate) static TABLE: &[Command] = &[
     },
     Command {
         names: &["memory"],
-        arguments: "",
-        help: "resident memory, stacks in use and how deep they are",
-        tier: READ,
-        run: |asked| bare("memory", asked, tables::memory),
+        arguments: "[trim]",
+        help: "resident memory, stacks in use and how deep they are; trim gives unused stacks back",
+        tier: act::memory_tier,
+        run: |asked| match asked.words {
+            ["trim"] => Ok(act::trim()),
+            [] => Ok(tables::memory()),
+            [other, ..] => Err(format!("memory knows no \"{other}\", only trim")),
+        },
     },
     Command {
         names: &["sessions"],
@@ -274,6 +374,27 @@ pub(crate) static TABLE: &[Command] = &[
         help: "everything for programs: tasks, stacks, workers, objects and edges, one JSON object a line",
         tier: READ,
         run: |_| Err("a snapshot is for programs: snapshot --json; people ask where_all, stacks or tree".into()),
+    },
+    Command {
+        names: &["set"],
+        arguments: "[NAME VALUE]",
+        help: "settings that can be changed while the program runs",
+        tier: measures::set_tier,
+        run: |asked| measures::set(asked.words),
+    },
+    Command {
+        names: &["cancel"],
+        arguments: "ID… | --match PATTERN --count N",
+        help: "tells tasks to end: by id, or exactly N whose name or class is PATTERN, * for anything",
+        tier: |_| Tier::Act,
+        run: |asked| act::cancel(asked.words),
+    },
+    Command {
+        names: &["process-exit"],
+        arguments: "CODE PID",
+        help: "ends the process at once; PID has to be its own",
+        tier: |_| Tier::Act,
+        run: |asked| act::exit(asked.words),
     },
 ];
 
@@ -316,11 +437,9 @@ fn where_is(arguments: &[&str]) -> Begun {
     let [argument] = arguments else {
         return Err("where takes one task's id: where 17 or where #17; where_all shows the ids".into());
     };
-    let digits = argument.strip_prefix('#').unwrap_or(argument);
-    // `parse` alone would take "+17".
-    match digits.parse() {
-        Ok(id) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(at_once(inspect::one(id))),
-        _ => Err(format!("\"{argument}\" is not a task's id: write 17 or #17; where_all shows the ids")),
+    match question::id(argument) {
+        Some(id) => Ok(at_once(inspect::one(id))),
+        None => Err(format!("\"{argument}\" is not a task's id: write 17 or #17; where_all shows the ids")),
     }
 }
 

@@ -125,7 +125,13 @@ pub(super) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
     Some((task(&c, &Places::new(), &mut ClassNames::default(), stack.as_ref().map(|_| 0), None), stack))
 }
 
-fn task(c: &Captured, places: &Places, names: &mut ClassNames, stack: Option<usize>, object: Option<usize>) -> Task {
+pub(super) fn task(
+    c: &Captured,
+    places: &Places,
+    names: &mut ClassNames,
+    stack: Option<usize>,
+    object: Option<usize>,
+) -> Task {
     let age = c.age();
     let kind = match c.doing {
         Doing::Parked => Some(c.wait.kind).filter(|kind| *kind != WaitKind::None).map(WaitKind::word),
@@ -170,7 +176,7 @@ fn stack(frames: &mut Frames, addresses: &[usize], complete: bool, count: usize,
     Stack { frames: found, complete, condensed, count }
 }
 
-fn process() -> Process {
+pub(crate) fn process() -> Process {
     let program = std::env::args_os().next().map(std::path::PathBuf::from);
     let program = program.as_deref().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().into_owned());
     let map = loaded::latest();
@@ -185,14 +191,15 @@ fn process() -> Process {
 }
 
 /// Which worker and which runtime a task's owner is.
-struct Places {
+#[derive(Debug)]
+pub(super) struct Places {
     runtimes: Vec<Arc<runtime::Inner>>,
     /// By the place in the process's table: runtime, and index into the snapshot's workers.
     places: HashMap<u16, (u32, usize)>,
 }
 
 impl Places {
-    fn new() -> Places {
+    pub(super) fn new() -> Places {
         let runtimes = runtime::all();
         let all =
             runtimes.iter().zip(0u32..).flat_map(|(r, number)| r.workers().iter().map(move |w| (w.index, number)));

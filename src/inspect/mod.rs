@@ -38,10 +38,12 @@ mod elf_files;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
 mod elf_lines;
 mod facts;
+mod filter;
 mod frames;
 mod grouped;
 mod line;
 mod lineage;
+mod list;
 pub(crate) mod loaded;
 mod long;
 mod modules;
@@ -65,6 +67,7 @@ mod status;
 mod sweep;
 pub(crate) mod symbols;
 mod text;
+mod top;
 mod tree;
 mod waiting;
 mod waits;
@@ -75,16 +78,21 @@ mod walk_tests;
 
 pub use crate::observe::Distribution;
 pub use classes::{ClassReport, classes, classes_of};
+pub(crate) use collect::process;
 pub use deadlock::{Deadlock, DeadlockKind, DeadlockWait, deadlocks, suspected_deadlocks};
 pub use descriptors::{DescriptorUse, descriptors};
 pub(crate) use dump::{Sink, dump_as_the_environment_says, dump_with, status_with};
 pub use dump::{dump_on, status};
+pub(crate) use filter::{Clause, Field, Pattern, Question, Test};
 pub(crate) use frames::{stack_frames, stack_text};
 pub(crate) use grouped::StacksCursor;
 pub use grouped::stacks_to;
 pub(crate) use line::Cursor;
 pub use line::{TaskState, TaskWhere, where_all, where_all_to, where_is};
 pub(crate) use lineage::{Origin, ancestors, origin, own_origin};
+#[cfg(feature = "serde")]
+pub(crate) use list::Values;
+pub(crate) use list::{Brief, Group, Groups, Listing, Matching, brief};
 pub(crate) use long::one;
 pub(crate) use objects::queued;
 pub(crate) use one_line::OneLine;
@@ -96,9 +104,11 @@ pub use sockets::{
     EventReport, PeerReport, SiteSockets, SocketKind, SocketReport, Waiter, events, peers, sockets, sockets_by_site,
 };
 pub use stacks::{StackStats, stack_stats};
-pub(crate) use status::Census;
+pub(crate) use status::{Busy, Census};
 pub use text::Style;
 #[cfg(feature = "serde")]
 pub(crate) use text::steers;
+pub(crate) use top::{Look, Share, Tops};
 pub(crate) use tree::TreeCursor;
 pub use tree::tree_to;
+pub(crate) use waiting::name_of;

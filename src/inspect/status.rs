@@ -31,6 +31,13 @@ const SAMPLE: usize = 512;
 /// What counts as wedged where latency warnings are switched off.
 const WEDGED: Duration = Duration::from_millis(200);
 
+impl Busy {
+    /// Whether it is that worker.
+    pub(crate) fn is(&self, worker: &Shared) -> bool {
+        self.place == worker.index
+    }
+}
+
 /// Those that wait for one kind of thing.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
@@ -264,7 +271,7 @@ fn extent(cell: &'static TaskCell) -> Option<(u64, usize, usize, usize)> {
     (limit <= sp && sp <= top).then_some((id, limit, sp, top))
 }
 
-fn look(cell: &'static TaskCell, id: u64) -> Option<TaskWhere> {
+pub(super) fn look(cell: &'static TaskCell, id: u64) -> Option<TaskWhere> {
     let mut c = Captured::new();
     frames().refresh();
     c.wants_running = true;

@@ -209,7 +209,7 @@ unsafe fn nearest_deadline(local: &TaskLocal) -> Option<Instant> {
 }
 
 /// The name of a task, if there is such a task and it has one; cut. Looks through all tasks for it.
-pub(super) fn name_of(id: u64) -> Option<String> {
+pub(crate) fn name_of(id: u64) -> Option<String> {
     let mut all = scheduler::all_cells().enumerate().inspect(|(n, _)| give_way(*n));
     let (_, cell) = all.find(|(_, cell)| cell.state.snapshot().id() == id)?;
     let mut name = String::with_capacity(LONGEST_TEXT);

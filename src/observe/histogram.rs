@@ -115,6 +115,13 @@ impl Distribution {
         self.counts.iter().enumerate().filter(|(_, c)| **c > 0).map(|(at, c)| (clock::duration(end_of(at)), *c))
     }
 
+    /// Adds those of another.
+    pub(crate) fn add(&mut self, other: &Distribution) {
+        self.counts.resize(BUCKETS, 0);
+        self.counts.iter_mut().zip(&other.counts).for_each(|(c, more)| *c += more);
+        self.total += other.total;
+    }
+
     /// Counts `n` more durations that were too short to be measured.
     pub(crate) fn add_short(&mut self, n: u64) {
         self.counts.resize(BUCKETS, 0);

@@ -129,6 +129,11 @@ impl WaitKind {
         KINDS.get(usize::from(b)).copied().unwrap_or(WaitKind::None)
     }
 
+    /// The word of every kind that there is.
+    pub(crate) fn all_words() -> impl Iterator<Item = &'static str> {
+        KINDS.iter().map(|kind| kind.word()).filter(|word| !word.is_empty())
+    }
+
     /// The byte.
     #[inline(always)]
     pub(crate) fn byte(self) -> u8 {

@@ -49,6 +49,11 @@ pub fn set_selfishness(calls: u32) -> u32 {
     SELFISHNESS.swap(calls, Ordering::Relaxed)
 }
 
+/// The number in force for tasks that have none of their own.
+pub(crate) fn selfishness() -> u32 {
+    SELFISHNESS.load(Ordering::Relaxed)
+}
+
 /// As [`set_selfishness`], for the running task alone; `None` goes back to the number of the process. Returns what the
 /// task had before. On a plain thread, which gives way to nobody, it does nothing and returns `None`.
 ///

@@ -11,7 +11,7 @@ use super::suspend::{self, here};
 use super::worker::Worker;
 use crate::observe::{WaitKind, WaitReason};
 use crate::task::state::{Cancel, CellFate, HandleDrop, Joiner, Life, Unpark};
-use crate::task::{JoinResult, TaskRef, take_result};
+use crate::task::{JoinResult, TaskCell, TaskRef, take_result};
 
 /// Waits for a task's result. Dropping it detaches the task.
 pub struct JoinHandle<T> {
@@ -218,6 +218,11 @@ impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.id())
     }
+}
+
+/// The task that was seen in that cell with that id; it may have ended meanwhile.
+pub(crate) fn task_in(cell: &'static TaskCell, id: u64) -> Task {
+    Task(cell.reference(id))
 }
 
 /// The running task; `None` on a plain thread.

@@ -42,6 +42,7 @@ impl Worker {
         if now >= self.poll_at.get() {
             self.poll_at.set(now + self.periods.poll);
             self.poll(Some(Duration::ZERO));
+            let _ = self.trim_as_asked();
         }
         if now >= self.load_at.get() {
             self.measure_load(now);
@@ -68,7 +69,7 @@ impl Worker {
         if self.queue.len() > 0 || self.shared.fresh.len() > 0 || self.steal(now) {
             return self.ticker.now();
         }
-        if now >= self.trim_at.get() && self.trim() {
+        if (now >= self.trim_at.get() && self.trim()) || self.trim_as_asked() {
             // More to give back: look at the poll in between, so that nobody waits for the whole of it.
             self.poll(Some(Duration::ZERO));
             return self.ticker.now();
@@ -78,6 +79,7 @@ impl Worker {
             && !self.shared.has_retired.load(Ordering::SeqCst)
             && self.shared.fresh.looks_empty()
             && (self.held.get().is_some() || self.runtime.workers().iter().all(|w| w.fresh.looks_empty()))
+            && self.shared.trim_wanted().is_none()
             && !self.must_end()
         {
             let timeout = self.rest_timeout(now);
@@ -328,6 +330,18 @@ impl Worker {
         self.queue.trim();
         let again = stacks.has_idle_slab(WARM_STACKS);
         self.trim_at.set(if again { self.ticker.now() + self.periods.trim } else { u64::MAX });
+        false
+    }
+
+    /// Gives one step's worth of idle stacks back if somebody has asked for that, warm ones too; whether there is more.
+    fn trim_as_asked(&self) -> bool {
+        let Some(ticket) = self.shared.trim_wanted() else { return false };
+        if self.stacks.borrow_mut().trim_step(0) {
+            return true;
+        }
+        self.magazine.borrow_mut().flush(super::registry());
+        self.queue.trim();
+        self.shared.set_trimmed(ticket);
         false
     }
 

@@ -47,7 +47,7 @@ pub use runtime::{Runtime, RuntimeBuilder, WorkerStats, worker_stats};
 pub use spawn::{Builder, spawn, spawn_local, spawn_named};
 pub use suspend::{is_cancel, is_cancelled, no_switch, park, shield, yield_slice};
 
-pub(crate) use join::current_label;
+pub(crate) use join::{current_label, task_in};
 pub(crate) use slice::unpark;
 pub(crate) use spawn::{spawn_borrowing, spawn_scoped};
 

@@ -58,6 +58,11 @@ pub(crate) fn epoch_of(id: u32) -> Option<Instant> {
     runtimes().iter().find(|r| r.id == id).map(|r| r.epoch)
 }
 
+/// The place of a runtime among those that exist now.
+pub(crate) fn number_of(id: u32) -> Option<usize> {
+    runtimes().iter().position(|r| r.id == id)
+}
+
 impl Inner {
     pub(crate) fn workers(&self) -> &[&'static Shared] {
         &self.workers

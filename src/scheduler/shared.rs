@@ -105,6 +105,9 @@ pub(crate) struct Shared {
     /// Registrations whose descriptors were closed elsewhere.
     retired: Mutex<Vec<RegistrationId>>,
     pub(crate) has_retired: AtomicBool,
+    /// How often somebody asked that idle stacks be given back now, and up to which of these times that has been done.
+    trim_asked: AtomicU64,
+    trim_done: AtomicU64,
     poll: Mutex<Option<(Kicker, mio::Registry)>>,
     /// By number of the class; null until a task of it started here.
     classes: Box<[AtomicPtr<ClassStats>]>,
@@ -181,6 +184,8 @@ impl Shared {
             fresh: Fresh::new(),
             retired: Mutex::new(Vec::new()),
             has_retired: AtomicBool::new(false),
+            trim_asked: AtomicU64::new(0),
+            trim_done: AtomicU64::new(0),
             poll: Mutex::new(None),
             classes: std::iter::repeat_with(AtomicPtr::default).take(class::MOST).collect(),
         }));
@@ -221,6 +226,31 @@ impl Shared {
         // Of a worker that never started; its descriptors must not wait for the place's next user.
         self.set_poll(None);
         FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.index);
+    }
+
+    /// Has the worker give its idle stacks back, as soon as it looks around. Returns what [`has_trimmed`](Shared::has_trimmed)
+    /// wants to know.
+    pub(crate) fn ask_to_trim(&self) -> u64 {
+        let ticket = self.trim_asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let _ = self.wake();
+        ticket
+    }
+
+    /// Whether it has done that since.
+    pub(crate) fn has_trimmed(&self, ticket: u64) -> bool {
+        self.trim_done.load(Ordering::Acquire) >= ticket || self.gone.load(Ordering::Relaxed)
+    }
+
+    /// What was asked for and is not done; by the worker.
+    #[inline]
+    pub(super) fn trim_wanted(&self) -> Option<u64> {
+        let asked = self.trim_asked.load(Ordering::SeqCst);
+        (asked != self.trim_done.load(Ordering::Relaxed)).then_some(asked)
+    }
+
+    /// By the worker.
+    pub(super) fn set_trimmed(&self, ticket: u64) {
+        self.trim_done.store(ticket, Ordering::Release);
     }
 
     pub(crate) fn set_poll(&self, poll: Option<(Kicker, mio::Registry)>) {

@@ -77,6 +77,11 @@ fn settle() {
     ring();
 }
 
+/// The process's threshold. Zero is off.
+pub(crate) fn process() -> Duration {
+    Duration::from_millis(process_ms())
+}
+
 /// Sets the process's threshold; returns the old one. Zero is off.
 pub(crate) fn set_process(threshold: Duration) -> Duration {
     let old = process_ms();

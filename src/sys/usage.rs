@@ -33,6 +33,41 @@ pub(crate) fn cpu() -> (Duration, Duration) {
     (user, system)
 }
 
+/// How long ago the process began; `None` where that is not told.
+#[cfg(all(target_os = "linux", not(miri)))]
+pub(crate) fn age() -> Option<Duration> {
+    let stat = fs::read("/proc/self/stat").ok()?;
+    let began = Duration::from_secs_f64(start_ticks(&stat)? as f64 / ticks_per_second()? as f64);
+    // SAFETY: plain data, which the call fills.
+    let now = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        if libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) != 0 {
+            return None;
+        }
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    };
+    Some(now.saturating_sub(began))
+}
+
+/// Not known how elsewhere.
+#[cfg(not(all(target_os = "linux", not(miri))))]
+pub(crate) fn age() -> Option<Duration> {
+    None
+}
+
+#[cfg(all(target_os = "linux", not(miri)))]
+fn ticks_per_second() -> Option<u64> {
+    // SAFETY: no preconditions.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|ticks| *ticks > 0)
+}
+
+/// The 22nd field of `/proc/PID/stat` (proc_pid_stat(5)). The second is the name in parentheses, which may hold anything.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn start_ticks(stat: &[u8]) -> Option<u64> {
+    let end = stat.iter().rposition(|b| *b == b')')?;
+    std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 fn usage() -> (u64, Duration, Duration) {
     if cfg!(miri) {
         return (0, Duration::ZERO, Duration::ZERO);
@@ -89,6 +124,15 @@ mod tests {
         assert!(m.resident > 100_000, "{m:?}");
         let (user, system) = cpu();
         assert!(user + system > Duration::ZERO);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_is_as_old_as_it_is() {
+        assert_eq!(start_ticks(b"17 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"), Some(4711));
+        let first = age().expect("an age");
+        assert!(first < Duration::from_secs(24 * 3600), "{first:?}");
+        assert!(age().expect("an age") >= first);
     }
 
     #[cfg(target_os = "linux")]

@@ -71,6 +71,11 @@ impl Accounting {
         }
     }
 
+    /// When it last changed between unstarted, parked, runnable and running; of one that runs, when it became runnable.
+    pub(crate) fn changed(&self) -> u64 {
+        self.since.load(Ordering::Relaxed) & !WOKEN
+    }
+
     /// When the task was woken, if a wake-up is why it runs now.
     #[inline(always)]
     pub(crate) fn woken_at(&self) -> Option<u64> {

@@ -8,7 +8,7 @@ use super::*;
 use crate::report::{self, Report};
 
 /// The report handler is the process's; one test at a time has it.
-static HANDLER: Mutex<()> = Mutex::new(());
+pub(super) static HANDLER: Mutex<()> = Mutex::new(());
 
 /// Collects what is reported of sessions while `work` runs.
 fn reported(work: impl FnOnce()) -> Vec<String> {

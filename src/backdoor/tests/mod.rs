@@ -2,6 +2,7 @@
 
 mod attacks;
 mod console;
+mod matrix;
 mod paths;
 mod process;
 mod talk;

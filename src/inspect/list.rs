@@ -1,0 +1,436 @@
+//! The tasks that fulfil some conditions: as lines, put together by what they have in common, or as values.
+//!
+//! Invariants: a piece at a time, as every walk over all tasks; what is kept between the pieces has a bound, and where that
+//! cuts something off the answer says so. Tasks that do not fulfil the conditions are counted, and nothing of theirs is
+//! written.
+//!
+//! Must not know: how a question is written, how tables look.
+
+#![forbid(unsafe_code)]
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
+
+use super::capture::Captured;
+use super::classes::ClassNames;
+#[cfg(feature = "serde")]
+use super::collect::{self, Places};
+use super::filter::{Clause, Field, Looked, Pattern, Question, Test, run_time};
+use super::line::{PIECE_BYTES, advise, footer};
+use super::row::{Row, States};
+#[cfg(feature = "serde")]
+use super::snapshot::Task;
+use super::sweep::{Sweep, Swept, Then};
+use super::text::{Style, push_age, push_number};
+use crate::scheduler;
+use crate::task::TaskCell;
+
+/// Lines that are kept for an answer in an order of its own, unless it says how many it wants.
+const KEPT: usize = 1000;
+/// The most that anybody gets in such an order, and the most tasks as values.
+const MOST_KEPT: usize = 100_000;
+/// So many groups are told apart.
+const MOST_GROUPS: usize = 65_536;
+
+/// The walk over those that fulfil all of some conditions.
+#[derive(Debug)]
+struct Selection {
+    sweep: Sweep,
+    clauses: Vec<Clause>,
+    names: ClassNames,
+    text: String,
+    all: u64,
+    matched: States,
+}
+
+impl Selection {
+    /// With the stacks of those that are found, or without.
+    fn new(mut clauses: Vec<Clause>, stacks: bool) -> Selection {
+        clauses.sort_by_key(Clause::cost);
+        let stacks = stacks || clauses.iter().any(|clause| clause.field == Field::Stack);
+        let mut sweep = Sweep::new();
+        sweep.captured.wants_stack = stacks;
+        sweep.captured.wants_running = stacks && !clauses.iter().any(Clause::excludes_running);
+        Selection {
+            sweep,
+            clauses,
+            names: ClassNames::default(),
+            text: String::new(),
+            all: 0,
+            matched: States::default(),
+        }
+    }
+
+    fn piece(&mut self, mut each: impl FnMut(&mut Looked<'_>) -> Then) -> Swept {
+        let Selection { sweep, clauses, names, text, all, matched } = self;
+        sweep.piece(|frames, c, cell| {
+            *all += 1;
+            let mut looked = Looked { c, cell, frames, names, text };
+            if !clauses.iter().all(|clause| clause.holds(&mut looked)) {
+                return Then::GoOn;
+            }
+            matched.add(looked.c.state());
+            each(&mut looked)
+        })
+    }
+
+    /// Stacks are needed no more, as far as nobody asks for them.
+    fn without_stacks(&mut self) {
+        if !self.clauses.iter().any(|clause| clause.field == Field::Stack) {
+            self.sweep.captured.wants_stack = false;
+            self.sweep.captured.wants_running = false;
+        }
+    }
+
+    /// `3 of 15 tasks: 2 parked, 1 running; 40us`, with what was left out.
+    fn summary(&self, shown: usize) -> String {
+        let mut text = String::new();
+        push_number(self.matched.total(), &mut text);
+        text.push_str(" of ");
+        push_number(self.all, &mut text);
+        text.push_str(" tasks match");
+        if self.matched.total() > 0 {
+            text.push_str(": ");
+            self.matched.write(false, &mut text);
+        }
+        if (shown as u64) < self.matched.total() {
+            text.push_str("; shown: ");
+            push_number(shown as u64, &mut text);
+        }
+        text.push_str("; ");
+        push_age(self.sweep.took(), &mut text);
+        text.push('\n');
+        text
+    }
+}
+
+/// One line that is kept until it is known whether it belongs to the first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kept {
+    /// By what it is ordered, the largest first; among equals the smallest id.
+    key: u64,
+    id: Reverse<u64>,
+    line: String,
+}
+
+/// Matching tasks, a line each as in `where_all`, and a last line that counts them.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    selection: Selection,
+    sort: Option<Field>,
+    limit: usize,
+    style: Style,
+    first: bool,
+    shown: usize,
+    /// The smallest is the first to go.
+    kept: BinaryHeap<Reverse<Kept>>,
+    /// What is left to be written of them, the last line first.
+    sorted: Option<Vec<Kept>>,
+    row: Lines,
+}
+
+/// Room for the parts of a line.
+#[derive(Debug, Default)]
+struct Lines {
+    line: String,
+    wait: String,
+    stack: String,
+}
+
+impl Lines {
+    /// The task as a line.
+    fn write(&mut self, looked: &mut Looked<'_>, style: Style) {
+        let Lines { line, wait, stack } = self;
+        let c = looked.c;
+        [&mut *line, wait, stack].into_iter().for_each(String::clear);
+        c.wait_text(wait);
+        looked.frames.write(c, stack);
+        let (name, spawned_at) = (c.name(), c.site.map(Into::into));
+        let row = Row { id: c.id, name, state: c.state(), age: c.age(), wait, stack, spawned_at };
+        row.write(c.labels(), style, line);
+        line.push('\n');
+    }
+}
+
+impl Listing {
+    pub(crate) fn new(question: Question, style: Style) -> Listing {
+        let Question { clauses, sort, limit, .. } = question;
+        let limit = match (&sort, limit) {
+            (None, limit) => limit.unwrap_or(usize::MAX),
+            (Some(_), limit) => limit.unwrap_or(KEPT).min(MOST_KEPT),
+        };
+        Listing {
+            selection: Selection::new(clauses, true),
+            sort,
+            limit,
+            style,
+            first: true,
+            shown: 0,
+            kept: BinaryHeap::new(),
+            sorted: None,
+            row: Lines::default(),
+        }
+    }
+
+    /// Appends some more; false when the last line was written.
+    pub(crate) fn more(&mut self, out: &mut Vec<u8>) -> bool {
+        if std::mem::take(&mut self.first) {
+            advise(out);
+        }
+        if self.sorted.is_none() && self.walk(out) == Swept::More {
+            return true;
+        }
+        if let Some(sorted) = &mut self.sorted {
+            while let Some(kept) = sorted.pop() {
+                out.extend_from_slice(kept.line.as_bytes());
+                self.shown += 1;
+                if out.len() >= PIECE_BYTES {
+                    return true;
+                }
+            }
+        }
+        if self.shown > 0 {
+            footer(out);
+        }
+        out.extend_from_slice(self.selection.summary(self.shown).as_bytes());
+        false
+    }
+
+    fn walk(&mut self, out: &mut Vec<u8>) -> Swept {
+        let Listing { selection, sort, limit, style, shown, kept, row, .. } = self;
+        let sort = sort.as_ref();
+        if sort.is_none() && *shown >= *limit {
+            selection.without_stacks();
+        }
+        let swept = selection.piece(|looked| {
+            let Some(sort) = sort else {
+                if *shown < *limit {
+                    *shown += 1;
+                    row.write(looked, *style);
+                    out.extend_from_slice(row.line.as_bytes());
+                }
+                let full = out.len() >= PIECE_BYTES || *shown == *limit;
+                return if full && !out.is_empty() { Then::Pause } else { Then::GoOn };
+            };
+            let number = looked.number(sort).unwrap_or(0);
+            let key = if *sort == Field::Id { u64::MAX - number } else { number };
+            let id = Reverse(looked.c.id);
+            let is_full = kept.len() >= *limit;
+            if is_full && kept.peek().is_none_or(|Reverse(least)| (least.key, least.id) >= (key, id)) {
+                return Then::GoOn;
+            }
+            row.write(looked, *style);
+            kept.push(Reverse(Kept { key, id, line: row.line.clone() }));
+            if is_full {
+                kept.pop();
+            }
+            Then::GoOn
+        });
+        if swept == Swept::All && sort.is_some() {
+            // The largest stands last, and is taken from there first.
+            let sorted = std::mem::take(kept).into_sorted_vec();
+            self.sorted = Some(sorted.into_iter().rev().map(|Reverse(kept)| kept).collect());
+        }
+        swept
+    }
+}
+
+/// Tasks that have something in common.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) count: u64,
+    /// The longest that one of them has been in its state, and which one.
+    pub(crate) oldest: (Duration, u64),
+    /// The time that all of them ran.
+    pub(crate) run: Duration,
+}
+
+impl Group {
+    fn add(&mut self, c: &Captured) {
+        self.count += 1;
+        self.oldest = self.oldest.max((c.age(), c.id));
+        self.run += run_time(c);
+    }
+}
+
+/// Matching tasks, put together.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    selection: Selection,
+    by: Field,
+    groups: HashMap<Box<str>, Group>,
+    /// Those for whose group there was no more room.
+    others: Group,
+}
+
+impl Groups {
+    pub(crate) fn new(clauses: Vec<Clause>, by: Field) -> Groups {
+        Groups { selection: Selection::new(clauses, false), by, groups: HashMap::new(), others: Group::default() }
+    }
+
+    /// Counts on; false when all are counted.
+    pub(crate) fn more(&mut self) -> bool {
+        let Groups { selection, by, groups, others } = self;
+        let swept = selection.piece(|looked| {
+            looked.group(by);
+            let is_full = groups.len() >= MOST_GROUPS;
+            match groups.get_mut(looked.text.as_str()) {
+                Some(group) => group.add(looked.c),
+                None if is_full => others.add(looked.c),
+                None => groups.entry(looked.text.as_str().into()).or_default().add(looked.c),
+            }
+            Then::GoOn
+        });
+        swept == Swept::More
+    }
+
+    /// The largest first, among equals by their names.
+    pub(crate) fn take(&mut self) -> Vec<(Box<str>, Group)> {
+        let mut all: Vec<_> = std::mem::take(&mut self.groups).into_iter().collect();
+        if self.others.count > 0 {
+            all.push(("(other)".into(), self.others));
+        }
+        all.sort_by(|(a, x), (b, y)| y.count.cmp(&x.count).then_with(|| a.cmp(b)));
+        all
+    }
+
+    /// The last line.
+    pub(crate) fn summary(&self) -> String {
+        self.selection.summary(usize::MAX)
+    }
+}
+
+/// Matching tasks as values, without stacks.
+#[cfg(feature = "serde")]
+#[derive(Debug)]
+pub(crate) struct Values {
+    selection: Selection,
+    places: Places,
+    sort: Option<Field>,
+    limit: usize,
+    tasks: Vec<Task>,
+}
+
+#[cfg(feature = "serde")]
+impl Values {
+    pub(crate) fn new(question: Question) -> Values {
+        let Question { clauses, sort, limit, .. } = question;
+        let limit = limit.unwrap_or(MOST_KEPT).min(MOST_KEPT);
+        let selection = Selection::new(clauses, false);
+        Values { selection, places: Places::new(), sort, limit, tasks: Vec::new() }
+    }
+
+    /// Looks on; false when all were looked at.
+    pub(crate) fn more(&mut self) -> bool {
+        let Values { selection, places, sort, limit, tasks } = self;
+        let most = if sort.is_some() { MOST_KEPT } else { *limit };
+        let swept = selection.piece(|looked| {
+            if tasks.len() < most {
+                tasks.push(collect::task(looked.c, places, looked.names, None, None));
+            }
+            Then::GoOn
+        });
+        swept == Swept::More
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Task> {
+        let mut tasks = std::mem::take(&mut self.tasks);
+        match self.sort {
+            Some(Field::Id) => tasks.sort_by_key(|t| t.id),
+            Some(Field::Age) => tasks.sort_by_key(|t| Reverse(t.age)),
+            Some(Field::Run) => tasks.sort_by_key(|t| Reverse(t.run_time)),
+            Some(Field::Slices) => tasks.sort_by_key(|t| Reverse(t.slices)),
+            Some(Field::Longest) => tasks.sort_by_key(|t| Reverse(t.longest_slice)),
+            Some(Field::Delay) => tasks.sort_by_key(|t| Reverse(t.longest_delay)),
+            _ => {}
+        }
+        tasks.truncate(self.limit);
+        tasks
+    }
+}
+
+/// The tasks whose name or class matches.
+#[derive(Debug)]
+pub(crate) struct Matching {
+    selection: Selection,
+    most: usize,
+    found: Vec<Brief>,
+}
+
+impl Matching {
+    /// Keeps at most so many; counts all.
+    pub(crate) fn new(pattern: &str, most: usize) -> Matching {
+        let clause = Clause { field: Field::NameOrClass, test: Test::Is(Pattern::new(pattern)), not: false };
+        Matching { selection: Selection::new(vec![clause], false), most, found: Vec::new() }
+    }
+
+    /// Looks on; false when all were looked at.
+    pub(crate) fn more(&mut self) -> bool {
+        let Matching { selection, most, found } = self;
+        let swept = selection.piece(|looked| {
+            if found.len() < *most {
+                found.push(Brief::of(looked.c, looked.cell));
+            }
+            Then::GoOn
+        });
+        swept == Swept::More
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.selection.matched.total()
+    }
+
+    /// The first of them.
+    pub(crate) fn take(&mut self) -> Vec<Brief> {
+        std::mem::take(&mut self.found)
+    }
+}
+
+/// A task without its stack.
+#[derive(Debug, Clone)]
+pub(crate) struct Brief {
+    /// To act on it.
+    pub(crate) task: scheduler::Task,
+    /// Its line in every view, as far as it needs no stack and no labels.
+    pub(crate) line: String,
+    pub(crate) labels: Vec<(String, String)>,
+}
+
+impl Brief {
+    fn of(c: &Captured, cell: &'static TaskCell) -> Brief {
+        let (mut line, mut wait) = (String::new(), String::new());
+        c.wait_text(&mut wait);
+        let spawned_at = c.site.map(Into::into);
+        let row = Row { id: c.id, name: c.name(), state: c.state(), age: c.age(), wait: &wait, stack: "", spawned_at };
+        row.write(std::iter::empty(), Style::PLAIN, &mut line);
+        let labels = c.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        Brief { task: scheduler::task_in(cell, c.id), line, labels }
+    }
+}
+
+/// The task with that id; `None` if it has ended, or never was.
+pub(crate) fn brief(id: u64) -> Option<Brief> {
+    let mut c = Captured::new();
+    c.wants_stack = false;
+    let cell = scheduler::all_cells().find(|cell| id != 0 && cell.state.snapshot().id() == id)?;
+    c.capture(cell, Some(id)).then(|| Brief::of(&c, cell))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(key: u64, id: u64) -> Reverse<Kept> {
+        Reverse(Kept { key, id: Reverse(id), line: String::new() })
+    }
+
+    #[test]
+    fn the_smallest_goes_first_and_among_equals_the_youngest() {
+        let mut heap = BinaryHeap::from([kept(5, 1), kept(3, 2), kept(3, 9), kept(7, 4)]);
+        assert_eq!(heap.pop(), Some(kept(3, 9)));
+        let order: Vec<u64> = heap.into_sorted_vec().into_iter().map(|Reverse(k)| k.id.0).collect();
+        assert_eq!(order, [4, 1, 2]);
+    }
+}
