@@ -5,13 +5,16 @@
 //!
 //! Must not know: anything of the runtime but what its sockets say. `demo` alone has one, in a process of its own.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod ask;
 mod attach;
 mod demo;
 mod known;
 mod list;
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "a signal with a value and the rights over files take calls that no crate here wraps")]
+mod signal_attach;
 mod symbolize;
 mod target;
 mod terminal;
@@ -34,7 +37,7 @@ Looks into running programs that use coro-rt. A program is named by its PID, or 
   symbolize FILE...        names what a stripped program could not name itself
 
 coro COMMAND --help says more. A program serves a socket if it calls coro::backdoor::serve_default() or is started with
-CORO_BACKDOOR=1. Exit codes: 0 done, 1 could not be done, 2 called wrongly.";
+CORO_BACKDOOR=1; one that calls coro::console::install_signal_handler() is reached by its PID without. Exit codes: 0 done, 1 could not be done, 2 called wrongly.";
 
 /// Why a subcommand ended without having done what it was called for.
 #[derive(Debug)]

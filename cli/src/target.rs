@@ -1,8 +1,7 @@
 //! From what a user names, a process or a socket, to a connected stream.
 //!
-//! A process is looked for where `coro::backdoor::serve_default` puts its socket. Another way to a process, for example
-//! one that first asks it by a signal to connect to us, belongs into [`Target::connect`], before its last message: the
-//! callers need no more than a [`Connection`].
+//! A process is looked for where `coro::backdoor::serve_default` puts its socket. If there is none, it is asked by a signal
+//! to connect to us, which it does after `coro::console::install_signal_handler`.
 //!
 //! Invariant: nothing is sent to a socket that belongs to another user, unless we are root and were told its owner.
 //!
@@ -82,13 +81,33 @@ fn connect_to_process(pid: u32) -> Result<Connection, String> {
     if let Some(why) = dead {
         return Err(why);
     }
+    let problem = match by_signal(pid) {
+        Ok(stream) => return Ok(Connection { stream, name: format!("process {pid}"), pid: Some(pid) }),
+        Err(problem) => problem,
+    };
     let shown: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
     Err(format!(
         "process {pid}{} serves no socket at its default path (looked for {}). It does so if it calls \
-         coro::backdoor::serve_default() or is started with CORO_BACKDOOR=1; if it serves another path, give that",
+         coro::backdoor::serve_default() or is started with CORO_BACKDOOR=1; if it serves another path, give that. \
+         It could not be asked by a signal either: {problem}",
         program_of(pid).map(|name| format!(" ({name})")).unwrap_or_default(),
         shown.join(" and ")
     ))
+}
+
+/// How long a process may take to connect to us. It is signalled again and again meanwhile.
+#[cfg(target_os = "linux")]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+#[cfg(target_os = "linux")]
+fn by_signal(pid: u32) -> Result<UnixStream, String> {
+    let pid = i32::try_from(pid).map_err(|_| "that is no process's number".to_owned())?;
+    crate::signal_attach::attach(pid, libc::SIGURG, PATIENCE, |note| eprintln!("coro: process {pid}: {note}"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn by_signal(_pid: u32) -> Result<UnixStream, String> {
+    Err("that takes Linux".into())
 }
 
 fn connect(path: &Path, pid: Option<u32>) -> Result<Connection, String> {

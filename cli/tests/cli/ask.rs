@@ -31,6 +31,18 @@ fn a_process_is_found_by_its_id_and_by_its_path() {
     assert!(code == 0 && out.starts_with("lock \"pool\""), "{out}");
 }
 
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[test]
+fn a_process_that_serves_nothing_is_asked_by_signal() {
+    let server = Server::by_signal("by-signal");
+    let (code, out, err) = run(&mut coro(&["where", &server.pid()]), "");
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(out.lines().filter(|line| line.contains("\"idle ")).count(), IDLE, "{out}");
+    let (code, out, err) = run(&mut coro(&["ask", &server.pid(), "sessions"]), "");
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains(" by signal for "), "{out}");
+}
+
 #[test]
 fn json_comes_as_it_is() {
     let server = Server::common();
@@ -81,6 +93,8 @@ fn who_cannot_be_reached_is_named_with_what_to_do() {
         ("2147483647", "no process has the id 2147483647; coro list shows"),
         (&*ours, "serves no socket at its default path (looked for /"),
         (&*ours, "CORO_BACKDOOR=1"),
+        #[cfg(target_os = "linux")]
+        (&*ours, " by a signal either: "),
         ("/nonexistent/x.sock", "/nonexistent/x.sock: no such socket; "),
         (file.to_str().expect("text"), "is not a socket; give the one"),
         (dead.to_str().expect("text"), ": nobody serves it any more; "),

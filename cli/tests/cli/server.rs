@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::Scratch;
 
 const ROLE: &str = "CORO_CLI_TEST_SERVER";
+const BY_PATH: &str = "path";
+const BY_SIGNAL: &str = "signal";
 
 /// Tasks that do nothing, beside those with a story.
 pub(crate) const IDLE: usize = 30;
@@ -29,7 +31,12 @@ fn server() {
 }
 
 fn serve() -> std::io::Result<()> {
-    let server = coro::backdoor::serve_default()?;
+    let path = if std::env::var_os(ROLE).is_some_and(|role| role == BY_SIGNAL) {
+        coro::console::install_signal_handler()?;
+        PathBuf::from("nothing")
+    } else {
+        coro::backdoor::serve_default()?.path().to_owned()
+    };
     let pool = Arc::new(coro::sync::Mutex::new(()).named("pool"));
     let held = pool.clone();
     coro::Builder::new().name("holder").spawn(move || hold(&held))?;
@@ -42,7 +49,7 @@ fn serve() -> std::io::Result<()> {
     while !coro::where_is(waiter.id()).is_some_and(|task| waits(&task.wait)) {
         coro::sleep(Duration::from_millis(1));
     }
-    println!("serving {}", server.path().display());
+    println!("serving {}", path.display());
     coro::event_loop();
     Ok(())
 }
@@ -76,12 +83,21 @@ impl Server {
         Server::start_as(test, &std::env::current_exe().expect("this program"))
     }
 
+    /// One that serves nothing, and can be asked by a signal.
+    pub(crate) fn by_signal(test: &str) -> Server {
+        Server::start_in(test, &std::env::current_exe().expect("this program"), BY_SIGNAL)
+    }
+
     /// By another file with the same program in it.
     pub(crate) fn start_as(test: &str, program: &Path) -> Server {
+        Server::start_in(test, program, BY_PATH)
+    }
+
+    fn start_in(test: &str, program: &Path, role: &str) -> Server {
         let scratch = Scratch::new(test);
         let mut command = Command::new(program);
         command.args(["--exact", "server::server", "--nocapture", "--test-threads=1"]);
-        command.env(ROLE, "1").env("XDG_RUNTIME_DIR", scratch.path());
+        command.env(ROLE, role).env("XDG_RUNTIME_DIR", scratch.path());
         for variable in ["CORO_BACKDOOR", "CORO_WORKERS", "CORO_STACK_GUARDS", "CORO_STACK_KB"] {
             command.env_remove(variable);
         }

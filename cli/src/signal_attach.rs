@@ -1,0 +1,1 @@
+../../examples/util/signal_attach.rs
