@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use crate::{Failure, Outcome, ask};
@@ -35,6 +36,8 @@ Exit codes: 0 ended by you, 1 not reached or no terminal, 2 called wrongly.";
 
 /// How long the terminal is waited for before news of the program are looked for.
 const TICK: Duration = Duration::from_millis(50);
+/// How often somebody looks whether the terminal is still there.
+const LOOKS: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(mut arguments: lexopt::Parser) -> Outcome {
     let target = ask::target(&mut arguments)?;
@@ -53,10 +56,35 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> Outcome {
         signal_hook::flag::register(signal, ended.clone()).map_err(failed)?;
     }
     let feed = Feed::start(session).map_err(failed)?;
+    std::thread::Builder::new()
+        .name("terminal".into())
+        .spawn({
+            let ended = ended.clone();
+            move || end_without_terminal(&ended)
+        })
+        .map_err(failed)?;
     let mut terminal = ratatui::try_init().map_err(failed)?;
     let outcome = watch(&mut terminal, app, &feed, &ended);
     ratatui::restore();
     outcome.map_err(failed)
+}
+
+/// Ends the process when its terminal has gone, or it was told to end and does not. crossterm goes on reading from a terminal
+/// whose other end is closed, at full speed and for ever, so that the loop below never hears of it.
+fn end_without_terminal(ended: &AtomicBool) -> ! {
+    loop {
+        std::thread::sleep(LOOKS);
+        let stdin = io::stdin();
+        let mut watched = [PollFd::new(&stdin, PollFlags::empty())];
+        let asked = rustix::event::poll(&mut watched, Some(&Timespec::default())).is_ok();
+        let gone = asked && watched[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+        if gone || ended.load(Ordering::Relaxed) {
+            // Time to leave in the usual way.
+            std::thread::sleep(LOOKS);
+            ratatui::restore();
+            std::process::exit(1);
+        }
+    }
 }
 
 fn watch(terminal: &mut ratatui::DefaultTerminal, mut app: App, feed: &Feed, ended: &AtomicBool) -> io::Result<()> {
