@@ -124,12 +124,18 @@ pub(super) fn names() {
 fn everything(target: &Target) -> Vec<String> {
     let help = target.session().ask("help\n");
     let commands: Vec<&str> = help.lines().filter_map(|l| l.split_whitespace().next()).collect();
+    // They watch for a while, and would do so in every form.
+    let watches = |command: &str| help.lines().any(|l| l.split_whitespace().take(2).eq([command, "[SECONDS]"]));
     assert!(commands.len() > 15 && commands.contains(&"where_all"), "{help}");
     let tasks = target.session().ask("where_all\n");
     let id = tasks.lines().find_map(|l| l.strip_prefix('#')?.split_whitespace().next()).expect(&tasks).to_owned();
     let ends = ["quit", "#json", "#text"];
     let mut asked = Vec::new();
     for command in commands.into_iter().filter(|command| !ends.contains(command)) {
+        if watches(command) {
+            asked.push(format!("{command} 1\n"));
+            continue;
+        }
         for words in ["", " --all", " --suspected", " --json", " --all --json", " --colour", " 1", &format!(" {id}")] {
             asked.push(format!("{command}{words}\n"));
         }
