@@ -6,7 +6,8 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
-use rustyline::history::FileHistory;
+use rustyline::history::MemHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Helper};
 
@@ -37,8 +38,9 @@ pub(super) enum Read {
 
 /// See the module's head.
 pub(super) struct Editor {
-    inner: rustyline::Editor<Help, FileHistory>,
-    history: Option<PathBuf>,
+    inner: rustyline::Editor<Help, MemHistory>,
+    /// Open at its end. Without a place for it there is a history of this session only.
+    history: Option<File>,
 }
 
 impl Editor {
@@ -49,14 +51,14 @@ impl Editor {
             .history_ignore_space(true)
             .completion_type(CompletionType::List)
             .build();
-        let mut inner = rustyline::Editor::with_config(config)?;
+        let history = MemHistory::with_config(&config);
+        let mut inner = rustyline::Editor::with_history(config, history)?;
         inner.set_helper(Some(Help { completions: Completions::new(target, known), colours }));
-        // Without a place for it there is a history of this session only.
-        let history = history_file();
-        if let Some(path) = &history {
-            let _ = inner.load_history(path);
+        let path = history_file();
+        for line in path.as_deref().map(kept).unwrap_or_default() {
+            inner.add_history_entry(line)?;
         }
-        Ok(Editor { inner, history })
+        Ok(Editor { inner, history: path.and_then(|path| private_file(&path)) })
     }
 
     pub(super) fn read(&mut self, prompt: &str) -> Read {
@@ -66,9 +68,11 @@ impl Editor {
                 if line.trim().is_empty() {
                     return Read::Nothing;
                 }
-                let _ = self.inner.add_history_entry(line.as_str());
-                if let Some(path) = &self.history {
-                    let _ = self.inner.append_history(path);
+                // Not what begins with a space, nor the same twice.
+                if self.inner.add_history_entry(line.as_str()).unwrap_or(false)
+                    && let Some(file) = &mut self.history
+                {
+                    let _ = writeln!(file, "{line}");
                 }
                 Read::Line(line)
             }
@@ -84,7 +88,7 @@ fn joined(line: &str) -> String {
     line.replace("\\\n", " ").replace('\n', " ")
 }
 
-/// The history's file, which exists then, with mode 0600 in a directory of ours.
+/// The history's file, in a directory of ours.
 fn history_file() -> Option<PathBuf> {
     let state = match std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
         Some(directory) => directory,
@@ -92,15 +96,28 @@ fn history_file() -> Option<PathBuf> {
     };
     let directory = state.join("coro");
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;
-    private_file(&directory.join("history"))
+    Some(directory.join("history"))
 }
 
-fn private_file(path: &Path) -> Option<PathBuf> {
-    let made = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).ok()?;
-    if made.metadata().ok()?.permissions().mode() & 0o077 != 0 {
-        made.set_permissions(fs::Permissions::from_mode(0o600)).ok()?;
+/// The last lines of a history, the oldest first. A file that has grown long is cut down to them.
+fn kept(path: &Path) -> Vec<String> {
+    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let last: Vec<String> = lines[lines.len().saturating_sub(KEPT)..].iter().map(|line| (*line).to_owned()).collect();
+    if lines.len() > 2 * KEPT {
+        // What another session writes meanwhile is lost; it is a convenience.
+        let _ = fs::write(path, last.join("\n") + "\n");
     }
-    Some(path.to_owned())
+    last
+}
+
+/// Opens or makes a file that is readable by its owner alone, to write at its end.
+fn private_file(path: &Path) -> Option<File> {
+    let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).ok()?;
+    if file.metadata().ok()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600)).ok()?;
+    }
+    Some(file)
 }
 
 /// What rustyline asks while a line is edited.
@@ -156,6 +173,12 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("changed");
         private_file(&path).expect("there");
         assert_eq!(mode(&path), 0o600);
+        // Its end is kept, and it does not grow without end.
+        let lines: Vec<String> = (0..2 * KEPT + 1).map(|n| format!("where {n}")).collect();
+        fs::write(&path, lines.join("\n")).expect("written");
+        assert_eq!(kept(&path), lines[KEPT + 1..]);
+        assert_eq!((kept(&path).len(), mode(&path)), (KEPT, 0o600));
+        assert_eq!(fs::read_to_string(&path).expect("text").lines().count(), KEPT);
         fs::remove_file(&path).expect("removed");
     }
 }

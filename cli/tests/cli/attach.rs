@@ -51,11 +51,13 @@ fn a_prompt_with_editing_completion_history_and_tiers() {
     terminal.wait_for(&format!("[{}] act>", server.pid()));
     // What was asked before, by the arrow.
     terminal.press(&["Up", "Up", "Enter"]);
-    terminal.wait("the question a second time", |screen| screen.matches("act> where nonsense").count() == 1);
+    terminal.wait("the question a second time, and the prompt", |screen| {
+        screen.contains("act> where nonsense") && screen.matches("act>").count() == 2
+    });
     // Ctrl-C at the prompt forgets the line and leaves nothing else.
     terminal.press(&["half a line", "C-c"]);
     terminal.press(&["objects", "Enter"]);
-    terminal.wait_for("lock \"pool\"");
+    terminal.wait("the lock", |screen| screen.lines().any(|line| line.starts_with("lock \"pool\"")));
     assert!(terminal.coloured().contains("\x1b["), "no colours");
     terminal.press(&["C-d"]);
     terminal.wait_for("ended with 0");
