@@ -24,6 +24,8 @@ fn server() {
     // It ends with the test that wanted it, even if that is killed.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        // The one for all tests is never dropped, and nobody else would remove its directory.
+        let _ = std::env::var_os("XDG_RUNTIME_DIR").map(std::fs::remove_dir_all);
         std::process::exit(0);
     });
     let served = coro::runner().workers(2).run(serve);
