@@ -10,8 +10,8 @@ use crate::report::{self, Report};
 /// The report handler is the process's; one test at a time has it.
 pub(super) static HANDLER: Mutex<()> = Mutex::new(());
 
-/// Collects what is reported of sessions while `work` runs.
-fn reported(work: impl FnOnce()) -> Vec<String> {
+/// Collects what is reported of sessions while `work` runs, and until it is `enough`: the handler runs on a thread of its own.
+fn reported(work: impl FnOnce(), enough: impl Fn(&[String]) -> bool) -> Vec<String> {
     let _turn = HANDLER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let into = seen.clone();
@@ -20,16 +20,9 @@ fn reported(work: impl FnOnce()) -> Vec<String> {
         _ => {}
     })));
     work();
-    let end = Instant::now() + Duration::from_millis(500);
-    let mut count = 0;
-    // The handler runs on a thread of its own: until nothing more comes.
-    while Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(50));
-        let now = seen.lock().expect("seen").len();
-        if now > 0 && now == count {
-            break;
-        }
-        count = now;
+    let end = Instant::now() + PATIENCE;
+    while !enough(&seen.lock().expect("seen")) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
     }
     report::set_report_handler(before);
     std::mem::take(&mut *seen.lock().expect("seen"))
@@ -53,7 +46,10 @@ fn what_changes_something_needs_its_tier_and_is_recorded_first() {
     let directory = Directory::new();
     let server = serve_at(&directory, |_| {});
     let mut answer = String::new();
-    let told = reported(|| answer = Client::connect(server.path()).ask("set\nenable act\nset\nenable read\nset\n"));
+    let told = reported(
+        || answer = Client::connect(server.path()).ask("set\nenable act\nset\nenable read\nset\n"),
+        |told| told.iter().any(|t| t.ends_with(": set")) && told.iter().any(|t| t.ends_with(" ended")),
+    );
     let needs = "set needs the tier act: write first: enable act\n";
     assert_eq!(answer, format!("{BANNER}{needs}this session may now act\nline 7\nthis session may now read\n{needs}"));
     let of_ours: Vec<&String> = told.iter().filter(|t| t.contains("enable") || t.contains(": set")).collect();
