@@ -42,6 +42,10 @@ fn serve() -> std::io::Result<()> {
     let pool = Arc::new(coro::sync::Mutex::new(()).named("pool"));
     let held = pool.clone();
     coro::Builder::new().name("holder").spawn(move || hold(&held))?;
+    // On another worker it may begin late: whoever is to wait for the lock must not get it.
+    while pool.try_lock().is_ok() {
+        coro::sleep(Duration::from_millis(1));
+    }
     for n in 0..IDLE {
         coro::Builder::new().name(format!("idle {n}")).class("idle").spawn(idle)?;
     }
