@@ -58,9 +58,40 @@ mod wiring;
 pub mod backdoor;
 mod blocking;
 mod commands;
-/// The console from the program's side.
 pub mod console {
+    //! The console from the program's side: what its expressions may call, and sessions that begin by a signal.
+    //!
+    //! A line of a [`backdoor`](crate::backdoor) session that is no command is an expression of the language
+    //! [Rhai](https://rhai.rs), if the crate was built with the feature `script`, which is on by default. Every read command is a
+    //! function there that returns values, and the program adds its own:
+    //!
+    //! ```no_run
+    //! # use std::sync::atomic::{AtomicUsize, Ordering};
+    //! static LIMIT: AtomicUsize = AtomicUsize::new(100);
+    //! coro::console::register("set_limit", "how many clients there may be", |n: usize| LIMIT.swap(n, Ordering::Relaxed));
+    //! coro::console::register_value("limit", "how many clients there may be", || LIMIT.load(Ordering::Relaxed));
+    //! ```
+    //!
+    //! ```text
+    //! app[4711] read> tasks().filter(|t| t.state == "parked" && t.age > 5.0).map(|t| t.name)
+    //! echo 10.0.0.4:52110
+    //! echo 10.0.0.5:40022
+    //! app[4711] read> _.len()
+    //! 2
+    //! app[4711] read> set_limit(limit * 2)
+    //! set_limit needs the tier act: write first: enable act
+    //! ```
+    //!
+    //! `functions` lists what can be called. `_` is the last result (`last` does the same), `let x = …` is there in later lines,
+    //! and a line with an open bracket goes on in the next. Evaluation has a thread of its own for each session: it may wait, Ctrl-C abandons it, and
+    //! no worker, no other session and no command waits for it. It is bounded in steps, depth and size, and reaches no file, process or
+    //! memory but through functions that the program registered.
+
     pub use crate::backdoor::attach::{install_signal_handler, install_signal_handler_on};
+    pub use crate::commands::Tier;
+    pub use crate::script::{
+        Callable, FromValue, Function, IntoValue, Value, register, register_on_worker, register_value, unregister,
+    };
 }
 pub mod inspect;
 pub mod io;
@@ -69,6 +100,7 @@ pub mod net;
 pub mod os;
 mod panic;
 pub mod report;
+mod script;
 pub mod sync;
 pub mod tb;
 pub mod thread;

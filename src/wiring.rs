@@ -10,6 +10,7 @@ use crate::commands;
 use crate::inspect;
 use crate::scheduler::suspend::here;
 use crate::scheduler::{Upward, runtime};
+use crate::script;
 use crate::stack::overflow;
 use crate::sys::stderr;
 use crate::task::TaskCell;
@@ -82,8 +83,15 @@ fn left_behind(inner: &runtime::Inner) {
 
 /// Says what the backdoor answers with; called before every `serve`.
 pub(crate) fn commands() {
-    backdoor::register(backdoor::Commands { table: commands::TABLE, banner, name, welcome });
+    commands::functions_with(script::functions);
+    backdoor::register(backdoor::Commands { table: commands::TABLE, banner, name, welcome, evaluator: EVALUATOR });
 }
+
+/// What is no command is an expression.
+#[cfg(feature = "script")]
+const EVALUATOR: Option<fn() -> Box<dyn commands::Evaluate>> = Some(|| Box::new(script::Evaluator::new()));
+#[cfg(not(feature = "script"))]
+const EVALUATOR: Option<fn() -> Box<dyn commands::Evaluate>> = None;
 
 fn welcome() -> Box<dyn commands::Answer> {
     commands::status(inspect::Style::PLAIN)

@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["report"],
     &["latency", "panic"],
     &["commands"],
+    &["script"],
     &["backdoor"],
 ];
 

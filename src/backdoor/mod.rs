@@ -39,7 +39,7 @@ pub use builder::Builder;
 pub(crate) use builder::as_the_environment_says;
 
 pub use crate::commands::Tier;
-use crate::commands::{Answer, Command};
+use crate::commands::{Answer, Command, Evaluate};
 use crate::sys::fork;
 use claim::Claim;
 use console::{Console, Door};
@@ -56,6 +56,8 @@ pub(crate) struct Commands {
     /// What is shown before the first prompt, and only to those who get one: to people, not to programs that send their
     /// first command at once.
     pub(crate) welcome: fn() -> Box<dyn Answer>,
+    /// What evaluates a session's lines that are no command, if anything does.
+    pub(crate) evaluator: Option<fn() -> Box<dyn Evaluate>>,
 }
 
 static COMMANDS: OnceLock<Commands> = OnceLock::new();

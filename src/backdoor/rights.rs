@@ -17,7 +17,7 @@ use crate::sys::dump_signal;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// See the module's head.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rights {
     tier: Tier,
     ceiling: Tier,

@@ -18,6 +18,7 @@ use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::line::{Line, Lines, MAX_LINE, escape, escape_up_to};
@@ -27,7 +28,7 @@ use super::table::{self, Outcome};
 use super::telnet::{Piece, Telnet};
 use super::{Commands, Limits};
 use crate::commands::sessions::Ticket;
-use crate::commands::{Answer, When};
+use crate::commands::{Answer, Evaluate, Expression, When};
 use crate::report::{self, Report};
 use crate::sys::fork::Own;
 use crate::sys::stderr;
@@ -106,6 +107,8 @@ pub(super) struct Session {
     begun: Vec<u8>,
     output: Output,
     running: Option<Running>,
+    /// Once there was a line for it.
+    evaluator: Option<Box<dyn Evaluate>>,
     prompt: Prompt,
     /// The welcome was shown, or is not for this client: it came with its first command.
     welcomed: bool,
@@ -135,6 +138,7 @@ impl Session {
             begun: Vec::new(),
             output: Output::default(),
             running: None,
+            evaluator: None,
             prompt: Prompt::Wanted,
             welcomed: false,
             commanded: now,
@@ -289,9 +293,12 @@ impl Session {
 
     /// A line came: a command, or some of one.
     fn line(&mut self, line: &[u8], commands: &Commands, now: Instant) {
-        if let Some(part) = line.strip_suffix(b"\\")
-            && !self.input.has_ended()
-        {
+        let goes_on = match line.strip_suffix(b"\\") {
+            _ if self.input.has_ended() => None,
+            Some(part) => Some((part, b' ')),
+            None => self.is_unfinished(line, commands).then_some((line, b'\n')),
+        };
+        if let Some((part, joint)) = goes_on {
             if self.begun.len() + part.len() > LONGEST_COMMAND {
                 self.begun.clear();
                 self.complain(&format!("input: command too long, the limit is {LONGEST_COMMAND} bytes"), now);
@@ -299,7 +306,7 @@ impl Session {
                 return;
             }
             self.begun.extend_from_slice(part);
-            self.begun.push(b' ');
+            self.begun.push(joint);
             return;
         }
         if self.begun.is_empty() {
@@ -308,6 +315,41 @@ impl Session {
             let mut whole = std::mem::take(&mut self.begun);
             whole.extend_from_slice(line);
             self.begin(&whole, commands, now);
+        }
+    }
+
+    /// Whether an expression goes on in the next line. An empty line ends it.
+    fn is_unfinished(&mut self, line: &[u8], commands: &Commands) -> bool {
+        let whole = [self.begun.as_slice(), line].concat();
+        let Ok(whole) = str::from_utf8(&whole) else { return false };
+        if line.trim_ascii().is_empty() || !table::is_expression(whole, commands) {
+            return false;
+        }
+        self.evaluator(commands).is_some_and(|evaluator| evaluator.is_open(whole))
+    }
+
+    fn evaluator(&mut self, commands: &Commands) -> Option<&mut Box<dyn Evaluate>> {
+        if self.evaluator.is_none() {
+            self.evaluator = commands.evaluator.map(|new| new());
+        }
+        self.evaluator.as_mut()
+    }
+
+    fn evaluate(&mut self, text: &str, unknown: String, commands: &Commands, now: Instant) {
+        const NAME: &str = "expression";
+        let (json, lines, rights) = (self.json, self.lines, self.rights.clone());
+        let permit = Arc::new(move |needed, name: &str, typed: &str| {
+            rights.allow(needed, name, &format!("{name}() in: {}", escape(typed.as_bytes())))
+        });
+        let Some(evaluator) = self.evaluator(commands) else { return };
+        let begin = || evaluator.begin(Expression { text, json, lines, permit, unknown });
+        match catch_unwind(AssertUnwindSafe(begin)) {
+            Ok(Ok(answer)) => self.go_on(Running::new(NAME, answer, json), now),
+            Ok(Err(complaint)) => {
+                self.complain(&complaint, now);
+                self.done(NAME, now);
+            }
+            Err(payload) => self.tell_panic(NAME, payload, now),
         }
     }
 
@@ -327,6 +369,7 @@ impl Session {
             Ok(Some((name, Outcome::Json(answer)))) => {
                 self.go_on(Running::new(name, answer, true), now);
             }
+            Ok(Some((_, Outcome::Evaluate { text, unknown }))) => self.evaluate(&text, unknown, commands, now),
             Ok(Some((name, Outcome::Say(text)))) => {
                 self.say(text.trim_end_matches('\n'), now);
                 self.done(name, now);

@@ -26,6 +26,8 @@ pub(super) enum Outcome {
     Complain(String),
     /// From now on answers come in lines of JSON, or as text; with `lines` as text in lines of JSON.
     Switch { json: bool, lines: bool },
+    /// No command: an expression, and what to say if it is none.
+    Evaluate { text: String, unknown: String },
     /// The session ends after what was said before.
     End,
 }
@@ -83,6 +85,9 @@ pub(super) fn run(
         return Some(("input", Outcome::Complain(text)));
     };
     let call = Call::parse(text)?;
+    if call.goes_on && commands.evaluator.is_some() {
+        return Some(("expression", evaluate(&call, commands)));
+    }
     let own = |row: Row| row.names.contains(&call.word);
     Some(match find(call.word, commands) {
         Some(command) => {
@@ -99,12 +104,25 @@ pub(super) fn run(
             let name = JSON.names.iter().copied().find(|name| *name == call.word).unwrap_or(JSON.names[0]);
             (name, Outcome::Switch { json: name != "#text", lines: name == "#lines" })
         }
-        None => {
-            let (word, nearest) = (escape(call.word.as_bytes()), nearest(call.word, commands));
-            let text = format!("unknown command \"{word}\"; the nearest is {nearest}; help lists all\n");
-            ("input", Outcome::Complain(text))
-        }
+        None if commands.evaluator.is_some() => ("expression", evaluate(&call, commands)),
+        None => ("input", Outcome::Complain(unknown(&call, commands))),
     })
+}
+
+/// Whether a line is no command, and there is somebody who evaluates it.
+pub(super) fn is_expression(line: &str, commands: &Commands) -> bool {
+    let Some(call) = Call::parse(line) else { return false };
+    let named = rows(commands).any(|row| row.names.contains(&call.word));
+    commands.evaluator.is_some() && (!named || call.goes_on)
+}
+
+fn evaluate(call: &Call<'_>, commands: &Commands) -> Outcome {
+    Outcome::Evaluate { text: call.text.to_owned(), unknown: unknown(call, commands) }
+}
+
+fn unknown(call: &Call<'_>, commands: &Commands) -> String {
+    let (word, nearest) = (escape(call.word.as_bytes()), nearest(call.word, commands));
+    format!("unknown command \"{word}\"; the nearest is {nearest}; help lists all\n")
 }
 
 fn begin(command: &'static Command, words: &[&str], json: bool) -> Outcome {
@@ -138,8 +156,12 @@ fn enable(words: &[&str], rights: &mut Rights) -> Outcome {
 
 /// A line taken apart: `where 17`, `where(17)`, `coro::where(17)` and `coro.where(#17)` are the same.
 struct Call<'line> {
+    /// The whole, without what may stand before every command.
+    text: &'line str,
     word: &'line str,
     arguments: Vec<&'line str>,
+    /// Something comes behind the closing parenthesis: `tasks().len()`.
+    goes_on: bool,
 }
 
 impl<'line> Call<'line> {
@@ -152,10 +174,35 @@ impl<'line> Call<'line> {
         let end = line.find(|c: char| c.is_whitespace() || c == '(').unwrap_or(line.len());
         let (word, rest) = line.split_at(end);
         let rest = rest.trim();
+        let goes_on = closes_at(rest).is_some_and(|end| end + 1 < rest.len());
         let rest = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(rest);
         let arguments = rest.split(|c: char| c.is_whitespace() || c == ',').filter(|part| !part.is_empty()).collect();
-        Some(Self { word, arguments })
+        Some(Self { text: line, word, arguments, goes_on })
     }
+}
+
+/// Where the parenthesis that `text` begins with is closed.
+fn closes_at(text: &str) -> Option<usize> {
+    let (mut depth, mut quoted, mut escaped) = (0, None, false);
+    for (i, c) in text.char_indices() {
+        match (quoted, c) {
+            (Some(_), '\\') if !escaped => {
+                escaped = true;
+                continue;
+            }
+            (Some(quote), c) if c == quote && !escaped => quoted = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'' | '`') => quoted = Some(c),
+            (None, '(') => depth += 1,
+            (None, ')') => depth -= 1,
+            (None, _) => {}
+        }
+        escaped = false;
+        if depth == 0 {
+            return (i > 0).then_some(i);
+        }
+    }
+    None
 }
 
 fn find(word: &str, commands: &Commands) -> Option<&'static Command> {
@@ -237,6 +284,7 @@ mod tests {
         banner: || "fake".into(),
         name: || "fake".into(),
         welcome: || Box::new(Once(String::new())),
+        evaluator: None,
     };
 
     fn answer(line: &str) -> String {
@@ -252,6 +300,7 @@ mod tests {
             }
             Outcome::Say(text) | Outcome::Complain(text) => text,
             Outcome::Switch { json, lines } => format!("json: {json}, lines: {lines}\n"),
+            Outcome::Evaluate { text, unknown } => format!("evaluate {text:?} or {unknown}"),
             Outcome::End => "END".into(),
         }
     }
@@ -304,6 +353,47 @@ mod tests {
         assert!(shown.contains("wh\\u{1b}[2Jere") && !shown.contains('\x1b'), "{shown:?}");
         assert!(answer(&"x".repeat(4096)).len() < 300);
         assert!(answer("coro::").starts_with("unknown command \"\""));
+    }
+
+    struct Nobody;
+
+    impl crate::commands::Evaluate for Nobody {
+        fn is_open(&self, _text: &str) -> bool {
+            false
+        }
+
+        fn begin(&mut self, _expression: crate::commands::Expression<'_>) -> crate::commands::Begun {
+            Err(String::new())
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_an_expression_if_there_is_somebody_for_it() {
+        let commands = Commands { evaluator: Some(|| Box::new(Nobody)), ..FAKE };
+        let outcome =
+            |line: &str| match run(line.as_bytes(), &commands, &mut Rights::new(Tier::Read, String::new()), false) {
+                Some((_, Outcome::Evaluate { text, unknown })) => {
+                    assert!(is_expression(line, &commands), "{line}");
+                    assert!(unknown.starts_with("unknown command "), "{unknown}");
+                    Some(text)
+                }
+                _ => {
+                    assert!(!is_expression(line, &commands), "{line}");
+                    None
+                }
+            };
+        for line in
+            ["1 + 1", "where_all().len()", "where(17).name", "where (\")\", (1)) .x", "nonsense", "x where_all", "["]
+        {
+            assert_eq!(outcome(line).as_deref(), Some(line));
+        }
+        assert_eq!(outcome("coro.where(17).name").as_deref(), Some("where(17).name"));
+        for line in
+            ["where_all", "where_all()", "where(17)", "where 17", "where (17", "where 17).x", "help", "quit()", "#json"]
+        {
+            assert_eq!(outcome(line), None, "{line}");
+        }
+        assert_eq!(closes_at("(a ')' \"\\\")\" (b)) c"), Some(16));
     }
 
     #[test]

@@ -28,11 +28,20 @@ mod top;
 pub(crate) use status::{dump, status, status_text};
 pub(crate) use text::nearest_of;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use text::at_once;
 
 use crate::inspect::{self, Style};
+
+/// Lists what expressions can call; said by the layer that knows, above this one.
+static FUNCTIONS: OnceLock<fn() -> Box<dyn Answer>> = OnceLock::new();
+
+/// Says how `functions` is answered; the first call counts.
+pub(crate) fn functions_with(answer: fn() -> Box<dyn Answer>) {
+    let _ = FUNCTIONS.set(answer);
+}
 
 /// When an answer is to be asked for more, apart from the client having room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,6 +73,33 @@ pub(crate) trait Answer {
 /// repeated in them as it came.
 pub(crate) type Begun = Result<Box<dyn Answer>, String>;
 
+/// Asked before something is done that needs a tier: the tier, the name of what needs it, and the whole of what was typed.
+/// Records what changes anything; an error says why it is not to be done.
+#[cfg_attr(not(feature = "script"), allow(dead_code, reason = "expressions ask it"))]
+pub(crate) type Permit = Arc<dyn Fn(Tier, &str, &str) -> Result<(), String> + Send + Sync>;
+
+/// A line that is no command.
+#[cfg_attr(not(feature = "script"), allow(dead_code, reason = "expressions read it"))]
+pub(crate) struct Expression<'a> {
+    pub(crate) text: &'a str,
+    /// The answer is to be lines of JSON.
+    pub(crate) json: bool,
+    /// Among them what is to be shown comes as text, a line each.
+    pub(crate) lines: bool,
+    pub(crate) permit: Permit,
+    /// What to say if it is no expression either.
+    pub(crate) unknown: String,
+}
+
+/// Evaluates one session's expressions. Neither function waits.
+pub(crate) trait Evaluate {
+    /// Whether `text` has to go on in another line: a bracket is open.
+    fn is_open(&self, text: &str) -> bool;
+
+    /// Begins the answer.
+    fn begin(&mut self, expression: Expression<'_>) -> Begun;
+}
+
 /// How much a session may do. Each begins with [`Read`](Tier::Read) and is raised by `enable`, up to what its server
 /// allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,7 +118,7 @@ impl Tier {
         [Tier::Read, Tier::Probe, Tier::Act].into_iter().find(|tier| tier.name() == name)
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Tier::Read => "read",
             Tier::Probe => "probe",
@@ -359,6 +395,18 @@ pub(crate) static TABLE: &[Command] = &[
             ["trim"] => Ok(act::trim()),
             [] => Ok(tables::memory()),
             [other, ..] => Err(format!("memory knows no \"{other}\", only trim")),
+        },
+    },
+    Command {
+        names: &["functions"],
+        arguments: "",
+        help: "what expressions can call: the program's own functions and values, and what there is of coro",
+        tier: READ,
+        run: |asked| {
+            bare("functions", asked, || match FUNCTIONS.get() {
+                Some(answer) => answer(),
+                None => at_once("there are no expressions here\n".into()),
+            })
         },
     },
     Command {

@@ -106,7 +106,6 @@ pub use sockets::{
 pub use stacks::{StackStats, stack_stats};
 pub(crate) use status::{Busy, Census};
 pub use text::Style;
-#[cfg(feature = "serde")]
 pub(crate) use text::steers;
 pub(crate) use top::{Look, Share, Tops};
 pub(crate) use tree::TreeCursor;

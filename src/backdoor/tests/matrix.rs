@@ -36,6 +36,7 @@ const NEEDED: &[(&str, Tier)] = &[
     ("modules", Tier::Read),
     ("memory", Tier::Read),
     ("memory trim", Tier::Act),
+    ("functions", Tier::Read),
     ("sessions", Tier::Read),
     ("snapshot", Tier::Read),
     ("set", Tier::Read),

@@ -86,6 +86,7 @@ const FAKE: Commands = Commands {
     banner: || "fake\nbanner".into(),
     name: || "fake[1]".into(),
     welcome: || Box::new(Count { next: 0, end: 0, chunk: 1, step: Duration::ZERO }),
+    evaluator: None,
 };
 
 static SERVED: Commands = FAKE;

@@ -77,6 +77,7 @@ fn child() {
                 banner: FAKE.banner,
                 name: FAKE.name,
                 welcome: FAKE.welcome,
+                evaluator: None,
             });
             let server = super::super::serve(&path).expect("served");
             assert_eq!(server.path(), path);

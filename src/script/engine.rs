@@ -1,0 +1,686 @@
+//! Expressions as Rhai evaluates them: which functions there are, what bounds them, and how values come in and go out.
+//!
+//! Invariants: what an expression can call is what [`FACTS`](super::facts::FACTS) lists, what the program registered, and
+//! Rhai's packages for numbers, text, lists and maps; nothing of it reaches files, processes, modules or memory. Each function of
+//! the program is asked about before it is called, and its panic ends the expression and nothing else. An abandoned
+//! expression ends at its next step. What Rhai does to nested values by calling itself (to show and to compare them) is done
+//! here instead, to a bounded depth.
+//!
+//! Must not know: sessions, threads, how an answer is written.
+
+#![forbid(unsafe_code)]
+#![allow(deprecated, reason = "rhai marks what may change in a minor version so; nothing of it is going away")]
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rhai::packages::{
+    BasicArrayPackage, BasicMapPackage, BasicMathPackage, CorePackage, LogicPackage, MoreStringPackage, Package,
+};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, ImmutableString, Map, OptimizationLevel, Scope};
+
+use super::LAST;
+use super::control::Control;
+use super::facts::{self, FACTS, Give};
+use super::function::{self, Function, KEYWORDS, Place};
+use super::limits::Limits;
+use super::source::{Rewritten, first_word};
+use super::value::Value;
+use super::{on_worker, show};
+use crate::commands::Permit;
+use crate::inspect::Snapshot;
+use crate::scheduler::runtime::payload_text;
+
+/// Values nested deeper than this do not leave an expression, nor come in.
+const DEEPEST: usize = 64;
+
+/// Values, and bytes of text, that a result may have; what is beyond is left out.
+const MOST_VALUES: usize = 400_000;
+const MOST_TEXT: usize = 4 << 20;
+
+/// And what is kept for the next expression: it is copied for each.
+const MOST_KEPT: usize = 50_000;
+const MOST_KEPT_TEXT: usize = 1 << 20;
+
+/// Steps between two looks at the clock.
+const LOOK_AT_CLOCK: u64 = 16;
+
+/// Variables that a session keeps.
+const MOST_VARIABLES: usize = 32;
+
+type Failure = Box<EvalAltResult>;
+
+/// What a session keeps from one expression to the next.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kept {
+    /// The last result that was something.
+    last: Value,
+    /// By name, and whether it is a constant.
+    variables: Vec<(String, bool, Value)>,
+}
+
+/// What came of an expression.
+#[derive(Debug, PartialEq)]
+pub(super) enum Outcome {
+    /// Its value, and what is to be said of it.
+    Value(Value, Vec<String>),
+    /// Why there is none.
+    Failed(String),
+    /// Nothing is called like that, neither here nor, it seems, a command.
+    Unknown,
+}
+
+/// One task, as expressions see it: its fields are made when they are asked for.
+#[derive(Clone)]
+struct Row {
+    snapshot: Arc<Snapshot>,
+    index: usize,
+}
+
+impl Row {
+    fn field(&self, name: &str) -> Option<Value> {
+        facts::task_field(&self.snapshot, self.snapshot.tasks.get(self.index)?, name)
+    }
+
+    fn whole(&self) -> Value {
+        Value::map(facts::TASK_FIELDS.iter().filter_map(|name| Some((*name, self.field(name)?))))
+    }
+}
+
+/// The packages, which are made once a thread.
+pub(super) struct Packages {
+    core: CorePackage,
+    logic: LogicPackage,
+    math: BasicMathPackage,
+    arrays: BasicArrayPackage,
+    maps: BasicMapPackage,
+    strings: MoreStringPackage,
+}
+
+impl Packages {
+    pub(super) fn new() -> Packages {
+        Packages {
+            core: CorePackage::new(),
+            logic: LogicPackage::new(),
+            math: BasicMathPackage::new(),
+            arrays: BasicArrayPackage::new(),
+            maps: BasicMapPackage::new(),
+            strings: MoreStringPackage::new(),
+        }
+    }
+}
+
+/// Who evaluates what, and for whom.
+pub(super) struct Asked {
+    pub(super) typed: String,
+    pub(super) permit: Permit,
+    pub(super) control: Arc<Control>,
+    pub(super) limits: Limits,
+}
+
+impl Asked {
+    /// Evaluates, and puts what is to be kept into `kept`.
+    pub(super) fn evaluate(self: &Arc<Asked>, packages: &Packages, kept: &mut Kept) -> Outcome {
+        let source = Rewritten::new(&self.typed);
+        let engine = engine(self, packages);
+        let mut scope = Scope::new();
+        for (name, constant, value) in &kept.variables {
+            let value = dynamic(value, 0).unwrap_or_default();
+            if *constant {
+                scope.push_constant_dynamic(name.as_str(), value);
+            } else {
+                scope.push_dynamic(name.as_str(), value);
+            }
+        }
+        scope.push_dynamic(LAST, dynamic(&kept.last, 0).unwrap_or_default());
+        let outcome = engine
+            .compile(&source.text)
+            .map_err(Failure::from)
+            .and_then(|ast| engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast));
+        let result = match outcome {
+            Ok(value) => value,
+            Err(failure) => match *failure {
+                EvalAltResult::Exit(value, _) | EvalAltResult::Return(value, _) => value,
+                failure => return self.failed(failure, &source, &scope),
+            },
+        };
+        let mut notes = Vec::new();
+        let mut taken = Taken::new(MOST_VALUES, MOST_TEXT);
+        let value = taken.take(&result, 0);
+        if taken.cut {
+            notes.push("the result is too large or too deep to be shown whole".to_owned());
+        }
+        keep(kept, &result, &scope, &mut notes);
+        Outcome::Value(value, notes)
+    }
+
+    fn failed(&self, mut failure: EvalAltResult, source: &Rewritten, scope: &Scope<'_>) -> Outcome {
+        // The innermost says what is wrong; those around it only through which calls.
+        let mut through = Vec::new();
+        while let EvalAltResult::ErrorInFunctionCall(name, _, inner, _) = failure {
+            if !name.starts_with("anon$") {
+                through.push(name);
+            }
+            failure = *inner;
+        }
+        if self.is_unknown(&failure, scope) {
+            return Outcome::Unknown;
+        }
+        let place = failure.take_position();
+        let limits = &self.limits;
+        let mut text = match &failure {
+            EvalAltResult::ErrorRuntime(what, _) if what.is_string() => what.to_string(),
+            EvalAltResult::ErrorRuntime(what, _) => shown(what),
+            EvalAltResult::ErrorTooManyOperations(_) => {
+                format!("too many operations: an expression has at most {}", limits.operations)
+            }
+            EvalAltResult::ErrorStackOverflow(_) => format!("calls nest too deep: at most {}", limits.calls),
+            EvalAltResult::ErrorDataTooLarge(what, _) => format!(
+                "{what} too large: a value has at most {} elements, {} entries of maps and {} bytes of text",
+                limits.list, limits.map, limits.text
+            ),
+            EvalAltResult::ErrorTerminated(..) if self.control.is_abandoned() => "abandoned".to_owned(),
+            EvalAltResult::ErrorTerminated(..) => {
+                format!("it took too long: an expression may compute for {} s", limits.time.as_secs())
+            }
+            other => other.to_string(),
+        };
+        if let EvalAltResult::ErrorFunctionNotFound(signature, _) = &failure {
+            let name = signature.split(' ').next().unwrap_or_default();
+            match function::named(name) {
+                Some(function) => text += &format!("; it is {}", function.usage()),
+                None => text += "; functions lists them",
+            }
+        }
+        for name in through {
+            text += &format!(", in {name}");
+        }
+        if let (Some(line), Some(column)) = (place.line(), place.position()) {
+            let column = source.column(line, column);
+            text += &if source.text.contains('\n') {
+                format!(" (line {line}, column {column})")
+            } else {
+                format!(" (column {column})")
+            };
+        }
+        Outcome::Failed(text)
+    }
+
+    /// Whether somebody meant a command: a single word that is nothing, or words that begin with one and make no sense.
+    fn is_unknown(&self, failure: &EvalAltResult, scope: &Scope<'_>) -> bool {
+        let typed = self.typed.trim();
+        let Some(word) = first_word(typed) else {
+            return matches!(failure, EvalAltResult::ErrorParsing(..)) && !typed.contains(char::is_alphanumeric);
+        };
+        let rest = typed[word.len()..].trim_start();
+        let known = KEYWORDS.contains(&word)
+            || matches!(word, "_" | LAST | "print" | "debug" | "Fn")
+            || FACTS.iter().any(|f| f.name == word)
+            || function::named(word).is_some()
+            || scope.contains(word);
+        match failure {
+            EvalAltResult::ErrorVariableNotFound(name, _) => name == word && rest.is_empty(),
+            EvalAltResult::ErrorFunctionNotFound(signature, _) => {
+                !known && signature.strip_prefix(word).is_some_and(|s| s.starts_with(' ')) && rest == "()"
+            }
+            // `wheer 17`: nothing in the language has two words beside each other.
+            EvalAltResult::ErrorParsing(..) => {
+                !known && (rest.len() < typed.len() - word.len() || rest.is_empty()) && !rest.starts_with('=')
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What the next expression finds again: the result, and variables that are plain data.
+fn keep(kept: &mut Kept, result: &Dynamic, scope: &Scope<'_>, notes: &mut Vec<String>) {
+    let mut room = (MOST_KEPT, MOST_KEPT_TEXT);
+    let mut variables: Vec<(String, bool, Value)> = Vec::new();
+    // The newest comes first, and hides those of the same name.
+    let mut seen = HashSet::new();
+    for (name, constant, value) in scope.iter_raw() {
+        if name == LAST || !seen.insert(name) {
+            continue;
+        }
+        let mut taken = Taken::new(room.0, room.1);
+        let value_taken = taken.take(value, 0);
+        if taken.function {
+            notes.push(format!("{name} is not kept: a function lives in its own line only"));
+        } else if taken.cut {
+            notes.push(format!("{name} is not kept: it is too large or too deep"));
+        } else if variables.len() >= MOST_VARIABLES {
+            notes.push(format!("{name} is not kept: a session has at most {MOST_VARIABLES} variables"));
+        } else {
+            room = (taken.values, taken.text);
+            variables.push((name.to_owned(), constant, value_taken));
+        }
+    }
+    variables.reverse();
+    kept.variables = variables;
+    if !result.is_unit() {
+        let mut taken = Taken::new(room.0, room.1);
+        let value = taken.take(result, 0);
+        if taken.cut || taken.function {
+            notes.push("_ is not kept: the result is too large, too deep or a function".to_owned());
+            kept.last = Value::Nothing;
+        } else {
+            kept.last = value;
+        }
+    }
+}
+
+/// Takes values out of the engine, up to a bound.
+struct Taken {
+    values: usize,
+    text: usize,
+    /// Something was left out.
+    cut: bool,
+    /// There was a function in it.
+    function: bool,
+}
+
+impl Taken {
+    fn new(values: usize, text: usize) -> Taken {
+        Taken { values, text, cut: false, function: false }
+    }
+
+    fn has_room(&mut self, text: usize) -> bool {
+        if self.values == 0 || self.text < text {
+            self.cut = true;
+            return false;
+        }
+        self.values -= 1;
+        self.text -= text;
+        true
+    }
+
+    fn take(&mut self, value: &Dynamic, depth: usize) -> Value {
+        if !self.has_room(0) {
+            return Value::Nothing;
+        }
+        if value.is_unit() {
+            return Value::Nothing;
+        }
+        if let Ok(n) = value.as_int() {
+            return Value::Int(n);
+        }
+        if let Ok(b) = value.as_bool() {
+            return Value::Bool(b);
+        }
+        if let Ok(x) = value.as_float() {
+            return Value::Float(x);
+        }
+        if let Ok(c) = value.as_char() {
+            return Value::Text(c.into());
+        }
+        if let Ok(text) = value.as_immutable_string_ref() {
+            return self.text(&text);
+        }
+        let nests = value.is_array() || value.is_map() || value.is_blob();
+        if nests && depth >= DEEPEST {
+            self.cut = true;
+            return Value::Nothing;
+        }
+        if let Ok(all) = value.as_array_ref() {
+            return self.list(&all, depth);
+        }
+        if let Ok(all) = value.as_map_ref() {
+            return self.map(&all, depth);
+        }
+        if let Some(row) = value.read_lock::<Row>() {
+            let whole = row.whole();
+            let size = facts::TASK_FIELDS.len();
+            if self.values < size {
+                self.cut = true;
+                return Value::Nothing;
+            }
+            self.values -= size;
+            return whole;
+        }
+        if let Ok(bytes) = value.as_blob_ref() {
+            let shown: String = bytes.iter().take(self.text / 2).map(|b| format!("{b:02x}")).collect();
+            return self.text(&shown);
+        }
+        self.function |= value.is_fnptr();
+        // Neither lists nor maps come here, so this is short.
+        self.text(&value.to_string())
+    }
+
+    fn list(&mut self, all: &Array, depth: usize) -> Value {
+        let mut list = Vec::new();
+        for value in all {
+            if self.values == 0 {
+                self.cut = true;
+                break;
+            }
+            list.push(self.take(value, depth + 1));
+        }
+        Value::List(list)
+    }
+
+    fn map(&mut self, all: &Map, depth: usize) -> Value {
+        let mut map = Vec::new();
+        for (name, value) in all {
+            if !self.has_room(name.len()) {
+                break;
+            }
+            map.push((name.to_string(), self.take(value, depth + 1)));
+        }
+        Value::Map(map)
+    }
+
+    fn text(&mut self, text: &str) -> Value {
+        if text.len() > self.text {
+            self.cut = true;
+            return Value::Text(String::new());
+        }
+        self.text -= text.len();
+        Value::Text(text.to_owned())
+    }
+}
+
+/// A value for the engine; too deep ones are refused.
+fn dynamic(value: &Value, depth: usize) -> Result<Dynamic, Failure> {
+    if depth > DEEPEST {
+        return Err("a value of the program is nested too deep".into());
+    }
+    Ok(match value {
+        Value::Nothing => Dynamic::UNIT,
+        Value::Bool(b) => Dynamic::from(*b),
+        Value::Int(n) => Dynamic::from(*n),
+        Value::Float(x) => Dynamic::from(*x),
+        Value::Text(text) => Dynamic::from(text.clone()),
+        Value::List(all) => {
+            let all: Result<Array, Failure> = all.iter().map(|value| dynamic(value, depth + 1)).collect();
+            Dynamic::from_array(all?)
+        }
+        Value::Map(all) => {
+            let mut map = Map::new();
+            for (name, value) in all {
+                map.insert(name.as_str().into(), dynamic(value, depth + 1)?);
+            }
+            Dynamic::from_map(map)
+        }
+    })
+}
+
+/// An engine for one expression.
+fn engine(asked: &Arc<Asked>, packages: &Packages) -> Engine {
+    let mut engine = Engine::new_raw();
+    engine.set_optimization_level(OptimizationLevel::None);
+    packages.core.register_into_engine(&mut engine);
+    packages.logic.register_into_engine(&mut engine);
+    packages.math.register_into_engine(&mut engine);
+    packages.arrays.register_into_engine(&mut engine);
+    packages.maps.register_into_engine(&mut engine);
+    packages.strings.register_into_engine(&mut engine);
+    bound(&mut engine, asked);
+    shallow(&mut engine);
+    own_functions(&mut engine, asked);
+    for function in function::all() {
+        if !function.value {
+            register(&mut engine, asked, &function);
+        }
+    }
+    let context = asked.clone();
+    engine.on_var(move |name, _, scope| {
+        // A variable of the expression comes before a value of the program.
+        if scope.scope().contains(name) {
+            return Ok(None);
+        }
+        match function::named(name) {
+            Some(function) if function.value => call(&context, &function, Vec::new()).map(Some),
+            _ => Ok(None),
+        }
+    });
+    engine
+}
+
+fn bound(engine: &mut Engine, asked: &Arc<Asked>) {
+    let limits = asked.limits;
+    engine
+        .set_max_operations(limits.operations)
+        .set_max_call_levels(limits.calls)
+        .set_max_expr_depths(limits.depth, limits.depth_in_functions)
+        .set_max_string_size(limits.text)
+        .set_max_array_size(limits.list)
+        .set_max_map_size(limits.map)
+        .set_max_variables(limits.variables)
+        .set_max_functions(limits.functions)
+        .set_max_modules(0)
+        .set_max_strings_interned(1024)
+        // Text that was made is not run; functions that hold functions nest without being counted.
+        .disable_symbol("eval")
+        .disable_symbol("curry")
+        .disable_symbol("import");
+    let context = asked.clone();
+    engine.on_progress(move |steps| {
+        let control = &context.control;
+        let over = steps % LOOK_AT_CLOCK == 0 && control.computed() > context.limits.time;
+        (over || control.is_abandoned()).then_some(Dynamic::UNIT)
+    });
+    let context = asked.clone();
+    engine.on_print(move |text| context.control.print(text, context.limits.printed));
+    let context = asked.clone();
+    engine.on_debug(move |text, _, _| context.control.print(text, context.limits.printed));
+    // In the place of Rhai's, which nobody could end.
+    let context = asked.clone();
+    engine.register_fn("sleep", move |seconds: i64| sleep(&context, seconds as f64));
+    let context = asked.clone();
+    engine.register_fn("sleep", move |seconds: f64| sleep(&context, seconds));
+}
+
+/// How much of a value a string or `print` shows of lists and maps.
+const MOST_SHOWN: usize = 16 << 10;
+
+/// A value in one line, as it would be typed.
+fn shown(value: &Dynamic) -> String {
+    let mut taken = Taken::new(MOST_SHOWN, MOST_TEXT);
+    show::literal(&taken.take(value, 0), MOST_SHOWN)
+}
+
+/// In the place of what Rhai does by calling its functions for each level of a value.
+fn shallow(engine: &mut Engine) {
+    for name in ["to_string", "to_debug", "print", "debug"] {
+        engine.register_fn(name, |value: &mut Array| show::literal(&shown_list(value), MOST_SHOWN));
+        engine.register_fn(name, |value: &mut Map| show::literal(&taken_map(value), MOST_SHOWN));
+        engine.register_fn(name, |value: &mut FnPtr| format!("Fn({})", value.fn_name()));
+    }
+    engine.register_fn("to_json", |value: &mut Map| show::json(&taken_map(value)).0);
+    engine.register_fn("==", |a: &mut Array, b: Array| lists_equal(a, &b, 0));
+    engine.register_fn("!=", |a: &mut Array, b: Array| lists_equal(a, &b, 0).map(|equal| !equal));
+    engine.register_fn("==", |a: &mut Map, b: Map| maps_equal(a, &b, 0));
+    engine.register_fn("!=", |a: &mut Map, b: Map| maps_equal(a, &b, 0).map(|equal| !equal));
+}
+
+fn shown_list(value: &Array) -> Value {
+    Taken::new(MOST_SHOWN, MOST_TEXT).list(value, 0)
+}
+
+fn taken_map(value: &Map) -> Value {
+    Taken::new(MOST_VALUES, MOST_TEXT).map(value, 0)
+}
+
+fn lists_equal(a: &Array, b: &Array, depth: usize) -> Result<bool, Failure> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    for (a, b) in a.iter().zip(b) {
+        if !equal(a, b, depth + 1)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn maps_equal(a: &Map, b: &Map, depth: usize) -> Result<bool, Failure> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    for (name, a) in a {
+        match b.get(name) {
+            Some(b) if equal(a, b, depth + 1)? => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// Whether two values within lists or maps are the same. What is no plain data equals nothing.
+fn equal(a: &Dynamic, b: &Dynamic, depth: usize) -> Result<bool, Failure> {
+    if depth > DEEPEST {
+        return Err(format!("too deep to be compared: at most {DEEPEST} levels").into());
+    }
+    if let (Ok(a), Ok(b)) = (a.as_array_ref(), b.as_array_ref()) {
+        return lists_equal(&a, &b, depth);
+    }
+    if let (Ok(a), Ok(b)) = (a.as_map_ref(), b.as_map_ref()) {
+        return maps_equal(&a, &b, depth);
+    }
+    if let (Ok(a), Ok(b)) = (a.as_immutable_string_ref(), b.as_immutable_string_ref()) {
+        return Ok(a.as_str() == b.as_str());
+    }
+    let number = |x: &Dynamic| x.as_float().or_else(|_| x.as_int().map(|n| n as f64)).ok();
+    Ok(match (a.as_int(), b.as_int()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => match (number(a), number(b)) {
+            (Some(a), Some(b)) => a == b,
+            _ => {
+                (a.is_unit() && b.is_unit())
+                    || matches!((a.as_bool(), b.as_bool()), (Ok(a), Ok(b)) if a == b)
+                    || matches!((a.as_char(), b.as_char()), (Ok(a), Ok(b)) if a == b)
+            }
+        },
+    })
+}
+
+fn sleep(asked: &Asked, seconds: f64) {
+    let Ok(time) = Duration::try_from_secs_f64(seconds) else { return };
+    let begun = Instant::now();
+    asked.control.away("sleep", || {
+        while let Some(left) = time.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+            if asked.control.is_abandoned() {
+                break;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(10)));
+        }
+    });
+}
+
+/// What coro itself can be asked.
+fn own_functions(engine: &mut Engine, asked: &Arc<Asked>) {
+    for fact in FACTS {
+        let name = fact.name;
+        let context = asked.clone();
+        match fact.give {
+            Give::Plain(give) => {
+                engine.register_fn(name, move || -> Result<Dynamic, Failure> {
+                    dynamic(&context.control.during(name, give)?, 0)
+                });
+            }
+            Give::Asked(give) => {
+                engine.register_fn(name, move |line: ImmutableString| -> Result<Dynamic, Failure> {
+                    dynamic(&context.control.during(name, || give(&line))?, 0)
+                });
+            }
+            Give::Tasks if name == "tasks" => {
+                engine.register_fn(name, move || tasks(&context));
+            }
+            Give::Tasks => {
+                engine.register_fn(name, move |id: i64| one_task(&context, id));
+            }
+        }
+    }
+    engine.register_type_with_name::<Row>("task");
+    for field in facts::TASK_FIELDS {
+        engine.register_get(*field, move |row: &mut Row| -> Result<Dynamic, Failure> {
+            dynamic(&row.field(field).unwrap_or_default(), 0)
+        });
+    }
+    engine.register_indexer_get(|row: &mut Row, field: ImmutableString| -> Result<Dynamic, Failure> {
+        match row.field(&field) {
+            Some(value) => dynamic(&value, 0),
+            None => Err(format!("a task has no \"{field}\", only {}", facts::TASK_FIELDS.join(", ")).into()),
+        }
+    });
+    engine.register_fn("to_map", |row: &mut Row| dynamic(&row.whole(), 0));
+    engine.register_fn("keys", |_: &mut Row| {
+        facts::TASK_FIELDS.iter().map(|field| Dynamic::from(*field)).collect::<Array>()
+    });
+    for name in ["to_string", "to_debug", "print", "debug"] {
+        engine.register_fn(name, |row: &mut Row| match (row.field("id"), row.field("name")) {
+            (Some(Value::Int(id)), Some(Value::Text(name))) => format!("#{id} {name}").trim_end().to_owned(),
+            _ => String::new(),
+        });
+    }
+}
+
+fn tasks(asked: &Asked) -> Array {
+    let most = facts::MOST_TASKS.min(asked.limits.list);
+    let snapshot = asked.control.during("tasks", || Arc::new(facts::snapshot(most)));
+    if snapshot.left_out > 0 {
+        asked.control.print(
+            &format!("tasks(): {} more tasks were left out, it gives at most {most}", snapshot.left_out),
+            usize::MAX,
+        );
+    }
+    (0..snapshot.tasks.len()).map(|index| Dynamic::from(Row { snapshot: snapshot.clone(), index })).collect()
+}
+
+fn one_task(asked: &Asked, id: i64) -> Dynamic {
+    let snapshot = asked.control.during("where", || Arc::new(facts::snapshot(0)));
+    match snapshot.tasks.iter().position(|t| i64::try_from(t.id) == Ok(id)) {
+        Some(index) => Dynamic::from(Row { snapshot, index }),
+        None => Dynamic::UNIT,
+    }
+}
+
+/// Makes a function of the program callable.
+fn register(engine: &mut Engine, asked: &Arc<Asked>, function: &Arc<Function>) {
+    type D = Dynamic;
+    type R = Result<Dynamic, Failure>;
+    let (context, function) = (asked.clone(), function.clone());
+    let (name, width) = (function.name.clone(), function.parameters.len());
+    let call = move |arguments: Vec<D>| call(&context, &function, arguments);
+    match width {
+        0 => engine.register_fn(name, move || -> R { call(vec![]) }),
+        1 => engine.register_fn(name, move |a: D| -> R { call(vec![a]) }),
+        2 => engine.register_fn(name, move |a: D, b: D| -> R { call(vec![a, b]) }),
+        3 => engine.register_fn(name, move |a: D, b: D, c: D| -> R { call(vec![a, b, c]) }),
+        4 => engine.register_fn(name, move |a: D, b: D, c: D, d: D| -> R { call(vec![a, b, c, d]) }),
+        5 => engine.register_fn(name, move |a: D, b: D, c: D, d: D, e: D| -> R { call(vec![a, b, c, d, e]) }),
+        _ => engine.register_fn(name, move |a: D, b: D, c: D, d: D, e: D, f: D| -> R { call(vec![a, b, c, d, e, f]) }),
+    };
+}
+
+/// Calls a function of the program, if the session may.
+fn call(asked: &Arc<Asked>, function: &Arc<Function>, arguments: Vec<Dynamic>) -> Result<Dynamic, Failure> {
+    let mut taken = Taken::new(MOST_VALUES, MOST_TEXT);
+    let arguments: Vec<Value> = arguments.iter().map(|argument| taken.take(argument, 0)).collect();
+    if taken.cut || taken.function {
+        return Err(format!("{}: an argument is too large, too deep or a function", function.name).into());
+    }
+    (asked.permit)(function.tier, &function.name, &asked.typed)?;
+    let outcome = asked.control.away(&function.name, || {
+        catch_unwind(AssertUnwindSafe(|| match function.place {
+            Place::Here => (function.call)(arguments),
+            Place::Worker(index) => on_worker::call(function, index, arguments, &asked.control),
+        }))
+    });
+    match outcome {
+        Ok(Ok(value)) => dynamic(&value, 0),
+        Ok(Err(error)) => Err(format!("{}: {error}", function.name).into()),
+        Err(payload) => {
+            let text = format!("{} panicked: {}", function.name, payload_text(&*payload));
+            // Dropping a payload runs foreign code, which may panic again.
+            std::mem::forget(payload);
+            Err(text.into())
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;
