@@ -22,6 +22,7 @@ use super::{Commands, Limits};
 use crate::commands::Tier;
 use crate::commands::sessions::Ticket;
 use crate::report::{self, Report};
+use crate::sys::courtesy::{Allowance, Courtesy};
 use crate::sys::fork::Own;
 use crate::sys::unixsock::{self, Watch};
 
@@ -37,6 +38,10 @@ const SPARES: usize = 2;
 
 /// How much is told of why a call was not answered; there are paths in it.
 const LONGEST_REASON: usize = 400;
+
+/// What answers may take of a machine without a free CPU before they have to leave it to others; see [`Courtesy`]. A dump of a
+/// million tasks is a second and a half.
+static ALLOWANCE: Allowance = Allowance::new(Duration::from_secs(2));
 
 /// Whether the loop goes on.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,6 +94,9 @@ pub(super) struct Console {
     sessions: Vec<Session>,
     /// The session that works first in the next turn.
     first: usize,
+    courtesy: Courtesy,
+    /// Answers that take long go on then.
+    heavy_from: Option<Instant>,
     spares: Vec<File>,
     accept_from: Option<Instant>,
     complained: Option<Instant>,
@@ -111,6 +119,8 @@ impl Console {
             welcome,
             sessions: Vec::new(),
             first: 0,
+            courtesy: Courtesy::new(&ALLOWANCE),
+            heavy_from: None,
             spares,
             accept_from: None,
             complained: None,
@@ -182,10 +192,12 @@ impl Console {
     fn wait(&mut self) -> io::Result<Stirred> {
         let now = Instant::now();
         let accepting = self.accept_from.is_none_or(|from| now >= from);
-        let timeout = if self.sessions.iter().any(Session::wants_to_work) {
+        let (can_work, heavy) = self.workload(now);
+        let timeout = if can_work {
             Some(Duration::ZERO)
         } else {
             let pause = if accepting { None } else { self.accept_from };
+            let pause = pause.into_iter().chain(heavy);
             let tending = self.doors.iter().filter_map(Door::calls).map(Calls::deadline);
             let deadlines = self.sessions.iter().filter_map(Session::deadline).chain(pause).chain(tending);
             deadlines.min().map(|when| when.saturating_duration_since(now))
@@ -224,18 +236,43 @@ impl Console {
         }
     }
 
+    /// Whether a session can work now, and when those that have to leave the CPU to others can, if there are any.
+    fn workload(&self, now: Instant) -> (bool, Option<Instant>) {
+        let pause = self.heavy_from.filter(|from| now < *from);
+        let (mut can_work, mut heavy) = (false, None);
+        for session in self.sessions.iter().filter(|session| session.wants_to_work()) {
+            match pause {
+                Some(from) if session.is_heavy() => heavy = Some(from),
+                _ => can_work = true,
+            }
+        }
+        (can_work, heavy)
+    }
+
     /// Lets the sessions work in turn, beginning with another one each time.
     fn work(&mut self) {
         let begin = Instant::now();
+        let mut now = begin;
         loop {
             let count = self.sessions.len();
-            let Some(index) = (0..count).map(|i| (self.first + i) % count).find(|&i| self.sessions[i].wants_to_work())
+            let paused = self.heavy_from.is_some_and(|from| now < from);
+            let can_work = |session: &Session| session.wants_to_work() && !(paused && session.is_heavy());
+            let Some(index) = (0..count).map(|i| (self.first + i) % count).find(|&i| can_work(&self.sessions[i]))
             else {
                 return;
             };
-            self.sessions[index].work(self.commands, Instant::now());
+            let session = &mut self.sessions[index];
+            session.work(self.commands, now);
+            let then = std::mem::replace(&mut now, Instant::now());
+            let took = now - then;
+            session.count(took);
+            if session.is_heavy()
+                && let Some(pause) = self.courtesy.worked(took, now)
+            {
+                self.heavy_from = Some(now + pause);
+            }
             self.first = index + 1;
-            if begin.elapsed() >= WORK_PER_TURN {
+            if now - begin >= WORK_PER_TURN {
                 return;
             }
         }

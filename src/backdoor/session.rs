@@ -19,7 +19,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::line::{Line, Lines, MAX_LINE, escape, escape_up_to};
 use super::rights::Rights;
@@ -44,6 +44,9 @@ const LAST_SHOWN: usize = 60;
 
 /// A command may be written over several lines, each but the last ending with a backslash; so long altogether.
 const LONGEST_COMMAND: usize = 4 * MAX_LINE;
+
+/// An answer that takes less of the console thread is never held up.
+const LIGHT: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -107,6 +110,8 @@ pub(super) struct Session {
     begun: Vec<u8>,
     output: Output,
     running: Option<Running>,
+    /// How long the present answer has taken of the console thread.
+    took: Duration,
     /// Once there was a line for it.
     evaluator: Option<Box<dyn Evaluate>>,
     prompt: Prompt,
@@ -138,6 +143,7 @@ impl Session {
             begun: Vec::new(),
             output: Output::default(),
             running: None,
+            took: Duration::ZERO,
             evaluator: None,
             prompt: Prompt::Wanted,
             welcomed: false,
@@ -196,6 +202,16 @@ impl Session {
             None => self.input.has_line() || self.has_open_end(),
         };
         ready && self.phase == Phase::Open && self.output.len() < PULL_BELOW
+    }
+
+    /// Adds to what the present answer has taken.
+    pub(super) fn count(&mut self, time: Duration) {
+        self.took += time;
+    }
+
+    /// Whether the present answer has taken so much that it goes on only while there is time to spare.
+    pub(super) fn is_heavy(&self) -> bool {
+        self.running.is_some() && self.took > LIGHT
     }
 
     /// Reads once; the kernel keeps the rest.
@@ -271,6 +287,7 @@ impl Session {
         match self.running.take() {
             Some(running) => self.go_on(running, now),
             None => {
+                self.took = Duration::ZERO;
                 self.prompt = Prompt::Wanted;
                 self.welcomed = true;
                 self.commanded = now;

@@ -120,6 +120,12 @@ impl Control {
         result
     }
 
+    /// Waits, and does not count it as computing. An expression that is abandoned meanwhile notices soon enough.
+    pub(super) fn rest(&self, time: Duration) {
+        std::thread::sleep(time);
+        self.inner().away += time;
+    }
+
     /// How long the expression has been computing.
     pub(super) fn computed(&self) -> Duration {
         self.begun.elapsed().saturating_sub(self.inner().away)

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![allow(deprecated, reason = "rhai marks what may change in a minor version so; nothing of it is going away")]
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ use super::{on_worker, show};
 use crate::commands::Permit;
 use crate::inspect::Snapshot;
 use crate::scheduler::runtime::payload_text;
+use crate::scheduler::suspend::here;
+use crate::sys::courtesy::{Allowance, Courtesy};
 
 /// Values nested deeper than this do not leave an expression, nor come in.
 const DEEPEST: usize = 64;
@@ -43,6 +46,9 @@ const MOST_TEXT: usize = 4 << 20;
 /// And what is kept for the next expression: it is copied for each.
 const MOST_KEPT: usize = 50_000;
 const MOST_KEPT_TEXT: usize = 1 << 20;
+
+/// What expressions may take of a machine without a free CPU before they have to leave it to others; see [`Courtesy`].
+static ALLOWANCE: Allowance = Allowance::new(Duration::from_millis(500));
 
 /// Steps between two looks at the clock.
 const LOOK_AT_CLOCK: u64 = 16;
@@ -456,9 +462,14 @@ fn bound(engine: &mut Engine, asked: &Arc<Asked>) {
         .disable_symbol("curry")
         .disable_symbol("import");
     let context = asked.clone();
+    let courtesy = RefCell::new((Courtesy::new(&ALLOWANCE), Instant::now()));
     engine.on_progress(move |steps| {
         let control = &context.control;
-        let over = steps % LOOK_AT_CLOCK == 0 && control.computed() > context.limits.time;
+        let look = steps % LOOK_AT_CLOCK == 0;
+        if look {
+            leave_cpu(control, &mut courtesy.borrow_mut());
+        }
+        let over = look && control.computed() > context.limits.time;
         (over || control.is_abandoned()).then_some(Dynamic::UNIT)
     });
     let context = asked.clone();
@@ -470,6 +481,20 @@ fn bound(engine: &mut Engine, asked: &Arc<Asked>) {
     engine.register_fn("sleep", move |seconds: i64| sleep(&context, seconds as f64));
     let context = asked.clone();
     engine.register_fn("sleep", move |seconds: f64| sleep(&context, seconds));
+}
+
+/// Pauses where a long computation has to leave the CPU to others. A task must not: it would hold up its worker.
+fn leave_cpu(control: &Control, (courtesy, last): &mut (Courtesy, Instant)) {
+    if here().is_some() {
+        return;
+    }
+    let now = Instant::now();
+    let pause = courtesy.worked(now - *last, now);
+    *last = now;
+    if let Some(pause) = pause {
+        control.rest(pause);
+        *last = Instant::now();
+    }
 }
 
 /// How much of a value a string or `print` shows of lists and maps.

@@ -11,6 +11,7 @@ pub(crate) mod attach_signal;
 #[cfg_attr(not(all(target_os = "linux", not(miri))), allow(dead_code, reason = "signals are shared on Linux only"))]
 pub(crate) mod chain;
 pub(crate) mod clock;
+pub(crate) mod courtesy;
 pub(crate) mod current;
 pub(crate) mod descriptors;
 #[cfg_attr(

@@ -1,0 +1,233 @@
+//! How much a thread takes of a machine that has other work.
+//!
+//! Whoever looks inside must not slow down what he looks at, and must be answered at once where there is time to spare or
+//! little to do. So work is free while CPUs are free, and while there is an allowance; only what goes on for long on a
+//! machine without a free CPU is bounded, to [`SHARE`] of one. A lower priority would not do: without privileges there is no
+//! way back from it, and threads that the program starts from here would inherit it.
+//!
+//! That no CPU is free is seen from the time this thread itself has waited for one. Where the system does not tell, nothing
+//! is bounded.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Part of one CPU that is left to work without an allowance: one in so many.
+const SHARE: u32 = 25;
+
+/// CPU time between two judgements. Shorter ones would take a single late wake-up for a busy machine.
+const WINDOW: Duration = Duration::from_millis(20);
+
+/// How long a judgement holds.
+const BUSY_FOR: Duration = Duration::from_millis(500);
+
+/// The longest pause asked for at once.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// CPU time that may be taken of a busy machine at once; shared by the threads of one kind.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    most: Duration,
+    inner: Mutex<Purse>,
+}
+
+#[derive(Debug)]
+struct Purse {
+    spent: Duration,
+    filled: Option<Instant>,
+}
+
+impl Allowance {
+    pub(crate) const fn new(most: Duration) -> Allowance {
+        Allowance { most, inner: Mutex::new(Purse { spent: Duration::ZERO, filled: None }) }
+    }
+
+    /// Takes so much; says whether it was there.
+    fn take(&self, time: Duration, now: Instant) -> bool {
+        let mut purse = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = purse.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
+        purse.filled = Some(now);
+        purse.spent = purse.spent.saturating_sub(since / SHARE);
+        if purse.spent >= self.most {
+            return false;
+        }
+        purse.spent += time;
+        true
+    }
+}
+
+/// One thread's account.
+#[derive(Debug)]
+pub(crate) struct Courtesy {
+    allowance: &'static Allowance,
+    schedule: Schedule,
+    /// Work that was not looked at yet.
+    since: Duration,
+    /// What the system said last.
+    last: Option<Times>,
+    /// Running and waiting since the last judgement.
+    window: (Duration, Duration),
+    busy_until: Option<Instant>,
+}
+
+impl Courtesy {
+    pub(crate) fn new(allowance: &'static Allowance) -> Courtesy {
+        Courtesy {
+            allowance,
+            schedule: Schedule::default(),
+            since: Duration::ZERO,
+            last: None,
+            window: (Duration::ZERO, Duration::ZERO),
+            busy_until: None,
+        }
+    }
+
+    /// By the thread that worked for so long, without a pause; how long it is to pause now, if at all.
+    pub(crate) fn worked(&mut self, time: Duration, now: Instant) -> Option<Duration> {
+        self.since += time;
+        if self.since < WINDOW / 10 {
+            return None;
+        }
+        self.since = Duration::ZERO;
+        let times = self.schedule.times();
+        self.account(times, now)
+    }
+
+    fn account(&mut self, times: Option<Times>, now: Instant) -> Option<Duration> {
+        let times = times?;
+        let last = self.last.replace(times).unwrap_or(times);
+        let ran = times.ran.saturating_sub(last.ran);
+        self.window.0 += ran;
+        self.window.1 += times.waited.saturating_sub(last.waited);
+        if self.window.0 >= WINDOW {
+            if self.window.1 >= self.window.0 / 4 {
+                self.busy_until = Some(now + BUSY_FOR);
+            }
+            self.window = (Duration::ZERO, Duration::ZERO);
+        }
+        if self.busy_until.is_none_or(|until| now >= until) || self.allowance.take(ran, now) {
+            return None;
+        }
+        Some((ran * (SHARE - 1)).min(LONGEST_PAUSE))
+    }
+}
+
+/// Of a thread since it began.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    ran: Duration,
+    /// It could have run, and there was no CPU for it.
+    waited: Duration,
+}
+
+/// Where the system tells them.
+#[derive(Debug, Default)]
+enum Schedule {
+    #[default]
+    NotOpened,
+    Missing,
+    Open(File),
+}
+
+impl Schedule {
+    /// Of the thread that asks first. Linux has them in `/proc/thread-self/schedstat`, in nanoseconds
+    /// (Documentation/scheduler/sched-stats.rst).
+    fn times(&mut self) -> Option<Times> {
+        if let Schedule::NotOpened = self {
+            let opened = if cfg!(all(target_os = "linux", not(miri))) {
+                File::open("/proc/thread-self/schedstat").ok()
+            } else {
+                None
+            };
+            *self = opened.map_or(Schedule::Missing, Schedule::Open);
+        }
+        let Schedule::Open(file) = self else { return None };
+        let mut text = [0; 80];
+        let length = std::os::unix::fs::FileExt::read_at(file, &mut text, 0).ok()?;
+        parse(&text[..length])
+    }
+}
+
+fn parse(text: &[u8]) -> Option<Times> {
+    let mut numbers = str::from_utf8(text).ok()?.split_ascii_whitespace().map(str::parse::<u64>);
+    let mut next = || numbers.next()?.ok().map(Duration::from_nanos);
+    Some(Times { ran: next()?, waited: next()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Works for so much CPU time with so much waiting beside each millisecond, and obeys the pauses; how long that took.
+    fn work(courtesy: &mut Courtesy, cpu: Duration, waits: Duration, now: &mut Instant) -> Duration {
+        let begun = *now;
+        let mut times = courtesy.last.unwrap_or(Times { ran: MS, waited: MS });
+        courtesy.last = Some(times);
+        let until = times.ran + cpu;
+        while times.ran < until {
+            times = Times { ran: times.ran + 2 * MS, waited: times.waited + 2 * waits };
+            *now += 2 * (MS + waits);
+            if let Some(pause) = courtesy.account(Some(times), *now) {
+                *now += pause;
+            }
+        }
+        *now - begun
+    }
+
+    #[test]
+    fn free_cpus_are_used_and_busy_ones_left_to_others_once_the_allowance_is_gone() {
+        static ALLOWANCE: Allowance = Allowance::new(Duration::from_millis(300));
+        let mut now = Instant::now();
+        let mut courtesy = Courtesy::new(&ALLOWANCE);
+        let free = work(&mut courtesy, 5000 * MS, Duration::ZERO, &mut now);
+        assert_eq!(free, 5000 * MS);
+        // A late wake-up now and then is no busy machine.
+        let late = work(&mut courtesy, 1000 * MS, MS / 5, &mut now);
+        assert_eq!(late, 1200 * MS);
+        let first = work(&mut courtesy, 250 * MS, MS, &mut now);
+        assert_eq!(first, 500 * MS);
+        // Nothing of the allowance is left: a twenty-fifth, and what is taken to look whether it is still so.
+        work(&mut courtesy, 200 * MS, MS, &mut now);
+        let busy = work(&mut courtesy, 400 * MS, MS, &mut now);
+        assert!(busy > 400 * MS * 11 && busy < 400 * MS * 26, "{busy:?}");
+        // Another thread of the kind has no allowance of its own.
+        let mut other = Courtesy::new(&ALLOWANCE);
+        let busy = work(&mut other, 400 * MS, MS, &mut now);
+        assert!(busy > 400 * MS * 11 && busy < 400 * MS * 26, "{busy:?}");
+        // It comes back in time, and at once where others stop.
+        now += 10_000 * MS;
+        assert_eq!(work(&mut courtesy, 250 * MS, MS, &mut now), 500 * MS);
+        now += 1000 * MS;
+        assert_eq!(work(&mut courtesy, 1000 * MS, Duration::ZERO, &mut now), 1000 * MS);
+    }
+
+    #[test]
+    fn without_the_system_s_figures_nothing_is_bounded() {
+        static ALLOWANCE: Allowance = Allowance::new(Duration::ZERO);
+        let mut courtesy = Courtesy::new(&ALLOWANCE);
+        assert_eq!((0..1000).find_map(|_| courtesy.account(None, Instant::now())), None);
+        assert!(parse(b"").is_none() && parse(b"12").is_none() && parse(b"x 1").is_none());
+        let times = parse(b"1500 2500 3\n").expect("figures");
+        assert_eq!((times.ran, times.waited), (Duration::from_nanos(1500), Duration::from_nanos(2500)));
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn the_system_tells_how_long_this_thread_ran() {
+        let mut schedule = Schedule::default();
+        let Some(before) = schedule.times() else {
+            println!("skipped: this kernel has no schedstat");
+            return;
+        };
+        let mut n = 0u64;
+        let begun = Instant::now();
+        while schedule.times().expect("figures").ran < before.ran + 5 * MS {
+            n += 1;
+            assert!(begun.elapsed() < Duration::from_secs(30), "after {n} looks");
+        }
+    }
+}
