@@ -87,7 +87,7 @@ pub mod console {
     //! no worker, no other session and no command waits for it. It is bounded in steps, depth and size, and reaches no file, process or
     //! memory but through functions that the program registered.
 
-    pub use crate::backdoor::attach::{install_signal_handler, install_signal_handler_on};
+    pub use crate::backdoor::attach::{install_signal_handler, install_signal_handler_on, limit_signal_sessions};
     pub use crate::commands::Tier;
     pub use crate::script::{
         Callable, FromValue, Function, IntoValue, Value, register, register_on_worker, register_value, unregister,

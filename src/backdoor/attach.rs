@@ -27,6 +27,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -132,6 +133,32 @@ pub fn install_signal_handler_on(signal: i32) -> io::Result<()> {
         chosen.signals.push(signal);
     }
     Ok(())
+}
+
+/// What sessions by signal may do at most, and whether root has any; see [`limit_signal_sessions`].
+static CEILING: AtomicU8 = AtomicU8::new(Tier::Act as u8);
+static OWNER_ONLY: AtomicBool = AtomicBool::new(false);
+
+/// Sessions by signal that begin from now on may do at most what `ceiling` allows, and if `owner_only` not even root has
+/// one. At first they may do everything, and root may come. It does not matter whether
+/// [`install_signal_handler`] was called before.
+///
+/// Whoever may signal a process may also end it, and with the rights of a debugger change it; the limit is against slips
+/// of the hand.
+///
+/// # Examples
+/// ```
+/// coro::console::limit_signal_sessions(coro::console::Tier::Read, true);
+/// ```
+pub fn limit_signal_sessions(ceiling: Tier, owner_only: bool) {
+    CEILING.store(ceiling as u8, Ordering::SeqCst);
+    OWNER_ONLY.store(owner_only, Ordering::SeqCst);
+}
+
+pub(super) fn limits() -> (Tier, bool) {
+    let ceiling = CEILING.load(Ordering::SeqCst);
+    let tier = [Tier::Read, Tier::Probe].into_iter().find(|tier| *tier as u8 == ceiling).unwrap_or(Tier::Act);
+    (tier, OWNER_ONLY.load(Ordering::SeqCst))
 }
 
 /// Where clients may put their sockets, in the order in which they are looked for. Nobody can tell which of them a client

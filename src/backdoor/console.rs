@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::attach::Calls;
+use super::attach::{self, Calls};
 use super::line::{escape, escape_up_to};
 use super::rights::Rights;
 use super::session::Session;
@@ -314,10 +314,12 @@ impl Console {
 
     fn admit(&mut self, door: usize, stream: Stream, room: Room, now: Instant) {
         let us = unixsock::effective_uid();
-        let by_signal = if self.doors[door].calls().is_some() { " by signal" } else { "" };
+        let called = self.doors[door].calls().map(|_| attach::limits());
+        let by_signal = if called.is_some() { " by signal" } else { "" };
+        let (ceiling, owner_only) = called.unwrap_or((self.doors[door].ceiling, self.limits.owner_only));
         let shown = |peer: Peer| Peer { shown: peer.shown + by_signal, ..peer };
         let peer = match stream.peer().map(shown) {
-            Ok(peer) if peer.uid == us || (peer.uid == 0 && !self.limits.owner_only) => peer,
+            Ok(peer) if peer.uid == us || (peer.uid == 0 && !owner_only) => peer,
             Ok(peer) => {
                 return self.complain(door, &format!("a connection of user {} ({})", peer.uid, peer.shown), now);
             }
@@ -336,15 +338,21 @@ impl Console {
         };
         let ticket = why.is_none().then(|| Ticket::new(peer.shown, now));
         let who = ticket.as_ref().map(Ticket::name).unwrap_or_default();
-        let rights = Rights::new(self.doors[door].ceiling, who);
+        let rights = Rights::new(ceiling, who);
         let mut session = Session::new(stream, self.limits, rights, ticket, now);
         match why {
             Some(why) => session.turn_away(&why, now),
             None => session.greet(self.commands, now),
         }
         session.write(now);
-        // Those turned away linger a moment, but neither on the last descriptor nor in any number.
-        if session.is_open() || (!room.last && self.sessions.len() < 2 * limit) {
+        // Those turned away and those that ended linger a moment, but neither on the last descriptor nor in any number.
+        let full = self.sessions.len() >= 2 * limit;
+        if session.is_open() {
+            if full && let Some(oldest) = self.sessions.iter().position(|session| !session.is_open()) {
+                drop(self.sessions.remove(oldest));
+            }
+            self.sessions.push(session);
+        } else if !full && !room.last {
             self.sessions.push(session);
         }
     }

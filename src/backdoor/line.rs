@@ -1,7 +1,7 @@
 //! Lines from a client's bytes, and bytes from a client made fit to be shown.
 //!
 //! Invariant: the buffer never holds more than one unfinished line of [`MAX_LINE`] bytes and what was pushed since the last
-//! look; see [`Lines::has_room`].
+//! look; while an answer goes on, [`MOST_WAITING`] and one look's worth; see [`Lines::has_room`].
 //!
 //! Must not know: sockets, commands, time.
 
@@ -9,6 +9,9 @@ use std::fmt::Write as _;
 
 /// The longest accepted line in bytes, its end not counted.
 pub(super) const MAX_LINE: usize = 4096;
+
+/// As much input may wait behind an answer: more than anybody pastes.
+const MOST_WAITING: usize = 64 * 1024;
 
 /// How many characters of a client's input are repeated in an answer.
 const MAX_ECHO: usize = 120;
@@ -52,12 +55,23 @@ impl Lines {
 
     /// Whether [`Lines::take`] has something to give.
     pub(super) fn has_line(&self) -> bool {
-        self.bytes.contains(&b'\n') || self.overlong() || (self.ended && !self.bytes.is_empty())
+        self.has_whole_line() || self.overlong() || (self.ended && !self.bytes.is_empty())
+    }
+
+    /// Whether the next line has come with its end.
+    pub(super) fn has_whole_line(&self) -> bool {
+        self.bytes.contains(&b'\n')
+    }
+
+    /// Throws away a line whose end has not come.
+    pub(super) fn forget_unfinished(&mut self) {
+        let end = self.bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        self.bytes.truncate(end);
     }
 
     /// Whether more input may be read although lines wait: what interrupts an answer comes behind them.
     pub(super) fn has_room(&self) -> bool {
-        self.bytes.len() < 4 * MAX_LINE
+        self.bytes.len() < MOST_WAITING
     }
 
     /// Throws away what has not been taken.

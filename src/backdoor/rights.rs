@@ -7,14 +7,21 @@
 
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::commands::Tier;
-use crate::report::{self, Report};
+use crate::report::{self, Delivery, Report};
 use crate::sys::dump_signal;
 
 /// How long a full standard error may hold up the record, and with it the console.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// After that nobody waits for it for a while: else who asks again and again would hold up the sessions of all others.
+const REST: Duration = Duration::from_secs(1);
+
+/// Whose turn it is to write a record, so that no two run into one another; and until when nobody waits.
+static RECORD: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// See the module's head.
 #[derive(Debug, Clone)]
@@ -60,10 +67,14 @@ impl Rights {
 
     fn record(&self, what: &str) -> Result<(), String> {
         let text = format!("{}: {what}", self.who);
-        if report::deliver(|| Report::Audit(text.clone())) {
+        if report::deliver_surely(Report::Audit(text.clone())) == Delivery::Queued {
             return Ok(());
         }
-        if dump_signal::write_within(format!("coro: audit: {text}\n").as_bytes(), PATIENCE) {
+        let mut rests = RECORD.lock().unwrap_or_else(PoisonError::into_inner);
+        let patience = if rests.is_some_and(|until| Instant::now() < until) { Duration::ZERO } else { PATIENCE };
+        let recorded = dump_signal::write_within(format!("coro: audit: {text}\n").as_bytes(), patience);
+        *rests = (!recorded).then(|| Instant::now() + REST);
+        if recorded {
             return Ok(());
         }
         Err("not done: standard error takes no line, so it could not be recorded; make room there, or set a report handler"

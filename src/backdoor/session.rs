@@ -28,7 +28,7 @@ use super::table::{self, Outcome};
 use super::telnet::{Piece, Telnet};
 use super::{Commands, Limits};
 use crate::commands::sessions::Ticket;
-use crate::commands::{Answer, Evaluate, Expression, When};
+use crate::commands::{Answer, Evaluate, Expression, Tier, When};
 use crate::report::{self, Report};
 use crate::sys::fork::Own;
 use crate::sys::stderr;
@@ -108,6 +108,8 @@ pub(super) struct Session {
     input: Lines,
     /// The lines so far of a command that goes on.
     begun: Vec<u8>,
+    /// By Ctrl-D: a command that goes on is not meant any more.
+    left: bool,
     output: Output,
     running: Option<Running>,
     /// How long the present answer has taken of the console thread.
@@ -141,6 +143,7 @@ impl Session {
             telnet: Telnet::default(),
             input: Lines::default(),
             begun: Vec::new(),
+            left: false,
             output: Output::default(),
             running: None,
             took: Duration::ZERO,
@@ -236,6 +239,9 @@ impl Session {
             Piece::Text(text) => self.input.push(text),
             Piece::Interrupt => self.interrupt(now),
             Piece::End => {
+                // It only ever leaves: what was begun is not meant any more.
+                self.input.forget_unfinished();
+                self.left = true;
                 if self.prompt == Prompt::Shown && self.input.is_empty() && !self.json {
                     self.push(b"\n", now);
                 }
@@ -291,13 +297,17 @@ impl Session {
                 self.prompt = Prompt::Wanted;
                 self.welcomed = true;
                 self.commanded = now;
+                let whole = self.input.has_whole_line();
                 match self.input.take() {
+                    Some(Line::Text(_)) if !whole && self.rights.tier() > Tier::Read => self.refuse_unfinished(now),
                     Some(Line::Text(line)) => self.line(&line, commands, now),
                     Some(Line::TooLong) => {
                         self.begun.clear();
                         self.complain(&format!("input: line too long, the limit is {MAX_LINE} bytes"), now);
                         self.done("input", now);
                     }
+                    None if self.left => self.begun.clear(),
+                    None if self.rights.tier() > Tier::Read => self.refuse_unfinished(now),
                     None => {
                         let whole = std::mem::take(&mut self.begun);
                         self.begin(&whole, commands, now);
@@ -308,10 +318,20 @@ impl Session {
         self.write(now);
     }
 
+    /// The client has gone in the middle of a line, perhaps with its connection: what could change something is not guessed
+    /// from its beginning.
+    fn refuse_unfinished(&mut self, now: Instant) {
+        self.begun.clear();
+        self.complain(
+            "input: the last line has no end and was not run; a session above read has to end its lines",
+            now,
+        );
+        self.done("input", now);
+    }
+
     /// A line came: a command, or some of one.
     fn line(&mut self, line: &[u8], commands: &Commands, now: Instant) {
         let goes_on = match line.strip_suffix(b"\\") {
-            _ if self.input.has_ended() => None,
             Some(part) => Some((part, b' ')),
             None => self.is_unfinished(line, commands).then_some((line, b'\n')),
         };
@@ -356,7 +376,7 @@ impl Session {
         const NAME: &str = "expression";
         let (json, lines, rights) = (self.json, self.lines, self.rights.clone());
         let permit = Arc::new(move |needed, name: &str, typed: &str| {
-            rights.allow(needed, name, &format!("{name}() in: {}", escape(typed.as_bytes())))
+            rights.allow(needed, name, &format!("{name}() in: {}", escape_up_to(typed.as_bytes(), usize::MAX)))
         });
         let Some(evaluator) = self.evaluator(commands) else { return };
         let begin = || evaluator.begin(Expression { text, json, lines, permit, unknown });
@@ -641,6 +661,8 @@ struct Output {
     sent: usize,
     /// The last byte pushed was not a line's end.
     within_line: bool,
+    /// The last byte sent was not.
+    sent_within_line: bool,
 }
 
 impl Output {
@@ -670,7 +692,7 @@ impl Output {
         let Some(end) = self.waiting().iter().position(|byte| *byte == b'\n') else {
             // Of what was sent of the line, if anything, its end is still to come.
             self.bytes.truncate(self.sent);
-            return self.within_line = self.sent > 0 && self.within_line;
+            return self.within_line = self.sent_within_line;
         };
         self.bytes.truncate(self.sent + end + 1);
         self.within_line = false;
@@ -690,6 +712,9 @@ impl Output {
 
     fn sent(&mut self, length: usize) {
         self.sent += length;
+        if let Some(last) = self.bytes[..self.sent].last() {
+            self.sent_within_line = *last != b'\n';
+        }
         if self.is_empty() {
             self.bytes.clear();
             self.sent = 0;
@@ -700,5 +725,28 @@ impl Output {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_ends_with_the_line_that_was_begun() {
+        let cut = |pushed: &str, sent: usize| {
+            let mut output = Output::default();
+            output.push(pushed.as_bytes());
+            output.sent(sent);
+            output.cut();
+            output.end_line();
+            pushed[..sent].to_owned() + str::from_utf8(output.waiting()).expect("text")
+        };
+        assert_eq!(cut("one\ntwo\nthree\n", 2), "one\n");
+        assert_eq!(cut("one\ntwo\n", 4), "one\ntwo\n");
+        assert_eq!(cut("one\n", 4), "one\n");
+        // All that there was of the line is sent, and its end is still to come.
+        assert_eq!(cut("half a li", 9), "half a li\n");
+        assert_eq!(cut("half a li", 3), "hal\n");
     }
 }

@@ -130,17 +130,19 @@ fn local_uid(theirs: SocketAddr, ours: SocketAddr) -> io::Result<u32> {
     };
     let table = std::fs::read_to_string("/proc/net/tcp")?;
     uid_in(&table, theirs, ours)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its socket is not on this machine"))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its socket is not on this machine, or closed already"))
 }
 
-/// The 8th field of the row of that connection (proc(5), `/proc/net/tcp`).
+/// The 8th field of the row of that connection (proc(5), `/proc/net/tcp`), if a process still has the socket: of one that was
+/// closed the kernel shows user 0, and inode 0 two fields further on.
 fn uid_in(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     let (local, remote) = (in_table(local)?, in_table(remote)?);
     table.lines().skip(1).find_map(|row| {
         let mut fields = row.split_ascii_whitespace().skip(1);
         let found = fields.next()? == local && fields.next()? == remote;
-        // The state stands between.
-        if found { fields.nth(4)?.parse().ok() } else { None }
+        // The state and three more stand between.
+        let uid = if found { fields.nth(4)?.parse().ok()? } else { return None };
+        (fields.nth(1)? != "0").then_some(uid)
     })
 }
 
@@ -165,6 +167,19 @@ mod tests {
             assert_eq!(uid_in(table, client, server), Some(1000));
             assert_eq!(uid_in(table, server, client), Some(0));
             assert_eq!(uid_in(table, "127.0.0.2:54321".parse().unwrap(), server), None);
+            // Closed by its owner, who may have been anybody; the kernel shows these as root's.
+            let orphan = table.replace(
+                "01 00000000:00000000 00:00000000 00000000  1000        0 1452",
+                "06 00000000:00000000 03:00001770 00000000     0        0 0",
+            );
+            assert_ne!(orphan, table);
+            assert_eq!(uid_in(&orphan, client, server), None);
+            // Only half closed: it still reads our answer.
+            let half = table.replace(
+                "01 00000000:00000000 00:00000000 00000000  1000",
+                "05 00000000:00000000 00:00000000 00000000  1000",
+            );
+            assert_eq!(uid_in(&half, client, server), Some(1000));
         }
     }
 

@@ -92,7 +92,8 @@ pub(super) fn run(
     Some(match find(call.word, commands) {
         Some(command) => {
             let name = command.names[0];
-            match rights.allow(command.tier_for(&call.arguments), name, &escape(line.trim_ascii())) {
+            // Whole: what is cut off could be what matters.
+            match rights.allow(command.tier_for(&call.arguments), name, &escape_up_to(line.trim_ascii(), usize::MAX)) {
                 Ok(()) => (name, begin(command, &call.arguments, json)),
                 Err(complaint) => (name, complain(&complaint)),
             }

@@ -114,8 +114,26 @@ pub(crate) fn deliver(report: impl FnOnce() -> Report) -> bool {
         return false;
     }
     let report = report();
-    put(Job::Report(Box::new(move || report)));
+    let _ = put(Job::Report(Box::new(move || report)));
     true
+}
+
+/// What became of a report that must not be lost.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// It is on its way to the handler.
+    Queued,
+    /// There is a handler, and too much waits for it.
+    NoRoom,
+    NoHandler,
+}
+
+/// As [`deliver`], for who has to know.
+pub(crate) fn deliver_surely(report: Report) -> Delivery {
+    if !has_handler() {
+        return Delivery::NoHandler;
+    }
+    if put(Job::Report(Box::new(move || report))) { Delivery::Queued } else { Delivery::NoRoom }
 }
 
 /// As [`deliver`], with a report that is made on the report thread.
@@ -124,25 +142,27 @@ pub(crate) fn deliver_late(report: impl FnOnce() -> Report + Send + 'static) -> 
     if !has_handler() {
         return false;
     }
-    put(Job::Report(Box::new(report)));
+    let _ = put(Job::Report(Box::new(report)));
     true
 }
 
 /// Has a text written to stderr by the thread that reports are made on. `short` is written instead if that cannot be awaited.
 pub(crate) fn later(short: String, write: impl FnOnce() + Send + 'static) {
-    put_with(Job::Text(Box::new(write)), short);
+    let _ = put_with(Job::Text(Box::new(write)), short);
 }
 
-fn put(job: Job) {
-    put_with(job, String::new());
+fn put(job: Job) -> bool {
+    put_with(job, String::new())
 }
 
-fn put_with(job: Job, short: String) {
+/// Whether it was done, or will be.
+fn put_with(job: Job, short: String) -> bool {
     if cfg!(miri) || crate::sys::fork::forked() {
-        if !guarded(job) && !short.is_empty() {
+        let done = guarded(job);
+        if !done && !short.is_empty() {
             stderr::write(&format!("{short}\n"));
         }
-        return;
+        return done;
     }
     let mut q = queue();
     if q.thread.is_none() {
@@ -155,7 +175,8 @@ fn put_with(job: Job, short: String) {
                 q.dropped += 1;
                 drop(q);
                 let text = if short.is_empty() { "coro: a report is lost".to_owned() } else { short };
-                return stderr::write(&format!("{text} (no thread could be started for more: {e})\n"));
+                stderr::write(&format!("{text} (no thread could be started for more: {e})\n"));
+                return false;
             }
         }
     }
@@ -171,12 +192,13 @@ fn put_with(job: Job, short: String) {
         if !short.is_empty() {
             stderr::write(&format!("{short}\n"));
         }
-        return;
+        return false;
     }
     q.jobs.push_back((job, short));
     q.put += 1;
     drop(q);
     MORE.notify_one();
+    true
 }
 
 fn serve() {

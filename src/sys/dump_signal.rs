@@ -103,8 +103,8 @@ fn write(mut rest: &[u8], patience: Option<Duration>) -> bool {
         if patience.is_some() && !super::poll_fd(2, true, patience).unwrap_or(false) {
             return false;
         }
-        // A pipe that can be written takes so much at once.
-        let part = if patience.is_some() { &rest[..rest.len().min(512)] } else { rest };
+        // A pipe that can be written takes so much at once (pipe(7)), and nothing of anybody else's gets between.
+        let part = if patience.is_some() { &rest[..rest.len().min(libc::PIPE_BUF)] } else { rest };
         // SAFETY: the bytes live across the call.
         let n = unsafe { libc::write(2, part.as_ptr().cast(), part.len()) };
         if n > 0 {

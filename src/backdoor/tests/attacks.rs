@@ -141,6 +141,33 @@ fn a_full_pipe_behind_standard_error_refuses_what_changes_something() {
 }
 
 #[test]
+fn what_finds_no_room_with_the_report_handler_is_recorded_on_standard_error() {
+    const COMMANDS: usize = 400;
+    let directory = Directory::new();
+    let path = directory.join("s.sock");
+    let peer = Peer::start(child_command("serve, nobody reads reports", &path));
+    let numbered: String = (0..COMMANDS).map(|n| format!("set {n}\n")).collect();
+    let answer = Client::connect(&path).ask(&format!("enable act\n{numbered}"));
+    assert_eq!(answer.matches("line 7\n").count(), COMMANDS, "{answer}");
+    let said = peer.finish();
+    // As many as the handler's queue has room for went there, and what the handler took of it; all others are here.
+    let audits: Vec<&str> = said.lines().filter(|line| line.starts_with("coro: audit: ")).collect();
+    assert!((COMMANDS - 260..COMMANDS).contains(&audits.len()), "{}: {said}", audits.len());
+    assert!(audits[audits.len() - 1].ends_with(&format!("): set {}", COMMANDS - 1)), "{said}");
+}
+
+#[test]
+fn a_record_is_whole_however_long_the_command() {
+    let directory = Directory::new();
+    let path = directory.join("s.sock");
+    let peer = Peer::start(child_command("serve", &path));
+    let long = format!("set {}17", "1 ".repeat(1500));
+    assert!(Client::connect(&path).ask(&format!("enable act\n{long}\n")).ends_with("line 7\n"));
+    let said = peer.finish();
+    assert!(said.lines().any(|line| line.ends_with(&format!("): {long}"))), "{said}");
+}
+
+#[test]
 fn a_record_is_one_line_whatever_the_command() {
     let directory = Directory::new();
     let path = directory.join("s.sock");

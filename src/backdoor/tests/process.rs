@@ -106,6 +106,14 @@ fn child() {
             let (commands, limits) = (&SERVED, Limits::STANDARD);
             drop(serve_asked(Asked { path, commands, limits, ceiling: None, welcome: None, tcp }).expect("served"));
         }
+        "serve, nobody reads reports" => {
+            crate::report::set_report_handler(Some(std::sync::Arc::new(|_| {
+                loop {
+                    std::thread::park();
+                }
+            })));
+            drop(try_serve(&path).expect("served"));
+        }
         "serve owner" => {
             drop(serve_with(path, &SERVED, Limits { owner_only: true, ..Limits::STANDARD }).expect("served"));
         }

@@ -231,3 +231,55 @@ fn the_first_byte_comes_soon_while_others_compute() {
     // A step is 50 ms; the aim is 100 ms, the rest is for a busy machine.
     assert!(first < Duration::from_millis(200), "{first:?}");
 }
+
+#[test]
+fn leaving_in_the_middle_of_a_line_runs_nothing_that_was_not_ended() {
+    let served = Served::new(Limits::STANDARD);
+    // Ctrl-D, and telnet's end of file: the whole lines are answered, the begun one is not.
+    for end in ["\x04", "\u{ff}\u{ec}"] {
+        let end: Vec<u8> = end.chars().map(|c| c as u8).collect();
+        for begun in ["where 2", "where \\\n2", "where 2 \\\n"] {
+            let mut client = served.client();
+            client.0.write_all(&[b"where 1\n", begun.as_bytes(), &end].concat()).expect("sent");
+            let (answer, _) = client.rest();
+            assert_eq!(answer, format!("{BANNER}line 1\n"), "{begun:?} {end:?}");
+        }
+    }
+    // A connection that breaks is no Ctrl-D: questions may come without an end, what could change something may not.
+    assert_eq!(served.client().ask("where 2"), format!("{BANNER}line 2\n"));
+    for begun in ["set", "set \\\n", "where 2"] {
+        let answer = served.client().ask(&format!("enable act\n{begun}"));
+        let why = "input: the last line has no end and was not run; a session above read has to end its lines";
+        assert_eq!(answer, format!("{BANNER}this session may now act\n{why}\n"), "{begun:?}");
+    }
+}
+
+#[test]
+fn sessions_that_have_ended_and_stay_connected_make_room() {
+    let limits = Limits { linger: PATIENCE, ..Limits::STANDARD };
+    let served = Served::new(limits);
+    let mut ended: Vec<Client> = Vec::new();
+    for _ in 0..100 {
+        let mut client = served.client();
+        client.expect(BANNER);
+        client.send("quit\n");
+        // The server's side ends; its own stays open.
+        client.rest();
+        ended.push(client);
+    }
+    // Writing fails where the server has let go altogether.
+    let open = ended.iter_mut().filter_map(|client| client.0.write(b"x").ok()).count();
+    assert!(open <= 2 * limits.sessions, "{open} connections are still there");
+}
+
+#[test]
+fn ctrl_c_is_heard_behind_much_that_was_pasted() {
+    let served = Served::new(Limits::STANDARD);
+    let mut client = served.client();
+    client.send(&format!("where {ENDLESS}\n{}", "where 1\n".repeat(4000)));
+    client.expect(BANNER);
+    client.send("\x03");
+    client.end();
+    let (answer, _) = client.rest();
+    assert!(answer.ends_with("where: interrupted\n"), "{}", &answer[answer.len().saturating_sub(200)..]);
+}
