@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
+use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,6 @@ impl Allowance {
 #[derive(Debug)]
 pub(crate) struct Courtesy {
     allowance: &'static Allowance,
-    schedule: Schedule,
     /// Work that was not looked at yet.
     since: Duration,
     /// What the system said last.
@@ -76,7 +76,6 @@ impl Courtesy {
     pub(crate) fn new(allowance: &'static Allowance) -> Courtesy {
         Courtesy {
             allowance,
-            schedule: Schedule::default(),
             since: Duration::ZERO,
             last: None,
             window: (Duration::ZERO, Duration::ZERO),
@@ -91,8 +90,7 @@ impl Courtesy {
             return None;
         }
         self.since = Duration::ZERO;
-        let times = self.schedule.times();
-        self.account(times, now)
+        self.account(times(), now)
     }
 
     fn account(&mut self, times: Option<Times>, now: Instant) -> Option<Duration> {
@@ -122,32 +120,15 @@ struct Times {
     waited: Duration,
 }
 
-/// Where the system tells them.
-#[derive(Debug, Default)]
-enum Schedule {
-    #[default]
-    NotOpened,
-    Missing,
-    Open(File),
-}
-
-impl Schedule {
-    /// Of the thread that asks first. Linux has them in `/proc/thread-self/schedstat`, in nanoseconds
-    /// (Documentation/scheduler/sched-stats.rst).
-    fn times(&mut self) -> Option<Times> {
-        if let Schedule::NotOpened = self {
-            let opened = if cfg!(all(target_os = "linux", not(miri))) {
-                File::open("/proc/thread-self/schedstat").ok()
-            } else {
-                None
-            };
-            *self = opened.map_or(Schedule::Missing, Schedule::Open);
-        }
-        let Schedule::Open(file) = self else { return None };
-        let mut text = [0; 80];
-        let length = std::os::unix::fs::FileExt::read_at(file, &mut text, 0).ok()?;
-        parse(&text[..length])
+/// Those of this thread. Linux has them in `/proc/thread-self/schedstat`, in nanoseconds
+/// (Documentation/scheduler/sched-stats.rst). Opened each time: the program can do without one more descriptor of ours.
+fn times() -> Option<Times> {
+    if !cfg!(all(target_os = "linux", not(miri))) {
+        return None;
     }
+    let mut text = [0; 80];
+    let length = File::open("/proc/thread-self/schedstat").ok()?.read(&mut text).ok()?;
+    parse(&text[..length])
 }
 
 fn parse(text: &[u8]) -> Option<Times> {
@@ -218,14 +199,13 @@ mod tests {
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
     fn the_system_tells_how_long_this_thread_ran() {
-        let mut schedule = Schedule::default();
-        let Some(before) = schedule.times() else {
+        let Some(before) = times() else {
             println!("skipped: this kernel has no schedstat");
             return;
         };
         let mut n = 0u64;
         let begun = Instant::now();
-        while schedule.times().expect("figures").ran < before.ran + 5 * MS {
+        while times().expect("figures").ran < before.ran + 5 * MS {
             n += 1;
             assert!(begun.elapsed() < Duration::from_secs(30), "after {n} looks");
         }

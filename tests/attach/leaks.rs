@@ -196,7 +196,7 @@ fn no_name_peer_or_panic_text_comes_out_in_a_form_that_a_terminal_obeys() {
         assert!(!line.contains(is_obeyed), "{line:?}");
     }
     // What is typed comes back escaped as well, also from the list of sessions.
-    let typed = "wh\u{1b}[2J\u{202e}ere 1\nlabel \u{9b}31m\nsessions\n";
+    let typed = "where \u{1b}[2J\u{202e}ere\nwh\u{1b}[2J\u{202e}ere 1\nlabel \u{9b}31m\nsessions\n";
     let answer = target_answer(&target, typed);
     assert!(!answer.contains(is_obeyed) && answer.contains("\\u{1b}[2J"), "{answer:?}");
     // In front of the time stands a tab.
