@@ -1,0 +1,245 @@
+//! What eight sessions of the console at once, five of them hostile, take of a server; and how soon the others are answered.
+//!
+//! `cargo bench --bench console [-- ROUNDS]` (about 20 s a round) runs three processes: a server with one worker, an echo
+//! service and 100,000 parked tasks; a load of 64 connections that send 64 bytes and wait for them; and the sessions. It
+//! alternates between quiet and disturbed times and prints requests per second of both as a ratio.
+//!
+//! The sessions: one asks for everything and never reads; one sends 64 MiB without a line's end; one asks `where_all` over and
+//! over; one evaluates an endless loop, over and over; one calls a function of the program that never returns; three ask what
+//! people ask, and are timed.
+#![cfg(target_os = "linux")]
+
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const TASKS: usize = 100_000;
+const CONNECTIONS: usize = 64;
+const PHASE: Duration = Duration::from_secs(6);
+/// Of each phase: until what went before has had its effect.
+const SETTLE: Duration = Duration::from_secs(4);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["server", socket] => server(Path::new(socket)),
+        ["load", address] => load(address.parse().expect("an address")),
+        [] => compare(3),
+        [rounds] => compare(rounds.parse().expect("a number of rounds")),
+        _ => panic!("cargo bench --bench console [-- ROUNDS]"),
+    }
+}
+
+fn server(socket: &Path) {
+    let runtime = coro::Runtime::builder().workers(1).build().expect("a runtime");
+    coro::console::Function::new("stuck", || {
+        loop {
+            std::thread::park();
+        }
+        #[allow(unreachable_code, reason = "what it would return")]
+        ()
+    })
+    .tier(coro::console::Tier::Read)
+    .register();
+    runtime.block_on(|| {
+        for n in 0..TASKS {
+            drop(coro::spawn(move || coro::sleep(Duration::from_secs(36_000 + n as u64 % 7))));
+        }
+        let listener = coro::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        coro::backdoor::serve(socket).expect("served");
+        println!("{}", listener.local_addr().expect("an address"));
+        for connection in listener.incoming() {
+            let mut connection = connection.expect("a connection");
+            drop(coro::spawn(move || {
+                let mut bytes = [0; 64];
+                while connection.read_exact(&mut bytes).and_then(|()| connection.write_all(&bytes)).is_ok() {}
+            }));
+        }
+    });
+}
+
+/// Prints how many requests there were so far whenever a line comes.
+fn load(address: SocketAddr) {
+    static REQUESTS: AtomicU64 = AtomicU64::new(0);
+    let runtime = coro::Runtime::builder().workers(1).build().expect("a runtime");
+    for _ in 0..CONNECTIONS {
+        drop(runtime.spawn(move || {
+            let mut connection = coro::net::TcpStream::connect(address).expect("connected");
+            let mut bytes = [7; 64];
+            while connection.write_all(&bytes).and_then(|()| connection.read_exact(&mut bytes)).is_ok() {
+                REQUESTS.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    for line in std::io::stdin().lines() {
+        line.expect("a line");
+        println!("{}", REQUESTS.load(Ordering::Relaxed));
+    }
+    std::process::exit(0);
+}
+
+struct Process {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Process {
+    fn start(arguments: &[&str]) -> Process {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("started");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        Process { child, output }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        line.trim().to_owned()
+    }
+
+    fn ask(&mut self) -> u64 {
+        self.child.stdin.as_mut().expect("its input").write_all(b"\n").expect("asked");
+        self.line().parse().expect("a number")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Requests per second in the second part of a phase.
+fn rate(load: &mut Process) -> f64 {
+    std::thread::sleep(SETTLE);
+    let (begun, before) = (Instant::now(), load.ask());
+    std::thread::sleep(PHASE - SETTLE);
+    (load.ask() - before) as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn connect(socket: &Path) -> UnixStream {
+    UnixStream::connect(socket).expect("connected")
+}
+
+/// Asks, and waits for the end of the session; how many bytes came.
+fn ask(socket: &Path, text: &str) -> usize {
+    let mut stream = connect(socket);
+    stream.write_all(text.as_bytes()).expect("asked");
+    stream.shutdown(Shutdown::Write).expect("half closed");
+    let (mut bytes, mut all) = (vec![0; 1 << 16], 0);
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) | Err(_) => return all,
+            Ok(n) => all += n,
+        }
+    }
+}
+
+/// The eight sessions, until they are told to stop; gives the times that the three ordinary ones waited, in milliseconds.
+struct Sessions {
+    stop: Arc<AtomicBool>,
+    hostile: Vec<std::thread::JoinHandle<()>>,
+    ordinary: Vec<std::thread::JoinHandle<Vec<f64>>>,
+}
+
+impl Sessions {
+    fn begin(socket: &Path) -> Sessions {
+        let stop = Arc::new(AtomicBool::new(false));
+        let spawn = |body: fn(&Path, &AtomicBool)| {
+            let (socket, stop) = (socket.to_owned(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    body(&socket, &stop);
+                }
+            })
+        };
+        let hostile: Vec<fn(&Path, &AtomicBool)> = vec![
+            |socket, stop| {
+                let mut deaf = connect(socket);
+                deaf.write_all("where_all\n".repeat(50).as_bytes()).expect("asked");
+                wait_for(stop);
+            },
+            |socket, stop| {
+                let mut stream = connect(socket);
+                let (piece, mut sent) = ([b'x'; 64 << 10], 0);
+                while sent < 64 << 20 && !stop.load(Ordering::Relaxed) && stream.write_all(&piece).is_ok() {
+                    sent += piece.len();
+                }
+                wait_for(stop);
+            },
+            |socket, _| drop(ask(socket, "where_all\n")),
+            |socket, _| drop(ask(socket, "loop { }\n")),
+            |socket, stop| {
+                let mut stream = connect(socket);
+                stream.write_all(b"stuck()\n").expect("asked");
+                wait_for(stop);
+            },
+        ];
+        let hostile = hostile.into_iter().map(spawn).collect();
+        let ordinary = ["where 17\n", "status\n", "1 + 1\n"]
+            .into_iter()
+            .map(|text| {
+                let (socket, stop) = (socket.to_owned(), stop.clone());
+                std::thread::spawn(move || {
+                    let mut waited = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        let begun = Instant::now();
+                        assert!(ask(&socket, text) > 0);
+                        waited.push(begun.elapsed().as_secs_f64() * 1000.0);
+                        std::thread::sleep(Duration::from_millis(200));
+                    }
+                    waited
+                })
+            })
+            .collect();
+        Sessions { stop, hostile, ordinary }
+    }
+
+    fn end(self) -> Vec<f64> {
+        self.stop.store(true, Ordering::Relaxed);
+        for session in self.hostile {
+            session.join().expect("a session");
+        }
+        self.ordinary.into_iter().flat_map(|session| session.join().expect("a session")).collect()
+    }
+}
+
+fn wait_for(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn compare(rounds: usize) {
+    let socket = PathBuf::from(format!("{}/coro-bench-{}.sock", std::env::temp_dir().display(), std::process::id()));
+    let mut server = Process::start(&["server", socket.to_str().expect("text")]);
+    let address = server.line();
+    let mut load = Process::start(&["load", &address]);
+    let (mut ratios, mut waited) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        let before = rate(&mut load);
+        let sessions = Sessions::begin(&socket);
+        let disturbed = rate(&mut load);
+        waited.extend(sessions.end());
+        let after = rate(&mut load);
+        let quiet = (before + after) / 2.0;
+        println!("round {round}: {before:.0} and {after:.0} requests/s quiet, {disturbed:.0} with eight sessions");
+        ratios.push(disturbed / quiet);
+    }
+    ratios.sort_by(f64::total_cmp);
+    waited.sort_by(f64::total_cmp);
+    println!("throughput with eight sessions: {:.3} of quiet (median; {ratios:.3?})", ratios[ratios.len() / 2]);
+    let at = |part: f64| waited[((waited.len() - 1) as f64 * part) as usize];
+    let (median, p99, longest) = (at(0.5), at(0.99), at(1.0));
+    println!(
+        "{} answers to ordinary questions: median {median:.1} ms, p99 {p99:.1} ms, longest {longest:.1} ms",
+        waited.len()
+    );
+    let _ = std::fs::remove_file(&socket);
+}
