@@ -173,8 +173,8 @@ impl Sessions {
                 }
                 wait_for(stop);
             },
-            |socket, _| drop(ask(socket, "where_all\n")),
-            |socket, _| drop(ask(socket, "loop { }\n")),
+            |socket, _| _ = ask(socket, "where_all\n"),
+            |socket, _| _ = ask(socket, "loop { }\n"),
             |socket, stop| {
                 let mut stream = connect(socket);
                 stream.write_all(b"stuck()\n").expect("asked");
