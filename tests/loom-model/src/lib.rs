@@ -6,9 +6,10 @@
 //! function that they stand for, and must be changed together with it.
 //!
 //! loom explores every interleaving and every value that a load may see, up to the bound on preemptions that each test
-//! states; `LOOM_MAX_PREEMPTIONS` raises or lifts it for a longer look.
+//! states, or a lower one where `cargo test` runs it beside all others; `LOOM_LONG=1` keeps to the stated ones and
+//! `LOOM_MAX_PREEMPTIONS` sets another.
 //!
-//! Run with `cargo test -p loom-model --release`, or `.ci/loom`.
+//! Run with `.ci/loom` for the long form, which `.ci/soak` contains.
 
 #![cfg(test)]
 #![allow(dead_code, reason = "a model uses a part of each shipped file")]
