@@ -367,3 +367,103 @@ fn busy_locks_are_never_taken_for_a_circle() {
         assert!(looks > 10);
     });
 }
+
+#[test]
+fn a_great_many_circles_are_found_and_a_bounded_number_described() {
+    const NAME: &str = "a_great_many_circles_are_found_and_a_bounded_number_described";
+    // In a process of its own: the other tests' circles would not be among those described.
+    if util::role().is_none() {
+        util::passes(NAME, "many", LIMIT);
+        return;
+    }
+    within(LIMIT, || {
+        let rt = runtime(2);
+        let large = ring(&rt, 5000);
+        let mut tasks: Vec<_> = (0..2000).flat_map(|_| ring(&rt, 2)).collect();
+        let is_large = |d: &coro::inspect::Deadlock| d.tasks == 5000;
+        until(LIMIT, "the circles", || {
+            let found = deadlocks();
+            assert!(found.len() <= 33 && found.iter().all(|d| d.waits.len() <= 32), "{} circles", found.len());
+            found.iter().filter(|d| d.kind == DeadlockKind::Circle).count() == 32 && found.iter().any(is_large)
+        });
+        let text = deadlocks().iter().find(|d| is_large(d)).expect("nobody can open it").to_string();
+        assert!(text.starts_with("deadlock: 5000 tasks wait for one another\n  #"), "{text}");
+        assert!(text.ends_with("\n  and 4968 more\n"), "{text}");
+        assert_eq!(text.lines().count(), 34, "{text}");
+        tasks.extend(large);
+        release(tasks);
+    });
+}
+
+#[test]
+fn a_circle_is_found_although_it_hangs_together_with_one_that_a_time_limit_opens() {
+    within(LIMIT, || {
+        let rt = runtime(1);
+        let (a, b) = (Arc::new(RwLock::new(())), Arc::new(Mutex::new(())));
+        let ready = Arc::new(coro::sync::Barrier::new(8));
+        // Whichever of the readers the search comes to first.
+        let readers: Vec<_> = (0..7)
+            .map(|i| {
+                let (a, b, ready) = (a.clone(), b.clone(), ready.clone());
+                rt.spawn(move || {
+                    let _read = a.read();
+                    ready.wait();
+                    if i == 3 {
+                        drop(b.lock());
+                    } else {
+                        let _ = coro::timeout(Duration::from_secs(3600), || drop(b.lock()));
+                    }
+                })
+            })
+            .collect();
+        let writer = rt.spawn(move || {
+            let _lock = b.lock();
+            ready.wait();
+            let _write = a.write();
+        });
+        let mut both = [readers[3].id(), writer.id()];
+        both.sort_unstable();
+        until(LIMIT, "the certain one of the circles", || {
+            circles(&both).into_iter().any(|mut c| {
+                c.sort_unstable();
+                c == both
+            })
+        });
+        release(readers.into_iter().chain([writer]).collect());
+    });
+}
+
+#[test]
+fn a_guard_that_may_have_gone_to_a_local_task_makes_no_certain_circle() {
+    within(LIMIT, || {
+        let rt = runtime(1);
+        let go = Arc::new(coro::sync::Event::new());
+        // Its guard goes to a task of its own, which gives it up later.
+        let giver = rt.spawn({
+            let go = go.clone();
+            move || {
+                let lock: &'static Mutex<()> = Box::leak(Box::new(Mutex::new(())));
+                let guard = lock.lock();
+                let heir = coro::spawn_local(move || {
+                    go.wait();
+                    drop(guard);
+                });
+                drop(lock.lock());
+                heir.join().unwrap();
+            }
+        });
+        let found = suspicion(&[giver.id()], 1);
+        assert!(found.to_string().starts_with("suspected deadlock: a task seems to wait for itself\n"), "{found}");
+        go.set();
+        giver.join().unwrap();
+        // Here both of its tasks want the lock themselves, and nobody is left who could open the circle.
+        let keeper = rt.spawn(|| {
+            let lock: &'static Mutex<()> = Box::leak(Box::new(Mutex::new(())));
+            let _guard = lock.lock();
+            let both = [(); 2].map(|()| coro::spawn_local(move || drop(lock.lock())));
+            both.into_iter().for_each(|task| drop(task.join()));
+        });
+        until(LIMIT, "the circle with a task of its own", || circles(&[keeper.id()]).iter().any(|c| c.len() == 2));
+        release(vec![keeper]);
+    });
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Answer;
 use super::tables::{LONGEST_NAME, ago};
 use super::text::{age, bytes, clean, count, counted};
-use crate::inspect::{self, Census, Sink, Style, TaskWhere};
+use crate::inspect::{self, Census, DeadlockKind, Sink, Style, TaskWhere};
 use crate::report::{self, Remembered};
 use crate::sys::usage;
 
@@ -191,12 +191,20 @@ fn culprit(t: &TaskWhere) -> String {
 }
 
 fn deadlocks(out: &mut Lines) {
-    let all = inspect::deadlocks();
-    let Some(first) = all.first() else { return };
-    let said = first.to_string();
-    let said = said.lines().next().unwrap_or_default().trim_start_matches("deadlock: ");
-    let ids: Vec<String> = first.waits.iter().take(KINDS).map(|w| format!("#{}", w.task.id)).collect();
-    let more = if all.len() > 1 { format!("; and {} more", count(all.len() as u64 - 1)) } else { String::new() };
+    let (circles, quiet) = (inspect::Circles::find(), inspect::quiet());
+    let all = circles.len() + usize::from(quiet.is_some());
+    let (kind, n, ids): (_, _, Vec<u64>) = match quiet {
+        _ if circles.len() > 0 => {
+            let ids: Vec<u64> = circles.tasks(0).into_iter().map(|(id, _)| id).collect();
+            (DeadlockKind::Circle, ids.len(), ids)
+        }
+        Some(d) => (d.kind, d.tasks, d.waits.iter().map(|w| w.task.id).collect()),
+        None => return,
+    };
+    let said = kind.sentence(n);
+    let said = said.trim_start_matches("deadlock: ");
+    let ids: Vec<String> = ids.iter().take(KINDS).map(|id| format!("#{id}")).collect();
+    let more = if all > 1 { format!("; and {} more", count(all as u64 - 1)) } else { String::new() };
     out.add("DEADLOCK", &format!("{said}: {}{more}", ids.join(" ")), "deadlocks");
 }
 

@@ -21,13 +21,23 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 }
 
 pub(super) fn deadlocks(suspected: bool) -> Box<dyn Answer> {
-    let all = if suspected { inspect::suspected_deadlocks() } else { inspect::deadlocks() };
+    let certain = inspect::Circles::find();
+    let suspects = suspected.then(inspect::Circles::suspect);
+    let found = certain.len() + suspects.as_ref().map_or(0, inspect::Circles::len);
+    let mut all = certain.described();
+    match suspects {
+        Some(suspects) => all.extend(suspects.described()),
+        None => all.extend(inspect::quiet()),
+    }
     let text = match (all.len(), suspected) {
-        (0, false) => "no deadlocks; deadlocks --suspected also shows circles over channels and semaphores\n",
-        (0, true) => "no deadlocks, and none suspected\n",
-        _ => "",
+        (0, false) => {
+            "no deadlocks; deadlocks --suspected also shows circles over channels and semaphores\n".to_owned()
+        }
+        (0, true) => "no deadlocks, and none suspected\n".to_owned(),
+        (shown, _) if shown < found => format!("{} circles, of which these are some:\n", count(found as u64)),
+        _ => String::new(),
     };
-    rows(text, all, |one, out| {
+    rows(&text, all, |one, out| {
         let _ = write!(out, "{one}");
         if !out.ends_with('\n') {
             out.push('\n');

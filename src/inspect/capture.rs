@@ -20,7 +20,7 @@ use crate::observe::{Distribution, Histogram, WaitKind, WaitReason};
 use crate::scheduler::shared::worker_at;
 use crate::stack::slot_of;
 use crate::sys::clock::{self, Ticker};
-use crate::task::state::{Inspect, Life};
+use crate::task::state::Life;
 use crate::task::{LONGEST_KEY, LONGEST_VALUE, Label, MOST_LABELS, TaskCell};
 
 /// Longest part of a stack that is copied, innermost part first, when all tasks are looked at: 25 us of copying at the least
@@ -154,6 +154,11 @@ impl Captured {
         }
     }
 
+    /// For tasks that are asked for one by one, also while they run.
+    pub(super) fn of_any() -> Captured {
+        Captured { wants_running: true, ..Captured::new() }
+    }
+
     /// With room for every stack, so that nothing is allocated later, as long as no task is asked for by id.
     pub(super) fn with_room() -> Captured {
         let mut captured = Captured::new();
@@ -201,25 +206,20 @@ impl Captured {
             if word.id() == 0 || only.is_some_and(|id| id != word.id()) {
                 return false;
             }
-            match cell.state.inspect_begin() {
-                Inspect::Gone => return false,
-                Inspect::Busy => std::thread::yield_now(),
-                Inspect::Entered(word) => {
-                    let begun = self.ticker.now();
-                    let id = word.id();
-                    let look = self.copy(cell, id, word.life(), longest);
-                    cell.state.inspect_end(id);
-                    self.at = self.ticker.now();
-                    let held = self.at.saturating_sub(begun);
-                    self.windows.record(held);
-                    self.longest_window = self.longest_window.max(held);
-                    match look {
-                        Look::Seen => return only.is_none_or(|wanted| wanted == id),
-                        Look::Again => {}
-                        Look::Room(bytes) => {
-                            self.bytes.resize(bytes.next_power_of_two(), 0);
-                        }
-                    }
+            let Some(window) = cell.enter() else { return false };
+            let begun = self.ticker.now();
+            let id = window.id();
+            let look = self.copy(cell, id, window.word().life(), longest);
+            drop(window);
+            self.at = self.ticker.now();
+            let held = self.at.saturating_sub(begun);
+            self.windows.record(held);
+            self.longest_window = self.longest_window.max(held);
+            match look {
+                Look::Seen => return only.is_none_or(|wanted| wanted == id),
+                Look::Again => {}
+                Look::Room(bytes) => {
+                    self.bytes.resize(bytes.next_power_of_two(), 0);
                 }
             }
         }

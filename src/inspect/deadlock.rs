@@ -12,14 +12,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::facts::Facts;
-use super::line::{TaskWhere, where_is};
+use super::capture::Captured;
+use super::circles::Graph;
+use super::frames::frames;
+use super::line::{TaskWhere, view_of};
 use super::quiet::quiet;
-use crate::observe::WaitKind;
-use crate::scheduler;
+
+/// At most so many circles are described at a time, and so many tasks of each.
+pub(super) const LISTED: usize = 32;
 
 /// Why nothing goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,20 @@ pub enum DeadlockKind {
     Quiet,
 }
 
+impl DeadlockKind {
+    /// What it is, of so many tasks.
+    pub(crate) fn sentence(self, n: usize) -> String {
+        match self {
+            DeadlockKind::Circle if n == 1 => "deadlock: a task waits for itself".into(),
+            DeadlockKind::Circle => format!("deadlock: {n} tasks wait for one another"),
+            DeadlockKind::Suspected if n == 1 => "suspected deadlock: a task seems to wait for itself".into(),
+            DeadlockKind::Suspected => format!("suspected deadlock: {n} tasks seem to wait for one another"),
+            DeadlockKind::Quiet if n == 1 => "deadlock: the only task waits, and nothing can wake it".into(),
+            DeadlockKind::Quiet => format!("deadlock: all {n} tasks wait, and nothing can wake one of them"),
+        }
+    }
+}
+
 /// Tasks that wait for one another, see [`deadlocks`].
 ///
 /// Displays as several lines: one that says what it is, then each task with what it waits for, and its stack.
@@ -42,9 +58,9 @@ pub enum DeadlockKind {
 pub struct Deadlock {
     /// What it is.
     pub kind: DeadlockKind,
-    /// The tasks, each waiting for the next, and the last for the first; of a quiet process, at most 32 of them.
+    /// The tasks, each waiting for the next, and the last for the first; at most 32 of them.
     pub waits: Vec<DeadlockWait>,
-    /// How many tasks are in it; of a quiet process all of them.
+    /// How many tasks are in it, those that are not among `waits` included; of a quiet process all of them.
     pub tasks: usize,
     /// How many other tasks wait, directly or not, for one of these.
     pub behind: usize,
@@ -67,19 +83,12 @@ pub struct DeadlockWait {
 impl fmt::Display for Deadlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.tasks;
-        match self.kind {
-            DeadlockKind::Circle if n == 1 => writeln!(f, "deadlock: a task waits for itself")?,
-            DeadlockKind::Circle => writeln!(f, "deadlock: {n} tasks wait for one another")?,
-            DeadlockKind::Suspected if n == 1 => writeln!(f, "suspected deadlock: a task seems to wait for itself")?,
-            DeadlockKind::Suspected => writeln!(f, "suspected deadlock: {n} tasks seem to wait for one another")?,
-            DeadlockKind::Quiet if n == 1 => writeln!(f, "deadlock: the only task waits, and nothing can wake it")?,
-            DeadlockKind::Quiet => writeln!(f, "deadlock: all {n} tasks wait, and nothing can wake one of them")?,
-        }
+        writeln!(f, "{}", self.kind.sentence(n))?;
         for w in &self.waits {
             let limit = if w.limited { "  (a time limit will end this wait)" } else { "" };
             writeln!(f, "  {}{limit}", w.task)?;
         }
-        if self.kind == DeadlockKind::Quiet && self.waits.len() < n {
+        if self.waits.len() < n {
             writeln!(f, "  and {} more", n - self.waits.len())?;
         }
         match self.behind {
@@ -94,9 +103,15 @@ impl fmt::Display for Deadlock {
 /// for another one and nothing can wake any: no timer, descriptor, job, signal or thread.
 ///
 /// Mutexes, read-write locks, `Once`, joins and scopes are looked at. A circle in which a [`timeout`](crate::timeout) will end a
-/// wait is not reported, nor is one that goes over a plain thread: what threads wait for is not known here. Takes time in
+/// wait is not reported, nor is one that goes over a plain thread: what threads wait for is not known here. Of more than 32
+/// circles the 32 with the lowest task ids are described. Takes time in
 /// proportion to the number of tasks (tens of milliseconds for a million), stops nothing, and may be called from
 /// anywhere.
+///
+/// A lock counts as held by the task that took it. Its guard may have moved into a task that the holder spawned with
+/// [`spawn_local`](crate::spawn_local): where such a task could still run, the circle is only suspected. A guard that was
+/// left elsewhere on the same worker for a task that exists already, in an `Rc` or a thread-local, is not known of before it is
+/// given up there for the first time, so that a circle over it may be reported that is none.
 ///
 /// # Examples
 /// ```
@@ -116,212 +131,81 @@ impl fmt::Display for Deadlock {
 /// });
 /// ```
 pub fn deadlocks() -> Vec<Deadlock> {
-    let mut found = search(is_certain);
+    let mut found = Circles::find().described();
     found.extend(quiet());
     found
 }
 
 /// As [`deadlocks`], with circles over channels, semaphores and the like by the task that used them last, and with those
-/// that a time limit will end. Such a circle may be none: somebody else may send, receive or release as well.
+/// that a time limit will end, or for which somebody may have been left the guard. Such a circle may be none: somebody else
+/// may send, receive or release as well.
 pub fn suspected_deadlocks() -> Vec<Deadlock> {
     // On their own first: of tasks that hang together in several circles, the second search may choose another one.
-    let mut found = search(is_certain);
-    found.retain(|d| d.kind == DeadlockKind::Circle);
-    let suspected = search(|kind| is_certain(kind) || has_last_user(kind));
-    found.extend(suspected.into_iter().filter(|d| d.kind == DeadlockKind::Suspected));
+    let mut found = Circles::find().described();
+    found.extend(Circles::suspect().described());
     found
 }
 
-/// Whether a wait of that kind can be ended by the known holder only.
-fn is_certain(kind: WaitKind) -> bool {
-    use WaitKind::*;
-    matches!(kind, Lock | ReadLock | WriteLock | Once | Join | Scope)
+/// What identifies a task in one wait: its id, and the slices that it had begun.
+pub(crate) type InWait = (u64, u64);
+
+/// The circles of one search. Describing one costs stacks and names, knowing of it does not.
+#[derive(Debug)]
+pub(crate) struct Circles {
+    graph: Graph,
+    found: Vec<(DeadlockKind, Vec<usize>)>,
+    captured: Option<Captured>,
 }
 
-fn has_last_user(kind: WaitKind) -> bool {
-    use WaitKind::*;
-    matches!(kind, Send | Recv | Oneshot | Semaphore | Condvar | Event | WaitGroup | Barrier)
-}
-
-/// Tasks that wait, and for whom.
-struct Graph {
-    tasks: Vec<Facts>,
-    /// By index; only tasks that are in the graph themselves. Behind the tasks stand the read-write locks that some hold for
-    /// reading: who waits for one leads to the lock, and the lock to each reader, so that there are as many edges as waits
-    /// and guards, and not one for every pair of them.
-    edges: Vec<Vec<usize>>,
-    /// Addresses of read-write locks of which more tasks say that they read than there are readers: a guard was left to
-    /// another task.
-    doubtful: HashSet<usize>,
-}
-
-impl Graph {
-    fn new(wanted: impl Fn(WaitKind) -> bool) -> Graph {
-        let tasks: Vec<Facts> = scheduler::all_cells().filter_map(|cell| Facts::of(cell, &wanted)).collect();
-        let by_id: HashMap<u64, usize> = tasks.iter().enumerate().map(|(i, t)| (t.id, i)).collect();
-        let mut children: HashMap<u64, Vec<usize>> = HashMap::new();
-        for (i, t) in tasks.iter().enumerate().filter(|(_, t)| t.scope != 0) {
-            children.entry(t.scope as u64).or_default().push(i);
-        }
-        let mut readers: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (i, t) in tasks.iter().enumerate() {
-            t.reads.iter().filter(|lock| **lock != 0).for_each(|lock| readers.entry(*lock).or_default().push(i));
-        }
-        let mut doubtful = HashSet::new();
-        let mut locks: HashMap<usize, usize> = HashMap::new();
-        let mut edges: Vec<Vec<usize>> = tasks
-            .iter()
-            .map(|t| match t.kind {
-                WaitKind::ReadLock | WaitKind::WriteLock if t.owner == 0 => {
-                    let lock = t.detail as usize;
-                    // A writer that may give up lets those behind it join the readers.
-                    let may_leave = t.kind == WaitKind::WriteLock && t.limited;
-                    if may_leave || readers.get(&lock).map_or(0, Vec::len) > t.readers as usize {
-                        doubtful.insert(lock);
-                    }
-                    let node = tasks.len() + locks.len();
-                    vec![*locks.entry(lock).or_insert(node)]
-                }
-                WaitKind::Join => by_id.get(&t.detail).copied().into_iter().collect(),
-                WaitKind::Scope => children.get(&t.detail).cloned().unwrap_or_default(),
-                _ => by_id.get(&t.owner).copied().into_iter().collect(),
-            })
-            .collect();
-        edges.resize_with(tasks.len() + locks.len(), Vec::new);
-        for (lock, node) in locks {
-            edges[node] = readers.remove(&lock).unwrap_or_default();
-            edges[node].dedup();
-        }
-        Graph { tasks, edges, doubtful }
+impl Circles {
+    /// Those that nobody else can open.
+    pub(crate) fn find() -> Circles {
+        Circles::search(false)
     }
 
-    /// Whether only the task that it waits for can end this one's wait.
-    fn is_certain(&self, i: usize) -> bool {
-        let t = &self.tasks[i];
-        let reads = matches!(t.kind, WaitKind::ReadLock | WaitKind::WriteLock) && t.owner == 0;
-        is_certain(t.kind) && !t.limited && !(reads && self.doubtful.contains(&(t.detail as usize)))
+    /// Those that somebody else may open.
+    pub(crate) fn suspect() -> Circles {
+        Circles::search(true)
     }
 
-    /// One circle of every strongly connected part that has one, as indices, each waiting for the next.
-    fn circles(&self) -> Vec<Vec<usize>> {
-        let parts = self.parts();
-        let mut part_of = vec![usize::MAX; self.edges.len()];
-        for (p, part) in parts.iter().enumerate() {
-            part.iter().for_each(|&i| part_of[i] = p);
-        }
-        let mut circles = Vec::new();
-        let mut place = vec![usize::MAX; self.edges.len()];
-        for (p, part) in parts.iter().enumerate() {
-            if part.len() == 1 && !self.edges[part[0]].contains(&part[0]) {
-                continue;
-            }
-            // Following edges inside of the part must come back to where one has been.
-            let tasks = part.iter().filter(|&&i| i < self.tasks.len());
-            let mut path = vec![*tasks.min_by_key(|&&i| self.tasks[i].id).expect("locks lead to tasks")];
-            place[path[0]] = 0;
-            let mut circle = loop {
-                let at = path[path.len() - 1];
-                let next = self.edges[at].iter().copied().find(|&n| part_of[n] == p).expect("the part holds together");
-                if place[next] != usize::MAX {
-                    break path.split_off(place[next]);
-                }
-                place[next] = path.len();
-                path.push(next);
-            };
-            circle.retain(|&i| i < self.tasks.len());
-            circles.push(circle);
-        }
-        circles
+    fn search(suspicions: bool) -> Circles {
+        let mut graph = Graph::new(suspicions);
+        let kind = |certain| if certain { DeadlockKind::Circle } else { DeadlockKind::Suspected };
+        let all = graph.confirmed().into_iter().filter(|(_, certain)| *certain != suspicions);
+        let mut found: Vec<_> = all.map(|(circle, certain)| (kind(certain), circle)).collect();
+        found.sort_by_key(|(_, circle)| circle.iter().map(|&i| graph.tasks[i].id).min());
+        Circles { graph, found, captured: None }
     }
 
-    /// The strongly connected parts, by Tarjan's algorithm without recursion: chains may be a million tasks long.
-    fn parts(&self) -> Vec<Vec<usize>> {
-        const UNSEEN: usize = usize::MAX;
-        let n = self.edges.len();
-        let (mut index, mut low, mut on_stack) = (vec![UNSEEN; n], vec![0; n], vec![false; n]);
-        let (mut stack, mut parts, mut counter) = (Vec::new(), Vec::new(), 0);
-        for root in 0..n {
-            if index[root] != UNSEEN {
-                continue;
-            }
-            // A task, and how many of its edges have been followed.
-            let mut calls = vec![(root, 0)];
-            while let Some(&(v, followed)) = calls.last() {
-                if followed == 0 {
-                    (index[v], low[v]) = (counter, counter);
-                    counter += 1;
-                    stack.push(v);
-                    on_stack[v] = true;
-                }
-                if let Some(&w) = self.edges[v].get(followed) {
-                    calls.last_mut().expect("not empty").1 += 1;
-                    if index[w] == UNSEEN {
-                        calls.push((w, 0));
-                    } else if on_stack[w] {
-                        low[v] = low[v].min(index[w]);
-                    }
-                    continue;
-                }
-                calls.pop();
-                if let Some(&(caller, _)) = calls.last() {
-                    low[caller] = low[caller].min(low[v]);
-                }
-                if low[v] == index[v] {
-                    let from = stack.iter().rposition(|&w| w == v).expect("it was pushed");
-                    let part = stack.split_off(from);
-                    part.iter().for_each(|&w| on_stack[w] = false);
-                    parts.push(part);
-                }
-            }
-        }
-        parts
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
     }
 
-    /// How many tasks outside of `circle` lead to it.
-    fn behind(&self, circle: &[usize]) -> usize {
-        let mut leads = vec![false; self.edges.len()];
-        circle.iter().for_each(|&i| leads[i] = true);
-        let mut waiting: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (from, edges) in self.edges.iter().enumerate() {
-            edges.iter().for_each(|&to| waiting.entry(to).or_default().push(from));
-        }
-        let (mut open, mut count) = (circle.to_vec(), 0);
-        while let Some(i) = open.pop() {
-            for &from in waiting.get(&i).map_or(&[][..], Vec::as_slice) {
-                if !std::mem::replace(&mut leads[from], true) {
-                    count += usize::from(from < self.tasks.len());
-                    open.push(from);
-                }
-            }
-        }
-        count
+    /// The tasks of one, each waiting for the next.
+    pub(crate) fn tasks(&self, n: usize) -> Vec<InWait> {
+        self.found[n].1.iter().map(|&i| (self.graph.tasks[i].id, self.graph.tasks[i].slices)).collect()
     }
-}
 
-fn search(wanted: impl Fn(WaitKind) -> bool) -> Vec<Deadlock> {
-    let graph = Graph::new(&wanted);
-    let suspicions = wanted(WaitKind::Recv);
-    let mut found = Vec::new();
-    for circle in graph.circles() {
-        let certain = circle.iter().all(|&i| graph.is_certain(i));
-        if !certain && !suspicions {
-            continue;
+    /// One of them in full; `None` if it is no more.
+    pub(crate) fn describe(&mut self, n: usize) -> Option<Deadlock> {
+        let Circles { graph, found, captured } = self;
+        let (kind, circle) = &found[n];
+        let c = captured.get_or_insert_with(|| {
+            frames().refresh();
+            Captured::of_any()
+        });
+        let mut waits = Vec::new();
+        for (k, &i) in circle.iter().enumerate().take(LISTED) {
+            let (t, next) = (&graph.tasks[i], &graph.tasks[circle[(k + 1) % circle.len()]]);
+            let task = view_of(c, t.cell, t.id)?;
+            waits.push(DeadlockWait { task, holder: next.id, limited: t.limited, slices: t.slices });
         }
-        // The second look: each of these waits began before the first look ended and lasts now.
-        if !circle.iter().all(|&i| graph.tasks[i].still()) {
-            continue;
-        }
-        let n = circle.len();
-        let waits: Vec<DeadlockWait> = (0..n)
-            .filter_map(|k| {
-                let (t, next) = (&graph.tasks[circle[k]], &graph.tasks[circle[(k + 1) % n]]);
-                Some(DeadlockWait { task: where_is(t.id)?, holder: next.id, limited: t.limited, slices: t.slices })
-            })
-            .collect();
-        let kind = if certain { DeadlockKind::Circle } else { DeadlockKind::Suspected };
-        if waits.len() == n {
-            found.push(Deadlock { kind, waits, tasks: n, behind: graph.behind(&circle) });
-        }
+        Some(Deadlock { kind: *kind, waits, tasks: circle.len(), behind: graph.behind(circle) })
     }
-    found
+
+    /// The first of them in full.
+    pub(crate) fn described(mut self) -> Vec<Deadlock> {
+        (0..self.len().min(LISTED)).filter_map(|n| self.describe(n)).collect()
+    }
 }

@@ -1,10 +1,9 @@
 //! What the search for deadlocks needs of a parked task: what it waits for, and what could end that. No stack, no text.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::observe::{MOST_READS, Object, Traffic, WaitKind, Worded};
-use crate::task::state::{Inspect, Life, Snapshot};
+use crate::task::state::Life;
 use crate::task::{TaskCell, TaskLocal};
 
 /// See the module's head.
@@ -28,12 +27,9 @@ pub(super) struct Facts {
     pub(super) scope: usize,
     /// A time limit around the wait will end it.
     pub(super) limited: bool,
+    /// A guard of what is waited for was once given up by a task that had not taken it.
+    pub(super) handed_on: bool,
 }
-
-/// How often a window is tried that somebody else has open: at first at once, then after a pause; some 20 ms in all.
-const ATTEMPTS: usize = 60;
-const QUICK_ATTEMPTS: usize = 20;
-const PAUSE: Duration = Duration::from_micros(500);
 
 impl Facts {
     /// Looks at the task in `cell` if it is parked and waits for something that `wanted` says yes to.
@@ -43,26 +39,12 @@ impl Facts {
         if word.life() != Life::Parked || !wanted(cell.wait().kind) {
             return None;
         }
-        let word = Facts::enter(cell)?;
-        let id = word.id();
-        let holds = word.life() == Life::Parked && cell.state.inspect_confirm(id);
-        let facts = holds.then(|| Facts::copy(cell, id));
-        cell.state.inspect_end(id);
+        // A task that is left out takes its whole circle with it.
+        let window = cell.enter()?;
+        let holds = window.word().life() == Life::Parked && window.holds();
+        let facts = holds.then(|| Facts::copy(cell, window.id()));
+        drop(window);
         facts.filter(|f| wanted(f.kind))
-    }
-
-    /// Opens the window of whatever task is there. Somebody else's lasts microseconds, but they may have lost their CPU in it:
-    /// a task that is left out for that would take its whole circle with it.
-    fn enter(cell: &'static TaskCell) -> Option<Snapshot> {
-        for attempt in 0..ATTEMPTS {
-            match cell.state.inspect_begin() {
-                Inspect::Entered(word) => return Some(word),
-                Inspect::Gone => return None,
-                Inspect::Busy if attempt < QUICK_ATTEMPTS => std::thread::yield_now(),
-                Inspect::Busy => std::thread::sleep(PAUSE),
-            }
-        }
-        None
     }
 
     /// Inside the window, of a task that is parked: it cannot leave its wait before the window closes.
@@ -70,16 +52,19 @@ impl Facts {
         let wait = cell.wait();
         let at = wait.detail as usize;
         // SAFETY: the task is parked in a wait that borrows the object; which one its kind has is said with the kind.
-        let (owner, readers) = unsafe {
+        let (owner, readers, handed_on) = unsafe {
             match wait.kind {
                 // Whoever receives makes room.
-                WaitKind::Send => ((*std::ptr::with_exposed_provenance::<Traffic>(at)).received.who(), 0),
+                WaitKind::Send => ((*std::ptr::with_exposed_provenance::<Traffic>(at)).received.who(), 0, false),
                 WaitKind::ReadLock | WaitKind::WriteLock => {
                     let lock = &*std::ptr::with_exposed_provenance::<Worded>(at);
-                    (lock.object.owner(), lock.readers())
+                    (lock.object.owner(), lock.readers(), lock.object.was_handed_on())
                 }
-                kind if kind.has_object() => ((*std::ptr::with_exposed_provenance::<Object>(at)).owner(), 0),
-                _ => (0, 0),
+                kind if kind.has_object() => {
+                    let object = &*std::ptr::with_exposed_provenance::<Object>(at);
+                    (object.owner(), 0, object.was_handed_on())
+                }
+                _ => (0, 0, false),
             }
         };
         let local = cell.local.load(Ordering::Relaxed);
@@ -96,6 +81,7 @@ impl Facts {
             reads: local.map_or([0; MOST_READS], |l| l.held_reads.addresses()),
             scope: local.map_or(0, |l| l.scope.get()),
             limited: local.is_some_and(is_limited),
+            handed_on,
         }
     }
 

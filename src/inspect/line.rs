@@ -17,6 +17,7 @@ use super::text::{Style, push_age};
 use super::waits::describe;
 use crate::observe::WaitKind;
 use crate::scheduler::{self, shared};
+use crate::task::TaskCell;
 
 /// What a task was doing when it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl Captured {
 }
 
 /// A captured task as a value; takes the walker.
-pub(super) fn view(c: &mut Captured) -> TaskWhere {
+fn view(c: &mut Captured) -> TaskWhere {
     view_with(c, &mut frames())
 }
 
@@ -155,11 +156,14 @@ pub fn where_all() -> Vec<TaskWhere> {
 
 /// One task by id; `None` if it has ended.
 pub fn where_is(id: u64) -> Option<TaskWhere> {
-    frames().refresh();
-    let mut c = Captured::new();
-    c.wants_running = true;
     let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
-    (c.capture(cell, Some(id)) && c.follow(cell, Some(id))).then(|| view(&mut c))
+    frames().refresh();
+    view_of(&mut Captured::of_any(), cell, id)
+}
+
+/// The task in `cell`, if it is still that one, after the frames were refreshed; takes the walker.
+pub(super) fn view_of(c: &mut Captured, cell: &TaskCell, id: u64) -> Option<TaskWhere> {
+    (c.capture(cell, Some(id)) && c.follow(cell, Some(id))).then(|| view(c))
 }
 
 /// Writes what [`where_all`] finds, a line a task and a summary last, while it is found: a million tasks never become one

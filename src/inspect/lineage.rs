@@ -1,17 +1,16 @@
 //! Who spawned a task: its ancestors, as far as they still exist.
 //!
-//! Invariants: bounded depth; each look is one pass over the cells and one short window. Must not know: who asks.
+//! Invariants: bounded depth; each look is one pass over the cells, or a few, and one short window. Must not know: who asks.
 
 use std::panic::Location;
 use std::sync::Arc;
 
+use super::capture::Captured;
 use crate::scheduler;
 use crate::task::TaskCell;
-use crate::task::state::Inspect;
 
 /// Ancestors that are looked for; a task that spawns its own successor makes longer lines than anyone reads.
 const DEEPEST: usize = 16;
-const ATTEMPTS: u32 = 50;
 /// Return addresses of a spawn that are copied.
 const SPAWN_FRAMES: usize = 128;
 
@@ -63,31 +62,51 @@ pub(crate) fn own_origin() -> Option<Origin> {
 /// Another task's.
 pub(crate) fn origin(id: u64) -> Option<Origin> {
     let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
+    origin_in(cell, id)
+}
+
+/// Of the task in that cell, if it is still there.
+fn origin_in(cell: &TaskCell, id: u64) -> Option<Origin> {
     let mut spawn_stack = Vec::with_capacity(SPAWN_FRAMES);
-    for _ in 0..ATTEMPTS {
-        match cell.state.inspect_begin() {
-            Inspect::Gone => return None,
-            Inspect::Busy => std::thread::yield_now(),
-            Inspect::Entered(word) => {
-                // SAFETY: INSPECT keeps the cell from being emptied, whatever the task does; name and site are constant
-                // until then.
-                let seen = unsafe { read(cell, word.id(), &mut spawn_stack) };
-                cell.state.inspect_end(word.id());
-                return (word.id() == id).then(|| seen.with(spawn_stack));
-            }
-        }
-    }
-    None
+    let window = cell.enter().filter(|window| window.id() == id)?;
+    // SAFETY: the window keeps the cell from being emptied, whatever the task does; name and site are constant until then.
+    let seen = unsafe { read(cell, id, &mut spawn_stack) };
+    drop(window);
+    Some(seen.with(spawn_stack))
 }
 
 /// The ancestors of a task whose parent is `parent`, nearest first, up to the first that has ended.
 pub(crate) fn ancestors(parent: u64) -> Vec<Origin> {
-    let mut all = Vec::new();
+    let registry = scheduler::registry();
+    let mut all: Vec<Origin> = Vec::new();
     let mut next = parent;
-    while next != 0 && all.len() < DEEPEST {
-        let Some(o) = origin(next) else { break };
-        next = o.parent;
-        all.push(o);
+    loop {
+        let before = all.len();
+        // Who spawned somebody mostly lies before it: backwards, one pass finds them all.
+        for cell in (0..registry.chunks()).rev().flat_map(|i| registry.cells(i).iter().rev()) {
+            if next == 0 || all.len() == DEEPEST {
+                return all;
+            }
+            if cell.state.snapshot().id() == next
+                && let Some(o) = origin_in(cell, next)
+            {
+                next = o.parent;
+                all.push(o);
+            }
+        }
+        if all.len() == before {
+            return all;
+        }
     }
-    all
+}
+
+/// A task's labels.
+pub(crate) fn labels(id: u64) -> Vec<(String, String)> {
+    let mut c = Captured::new();
+    c.wants_stack = false;
+    let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id);
+    if !cell.is_some_and(|cell| c.capture(cell, Some(id))) {
+        return Vec::new();
+    }
+    c.labels().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }

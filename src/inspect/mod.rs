@@ -25,6 +25,7 @@
 //! Must not know: who asks, or over what.
 
 mod capture;
+mod circles;
 mod classes;
 mod collect;
 pub(crate) mod condensed;
@@ -79,6 +80,7 @@ mod walk_tests;
 pub use crate::observe::Distribution;
 pub use classes::{ClassReport, classes, classes_of};
 pub(crate) use collect::process;
+pub(crate) use deadlock::{Circles, InWait};
 pub use deadlock::{Deadlock, DeadlockKind, DeadlockWait, deadlocks, suspected_deadlocks};
 pub use descriptors::{DescriptorUse, descriptors};
 pub(crate) use dump::{Sink, dump_as_the_environment_says, dump_with, status_with};
@@ -89,7 +91,7 @@ pub(crate) use grouped::StacksCursor;
 pub use grouped::stacks_to;
 pub(crate) use line::Cursor;
 pub use line::{TaskState, TaskWhere, where_all, where_all_to, where_is};
-pub(crate) use lineage::{Origin, ancestors, origin, own_origin};
+pub(crate) use lineage::{Origin, ancestors, labels, origin, own_origin};
 #[cfg(feature = "serde")]
 pub(crate) use list::Values;
 pub(crate) use list::{Brief, Group, Groups, Listing, Matching, brief};
@@ -97,6 +99,7 @@ pub(crate) use long::one;
 pub(crate) use objects::queued;
 pub(crate) use one_line::OneLine;
 pub(crate) use overflow::install_overflow_frames;
+pub(crate) use quiet::quiet;
 pub use snapshot::{
     Edge, Frame, Object, Options, Party, Process, SCHEMA_VERSION, Site, Snapshot, Stack, Task, Wait, Worker,
 };

@@ -8,15 +8,15 @@
 
 use std::sync::atomic::Ordering;
 
-use super::deadlock::{Deadlock, DeadlockKind, DeadlockWait};
-use super::line::where_is;
+use super::capture::Captured;
+use super::deadlock::{Deadlock, DeadlockKind, DeadlockWait, LISTED};
+use super::frames::frames;
+use super::line::view_of;
 use crate::observe::WaitKind;
 use crate::scheduler::{self, runtime};
 use crate::sys::{parker, threads};
+use crate::task::TaskCell;
 use crate::task::state::Life;
-
-/// How many of the tasks are listed.
-const LISTED: usize = 32;
 
 /// Whether only another task or thread can end a wait of that kind.
 fn needs_somebody(kind: WaitKind) -> bool {
@@ -65,27 +65,21 @@ fn standstill() -> Option<Vec<(u64, u64)>> {
 }
 
 /// Every task, if each waits for somebody.
-fn waiting() -> Option<Vec<u64>> {
+fn waiting() -> Option<Vec<(u64, &'static TaskCell)>> {
     let mut all = Vec::new();
     for cell in scheduler::all_cells() {
         let word = cell.state.snapshot();
         match word.life() {
             Life::Free | Life::Done => {}
-            Life::Parked if needs_somebody(cell.wait().kind) && !word.cancel_requested() => all.push(word.id()),
+            Life::Parked if needs_somebody(cell.wait().kind) && !word.cancel_requested() => all.push((word.id(), cell)),
             _ => return None,
         }
     }
     Some(all)
 }
 
-/// How many slices a task has begun.
-fn slices_of(id: u64) -> Option<u64> {
-    let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
-    Some(cell.accounting.slices.load(Ordering::Relaxed))
-}
-
 /// Every task of the process, if nothing can wake any of them.
-pub(super) fn quiet() -> Option<Deadlock> {
+pub(crate) fn quiet() -> Option<Deadlock> {
     let before = standstill()?;
     let tasks = waiting().filter(|t| !t.is_empty())?;
     let jobs = crate::blocking::blocking_stats();
@@ -93,12 +87,14 @@ pub(super) fn quiet() -> Option<Deadlock> {
         return None;
     }
     // The second look: nobody has run in between.
-    if standstill()? != before || waiting()? != tasks {
+    if standstill()? != before || !waiting()?.iter().map(|t| t.0).eq(tasks.iter().map(|t| t.0)) {
         return None;
     }
-    let waits = tasks.iter().take(LISTED).filter_map(|id| {
-        let task = where_is(*id)?;
-        let slices = slices_of(*id)?;
+    frames().refresh();
+    let mut c = Captured::of_any();
+    let waits = tasks.iter().take(LISTED).filter_map(|(id, cell)| {
+        let task = view_of(&mut c, cell, *id)?;
+        let slices = cell.accounting.slices.load(Ordering::Relaxed);
         Some(DeadlockWait { task, holder: 0, limited: false, slices })
     });
     let deadlock = Deadlock { kind: DeadlockKind::Quiet, waits: waits.collect(), tasks: tasks.len(), behind: 0 };

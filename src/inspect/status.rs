@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::Captured;
 use super::frames::frames;
-use super::line::{TaskWhere, view};
+use super::line::{TaskWhere, view_of};
 use crate::observe::WaitKind;
 use crate::scheduler::shared::{Shared, worker_at};
 use crate::scheduler::{self, runtime, stall};
@@ -272,10 +272,8 @@ fn extent(cell: &'static TaskCell) -> Option<(u64, usize, usize, usize)> {
 }
 
 pub(super) fn look(cell: &'static TaskCell, id: u64) -> Option<TaskWhere> {
-    let mut c = Captured::new();
     frames().refresh();
-    c.wants_running = true;
-    (c.capture(cell, Some(id)) && c.follow(cell, Some(id))).then(|| view(&mut c))
+    view_of(&mut Captured::of_any(), cell, id)
 }
 
 fn workers() -> Vec<Busy> {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::observe::{Counted, Detail, MOST_READS, Object, Traffic, WaitKind, WaitReason, Worded};
 use crate::scheduler;
-use crate::task::state::{Inspect, Life};
+use crate::task::state::Life;
 use crate::task::{TaskCell, TaskLocal};
 
 /// The longest text that is copied.
@@ -213,12 +213,11 @@ pub(crate) fn name_of(id: u64) -> Option<String> {
     let mut all = scheduler::all_cells().enumerate().inspect(|(n, _)| give_way(*n));
     let (_, cell) = all.find(|(_, cell)| cell.state.snapshot().id() == id)?;
     let mut name = String::with_capacity(LONGEST_TEXT);
-    let Inspect::Entered(word) = cell.state.inspect_begin() else { return None };
-    // SAFETY: INSPECT keeps the cell from being emptied, whatever the task does; the name is constant until then.
-    if let Some(text) = unsafe { cell.name() }.filter(|_| word.id() == id) {
+    let window = cell.enter().filter(|window| window.id() == id)?;
+    if let Some(text) = window.label().and_then(|l| l.name.as_deref()) {
         name.push_str(cut(text));
     }
-    cell.state.inspect_end(word.id());
+    drop(window);
     (!name.is_empty()).then_some(name)
 }
 
@@ -251,16 +250,16 @@ pub(super) fn readers(mut found: impl FnMut(u64, [usize; MOST_READS])) {
 }
 
 fn reads_of(cell: &TaskCell) -> Option<(u64, [usize; MOST_READS])> {
-    let Inspect::Entered(word) = cell.state.inspect_begin() else { return None };
-    let id = word.id();
+    let window = cell.enter()?;
+    let (id, word) = (window.id(), window.word());
     let owner = scheduler::shared::worker_at(cell.owner.load(Ordering::Relaxed));
     let runs = || owner.is_some_and(|w| std::ptr::eq(w.current.load(Ordering::SeqCst), cell));
     let started = matches!(word.life(), Life::Active | Life::Parked);
-    let reads = (started && !runs() && cell.state.inspect_confirm(id)).then(|| {
+    let reads = (started && !runs() && window.holds()).then(|| {
         let local = cell.local.load(Ordering::Relaxed);
         // SAFETY: a started task's record lives in its first frame, and the task cannot run in the window.
         unsafe { local.as_ref() }.map(|l| l.held_reads.addresses())
     });
-    cell.state.inspect_end(id);
+    drop(window);
     Some((id, reads??))
 }

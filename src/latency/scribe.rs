@@ -19,7 +19,6 @@ use crate::observe::class;
 use crate::report::{self, Report, StallReport, TaskIdentity, deliver};
 use crate::scheduler::all_cells;
 use crate::sys::{clock, stderr};
-use crate::task::Label;
 
 static SCRIBE: OnceLock<Thread> = OnceLock::new();
 static EXPECTED: AtomicBool = AtomicBool::new(false);
@@ -83,33 +82,36 @@ type Open = HashMap<(u16, u64), String>;
 /// Closing lines can be lost where there are too many; then older stalls are forgotten.
 const MOST_OPEN: usize = 1024;
 
-/// What is known of the task beside its name; less once it has ended.
-fn identity(record: &Record) -> TaskIdentity {
+/// The task by number, name and class.
+fn short(record: &Record) -> TaskIdentity {
     let o = &record.slice;
     let mut identity = TaskIdentity { id: o.id, name: o.name.get().map(str::to_owned), ..TaskIdentity::default() };
-    let Some(cell) = all_cells().find(|c| std::ptr::from_ref(*c).addr() == o.at) else { return identity };
-    let class = cell.class.load(Ordering::Relaxed);
-    let pairs = |label: &Label| label.pairs().iter().map(|(k, v)| ((**k).into(), (**v).into())).collect();
-    let labels = cell.look(|id, label| (id == o.id).then(|| label.map(pairs).unwrap_or_default()));
-    // The cell may have a new task by now.
-    if let Some(Some(labels)) = labels {
-        identity.labels = labels;
-        identity.class = class::get(class).map_or_else(String::new, |c| c.to_string());
+    if let Some(cell) = all_cells().find(|c| std::ptr::from_ref(*c).addr() == o.at) {
+        let class = cell.class.load(Ordering::Relaxed);
+        // The cell may have a new task by now.
+        if cell.state.snapshot().id() == o.id {
+            identity.class = class::get(class).map_or_else(String::new, |c| c.to_string());
+        }
     }
+    identity
+}
+
+/// The rest, of a task that has not ended. Looks through all tasks.
+fn complete(identity: &mut TaskIdentity) {
+    identity.labels = inspect::labels(identity.id);
     // The first is the task itself.
-    let mut family = inspect::ancestors(o.id).into_iter();
+    let mut family = inspect::ancestors(identity.id).into_iter();
     if let Some(own) = family.next() {
         identity.name = own.name.map(|n| n.to_string());
         identity.spawned_at = own.site.map_or_else(String::new, |s| format!("{}:{}", s.file(), s.line()));
         identity.lineage = family.map(|o| o.id).collect();
     }
-    identity
 }
 
 fn write(record: &Record, open: &mut Open, renewal: &Renewal) {
     let o = &record.slice;
     let mut report = StallReport {
-        task: identity(record),
+        task: short(record),
         worker: o.ordinal.into(),
         thread: record.thread,
         lasted: record.lasted,
@@ -135,7 +137,10 @@ fn write(record: &Record, open: &mut Open, renewal: &Renewal) {
     }
     if !record.quiet {
         // Without a handler that line and the watchdog's are all.
-        let _ = deliver(|| if record.ended { Report::StallEnded(report) } else { Report::Stall(report) });
+        let _ = deliver(|| {
+            complete(&mut report.task);
+            if record.ended { Report::StallEnded(report) } else { Report::Stall(report) }
+        });
     }
 }
 

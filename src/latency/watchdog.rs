@@ -29,8 +29,8 @@ use crate::report;
 use crate::scheduler::shared::{self, Shared};
 use crate::scheduler::{all_cells, stall};
 use crate::sys::{clock, stderr};
+use crate::task::TaskCell;
 use crate::task::state::Life;
-use crate::task::{Label, TaskCell};
 
 /// No two looks are closer together.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -89,8 +89,10 @@ pub(super) struct Watchdog {
     calm: u32,
     /// A line was written about some slice that had not ended at the last look.
     open: bool,
-    /// When the scribe was given the oldest thing that it has not taken, in ticks.
+    /// When the scribe was given the oldest thing that it has not taken, or was last seen to have taken one, in ticks.
     handed: u64,
+    /// How many things it had taken by then.
+    taken: u64,
 }
 
 /// Who runs, read inside the inspection window of its cell.
@@ -117,6 +119,7 @@ impl Watchdog {
             calm: 0,
             open: false,
             handed: now,
+            taken: 0,
         }
     }
 
@@ -233,13 +236,15 @@ impl Watchdog {
             return Some(now + (floor / 8).min(floor - lasted));
         }
         let cell = worker.running()?;
-        let look = |id, label: Option<&Label>| Running {
-            id,
+        // Where somebody else looks at it as well, there will be another time.
+        let Some(window) = cell.enter_quickly() else { return Some(now) };
+        let label = window.label();
+        let running = Running {
+            id: window.id(),
             threshold: stall::threshold(label),
             name: ShortName::new(label.and_then(|l| l.name.as_deref())),
         };
-        // Where somebody else looks at it as well, there will be another time.
-        let Some(running) = cell.look(look) else { return Some(now) };
+        drop(window);
         let same = ptr::eq(worker.current.load(Ordering::SeqCst), cell)
             && cell.owner.load(Ordering::Relaxed) == worker.index
             && worker.slices.load(Ordering::SeqCst) == slice
@@ -321,7 +326,8 @@ impl Watchdog {
         self.see(worker, cell, seen.id);
         self.record = Record { quiet: true, lasted: clock::duration(lasted), ..Record::new(seen) };
         self.eyes.put_into(&mut self.record);
-        self.hand_over();
+        // It is counted as suppressed already.
+        let _ = self.hand_over();
     }
 
     /// Takes the stack. A thread that does not answer is waited for.
@@ -334,23 +340,32 @@ impl Watchdog {
 
     /// Writes the line that was made, unless somebody is told otherwise, and hands its contents on.
     fn say(&mut self) {
-        if self.scribe_is_stuck() || !report::has_handler() {
+        let raw = self.scribe_is_stuck() || !report::has_handler();
+        let handed = self.hand_over();
+        if raw || !handed {
             stderr::write_raw(self.text.end());
         }
-        self.hand_over();
+        // Nobody is told but stderr.
+        self.budget.suppress(u64::from(!handed));
     }
 
-    fn scribe_is_stuck(&self) -> bool {
+    fn scribe_is_stuck(&mut self) -> bool {
+        let taken = TO_SCRIBE.taken();
+        if std::mem::replace(&mut self.taken, taken) != taken {
+            // It is busy, but gets on.
+            self.handed = clock::ticks();
+        }
         !TO_SCRIBE.is_empty() && clock::ticks().saturating_sub(self.handed) > clock::in_ticks(STUCK)
     }
 
-    /// To the scribe.
-    fn hand_over(&mut self) {
+    /// To the scribe; false if there is no room.
+    fn hand_over(&mut self) -> bool {
         if TO_SCRIBE.is_empty() {
             self.handed = clock::ticks();
         }
-        TO_SCRIBE.push(&self.record.to_words());
+        let handed = TO_SCRIBE.push(&self.record.to_words());
         scribe::ring();
+        handed
     }
 
     /// The closing lines of slices that the worker has reported.

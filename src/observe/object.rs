@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Set in what stands for a plain thread; the rest is the kernel's number of it (0 where it has none). Ids of tasks are
 /// shorter.
@@ -63,18 +63,20 @@ pub(crate) struct Object {
     user: Mark,
     site: &'static Location<'static>,
     name: Option<&'static str>,
+    /// See [`Object::was_handed_on`].
+    handed_on: AtomicBool,
 }
 
 impl Object {
     /// An unnamed object of the caller's caller.
     #[track_caller]
     pub(crate) const fn new() -> Object {
-        Object { user: Mark::new(), site: Location::caller(), name: None }
+        Object::at(Location::caller())
     }
 
     /// An unnamed object that was made there.
     pub(crate) const fn at(site: &'static Location<'static>) -> Object {
-        Object { user: Mark::new(), site, name: None }
+        Object { user: Mark::new(), site, name: None, handed_on: AtomicBool::new(false) }
     }
 
     /// Gives it a name.
@@ -112,6 +114,17 @@ impl Object {
         if self.owner() == who {
             self.released();
         }
+    }
+
+    /// A task gives up a guard of it that it has not taken: another one of its worker had left it to it.
+    #[cold]
+    pub(crate) fn hand_on(&self) {
+        self.handed_on.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was ever seen: its holders may not be those that took it.
+    pub(crate) fn was_handed_on(&self) -> bool {
+        self.handed_on.load(Ordering::Relaxed)
     }
 
     /// The holder did not know since when it holds this; somebody who begins to wait for it does, at least.

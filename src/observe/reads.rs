@@ -1,7 +1,8 @@
 //! Which read-write locks a task holds for reading: nobody else knows its readers one by one.
 //!
 //! Touched by the task itself, and read by views while it is held. A guard that one task leaves to another one of its
-//! worker stays on the list of the first, so a view that finds a lock here says what was seen, and no more.
+//! worker stays on the list of the first, so a view that finds a lock here says what was seen, and no more. When that other
+//! task gives the guard up, the lock is marked.
 
 #![forbid(unsafe_code)]
 
@@ -63,7 +64,10 @@ impl HeldReads {
                 self.locks[used - 1].set(0);
                 self.used.set(used as u32 - 1);
             }
-            None => self.more.set(self.more.get().saturating_sub(1)),
+            None => match self.more.get().checked_sub(1) {
+                Some(more) => self.more.set(more),
+                None => object.hand_on(),
+            },
         }
     }
 
@@ -97,5 +101,9 @@ mod tests {
         held.push(&objects[0]);
         held.remove(&objects[0]);
         assert_eq!(all(), 1);
+        // One that another task has taken.
+        assert!(objects.iter().all(|o| !o.was_handed_on()));
+        held.remove(&objects[1]);
+        assert!(objects[1].was_handed_on() && !objects[0].was_handed_on());
     }
 }

@@ -65,6 +65,11 @@ impl<const W: usize, const N: usize> WordRing<W, N> {
         Some(record)
     }
 
+    /// How many were taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.tail.load(Ordering::Acquire)
+    }
+
     /// Whether everything was taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.tail.load(Ordering::Acquire) == self.head.load(Ordering::Acquire)

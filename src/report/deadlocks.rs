@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{DeadlockReport, Report};
-use crate::inspect::{Deadlock, DeadlockKind, deadlocks};
+use crate::inspect::{Circles, Deadlock, DeadlockKind, InWait, quiet};
 use crate::sys::{stderr, threads};
 
 /// What happens when tasks are found to wait for one another; see [`on_deadlock`].
@@ -19,9 +19,10 @@ use crate::sys::{stderr, threads};
 pub enum OnDeadlock {
     /// Nobody looks. [`inspect::deadlocks`](crate::inspect::deadlocks) answers all the same.
     Off,
-    /// Each is reported once.
+    /// Each is reported once; of those that are found at the same time, eight, and how many more there are.
     Report,
-    /// As `Report`; and if every task of the process waits and nothing can wake one, the process aborts, as Go's does.
+    /// As `Report`; and if every task of the process waits and nothing can wake one, the process aborts, as Go's does. A
+    /// circle is no reason to abort as long as anything else goes on.
     Abort,
 }
 
@@ -31,8 +32,8 @@ static POLICY: AtomicU8 = AtomicU8::new(0);
 const BETWEEN: Duration = Duration::from_secs(1);
 /// A search may take this part of the time.
 const SHARE: u32 = 50;
-/// So many reported ones are remembered.
-const REMEMBERED: usize = 256;
+/// So many are written after one search; the others are counted.
+const WRITTEN: usize = 8;
 
 fn code(policy: OnDeadlock) -> u8 {
     match policy {
@@ -98,7 +99,7 @@ fn look_for_ever() {
     loop {
         let begun = Instant::now();
         if policy() != OnDeadlock::Off {
-            search.look(deadlocks());
+            search.look(Circles::find(), quiet());
         }
         // A process that rests has nothing better to do; its first stack alone may have cost a lot of reading.
         let rest = if search.quiet.is_some() { BETWEEN } else { BETWEEN.max(begun.elapsed() * SHARE) };
@@ -106,44 +107,65 @@ fn look_for_ever() {
     }
 }
 
-#[derive(Default)]
-struct Search {
-    told: HashSet<Vec<(u64, u64)>>,
-    /// The standstill that the last look found.
-    quiet: Option<Vec<(u64, u64)>>,
-}
-
 /// Tells one deadlock from the next: the tasks and how many slices each has begun.
-fn key(deadlock: &Deadlock) -> Vec<(u64, u64)> {
-    let mut key: Vec<_> = deadlock.waits.iter().map(|w| (w.task.id, w.slices)).collect();
-    key.sort_unstable();
-    key
+type Key = Vec<InWait>;
+
+/// What was told and is still there.
+#[derive(Debug, Default)]
+struct Search {
+    circles: HashSet<Key>,
+    /// The standstill that the last look found, and whether it was told.
+    quiet: Option<(Key, bool)>,
 }
 
 impl Search {
-    fn look(&mut self, found: Vec<Deadlock>) {
-        let quiet_before = self.quiet.take();
-        for deadlock in found {
-            let key = key(&deadlock);
-            if deadlock.kind == DeadlockKind::Quiet {
-                // A whole process at rest is only believed if it rests still a second later.
-                self.quiet = Some(key.clone());
-                if quiet_before.as_ref() != Some(&key) {
-                    continue;
-                }
-            }
-            if self.told.len() >= REMEMBERED {
-                self.told.clear();
-            }
-            if self.told.insert(key) {
-                tell(&deadlock);
+    fn look(&mut self, mut found: Circles, quiet: Option<Deadlock>) {
+        let new = self.news((0..found.len()).map(|n| found.tasks(n)));
+        let mut more = new.len().saturating_sub(WRITTEN);
+        for (i, &n) in new.iter().take(WRITTEN).enumerate() {
+            let more = if i + 1 == WRITTEN { std::mem::take(&mut more) } else { 0 };
+            if let Some(deadlock) = found.describe(n) {
+                tell(&deadlock, more);
             }
         }
+        if let Some(deadlock) = self.standstill(quiet) {
+            tell(&deadlock, 0);
+        }
+    }
+
+    /// Which of the circles of a look were not there at the one before.
+    fn news(&mut self, found: impl Iterator<Item = Key>) -> Vec<usize> {
+        let (mut now, mut new) = (HashSet::new(), Vec::new());
+        for (n, mut key) in found.enumerate() {
+            key.sort_unstable();
+            if !self.circles.contains(&key) {
+                new.push(n);
+            }
+            now.insert(key);
+        }
+        self.circles = now;
+        new
+    }
+
+    /// A whole process at rest is only believed if it rests still a second later. Told once.
+    fn standstill(&mut self, found: Option<Deadlock>) -> Option<Deadlock> {
+        let before = self.quiet.take();
+        let deadlock = found?;
+        let mut key: Key = deadlock.waits.iter().map(|w| (w.task.id, w.slices)).collect();
+        key.sort_unstable();
+        let told = before.filter(|(k, _)| *k == key).map(|(_, told)| told);
+        self.quiet = Some((key, told.is_some()));
+        (told == Some(false)).then_some(deadlock)
     }
 }
 
-fn tell(deadlock: &Deadlock) {
-    let text = deadlock.to_string();
+/// With how many more there are that are not told.
+fn tell(deadlock: &Deadlock, more: usize) {
+    let mut text = deadlock.to_string();
+    if more > 0 {
+        let they = if more == 1 { "deadlock" } else { "deadlocks" };
+        text += &format!("{more} more {they}; the console's `deadlocks` lists them\n");
+    }
     let report = || {
         Report::Deadlock(DeadlockReport {
             tasks: deadlock.waits.iter().map(|w| w.task.id).collect(),
@@ -157,5 +179,23 @@ fn tell(deadlock: &Deadlock) {
     if deadlock.kind == DeadlockKind::Quiet && policy() == OnDeadlock::Abort {
         stderr::last_words("coro: nothing can go on; aborting, as CORO_ON_DEADLOCK or on_deadlock asked for\n");
         std::process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_circle_is_new_once_however_many_there_are() {
+        let mut search = Search::default();
+        let circle = |n: u64| vec![(2 * n + 1, 7), (2 * n, 7)];
+        assert_eq!(search.news((0..300).map(circle)).len(), 300);
+        assert!(search.news((0..300).map(circle)).is_empty());
+        // One was opened, another one has come; then the first is there again, in other waits.
+        assert_eq!(search.news((1..301).map(circle)), [299]);
+        assert_eq!(search.circles.len(), 300);
+        assert_eq!(search.news([vec![(0, 8), (1, 8)]].into_iter()), [0]);
+        assert_eq!(search.circles.len(), 1);
     }
 }

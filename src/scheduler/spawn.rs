@@ -12,7 +12,7 @@ use super::runtime::Inner;
 use super::suspend::{Here, here};
 use super::worker::Worker;
 use crate::stack::{self, ClassId};
-use crate::task::{JoinerSlot, Label, TaskCell, store_closure, vtable};
+use crate::task::{JoinerSlot, LOCAL, Label, PLACED, TaskCell, store_closure, vtable};
 
 /// Ids are handed to workers in blocks, so that a spawn touches no shared line.
 const ID_BLOCK: u64 = 32;
@@ -363,14 +363,17 @@ fn spawn_stack() -> Option<Box<[usize]>> {
 fn take_spawn_stack() -> Option<Box<[usize]>> {
     let base = crate::context::base_range();
     let mut addresses = Vec::new();
-    backtrace::trace(|frame| {
+    let visit = |frame: &backtrace::Frame| {
         let ip = frame.ip() as usize;
         let at_base = (base.0..=base.1).contains(&ip);
         if !at_base {
             addresses.push(ip);
         }
         !at_base && addresses.len() < SPAWN_FRAMES
-    });
+    };
+    // SAFETY: on the systems that this crate runs on, stacks are walked by the unwinder, which synchronises by itself. The
+    // lock that this call leaves out is held while names are looked up, for milliseconds, in which no worker could spawn.
+    unsafe { backtrace::trace_unsynchronized(visit) };
     Some(addresses.into())
 }
 
@@ -505,7 +508,7 @@ impl Worker {
 
     /// Publishes a task that stays on this worker.
     fn admit_pinned<T>(&self, (cell, id): (&'static TaskCell, u64)) -> JoinHandle<T> {
-        cell.pinned.store(1, Ordering::Relaxed);
+        cell.pinned.store(LOCAL, Ordering::Relaxed);
         cell.state.spawn(id, true);
         self.queue.push(cell);
         JoinHandle::new(cell.reference(id))
@@ -572,7 +575,7 @@ impl Inner {
             ));
         };
         let (cell, id) = self.make_outside(plan, target.index, f)?;
-        cell.pinned.store(1, Ordering::Relaxed);
+        cell.pinned.store(PLACED, Ordering::Relaxed);
         cell.state.spawn(id, true);
         let handle = JoinHandle::new(cell.reference(id));
         // SAFETY: the task is in no queue yet, so its link is ours to give.

@@ -78,7 +78,10 @@ impl<R: Exclusive> Core<R> {
         if let Some(h) = here() {
             let guards = &h.local().write_guards;
             // A guard of one task may have been passed to another one of the same worker, which never counted it.
-            guards.set(guards.get().saturating_sub(1));
+            match guards.get().checked_sub(1) {
+                Some(n) => guards.set(n),
+                None => self.raw.object().hand_on(),
+            }
         }
         self.raw.object().released();
     }

@@ -6,15 +6,26 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::label::Label;
 use super::local::TaskLocal;
 use super::payload::VTable;
-use super::state::{Inspect, State};
+use super::state::{Inspect, Snapshot, State};
 use crate::context::Ctx;
 use crate::observe::{self, WaitKind, WaitReason};
 use crate::stack::Stack;
 use crate::sys::parker::ThreadParker;
+
+/// How often a window is tried that somebody else has open: at first at once, then after a pause; some 20 ms in all.
+const ATTEMPTS: usize = 60;
+const QUICK_ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// The task was made by `spawn_local`: it may hold what is not `Send`, from its spawner.
+pub(crate) const LOCAL: u8 = 1;
+/// The task was to run on that worker, but could have been sent.
+pub(crate) const PLACED: u8 = 2;
 
 /// How many words of closure or result lie in the cell itself; larger ones are boxed.
 pub(crate) const INLINE_WORDS: usize = 3;
@@ -122,7 +133,7 @@ pub(crate) struct TaskCell {
     pub(crate) local: AtomicPtr<TaskLocal>,
     /// Index of the worker that started the task; written once, before `start`.
     pub(crate) owner: AtomicU16,
-    /// Not to be stolen (made by `spawn_local`); written at spawn.
+    /// Not to be stolen, if not 0: [`LOCAL`] or [`PLACED`]; written at spawn.
     pub(crate) pinned: AtomicU8,
     wait_kind: AtomicU8,
     /// Whether payload holds something that must be dropped: 0 nothing, 1 closure, 2 result. Follows the word.
@@ -188,19 +199,24 @@ impl TaskCell {
         (!label.is_null()).then(|| unsafe { &*label })
     }
 
-    /// Reads the label of whatever task is there, with its id, inside an inspection window. `None` if there is none, or
-    /// somebody else looks at it for longer.
-    pub(crate) fn look<T>(&self, read: impl FnOnce(u64, Option<&Label>) -> T) -> Option<T> {
-        for _ in 0..10 {
+    /// Opens the inspection window of whatever task is there. Somebody else's lasts microseconds, but they may have lost their
+    /// CPU in it; so this tries for some 20 ms, and may sleep. `None` if there is no task.
+    pub(crate) fn enter(&self) -> Option<Window<'_>> {
+        self.enter_within(ATTEMPTS)
+    }
+
+    /// As [`TaskCell::enter`], for who cannot wait.
+    pub(crate) fn enter_quickly(&self) -> Option<Window<'_>> {
+        self.enter_within(QUICK_ATTEMPTS)
+    }
+
+    fn enter_within(&self, attempts: usize) -> Option<Window<'_>> {
+        for attempt in 0..attempts {
             match self.state.inspect_begin() {
+                Inspect::Entered(word) => return Some(Window { cell: self, word }),
                 Inspect::Gone => return None,
-                Inspect::Busy => std::thread::yield_now(),
-                Inspect::Entered(word) => {
-                    // SAFETY: the window keeps the cell from being emptied, whatever the task does (`State::may_empty`).
-                    let value = read(word.id(), unsafe { self.label() });
-                    self.state.inspect_end(word.id());
-                    return Some(value);
-                }
+                Inspect::Busy if attempt < QUICK_ATTEMPTS => std::thread::yield_now(),
+                Inspect::Busy => std::thread::sleep(PAUSE),
             }
         }
         None
@@ -271,6 +287,45 @@ impl TaskCell {
     /// A reference by identity.
     pub(crate) fn reference(&self, id: u64) -> TaskRef {
         TaskRef { cell: ptr::from_ref(self), id }
+    }
+}
+
+/// An open inspection window of one task (see `state`), which is closed when this is dropped, also by a panic.
+///
+/// As long as it is open a task that does not run cannot run: nothing may be allocated, freed, locked or asked of the system
+/// meanwhile, and what is copied has its room from before.
+#[derive(Debug)]
+pub(crate) struct Window<'a> {
+    cell: &'a TaskCell,
+    word: Snapshot,
+}
+
+impl Window<'_> {
+    /// The word as it was at the entry.
+    pub(crate) fn word(&self) -> Snapshot {
+        self.word
+    }
+
+    /// The task's id.
+    pub(crate) fn id(&self) -> u64 {
+        self.word.id()
+    }
+
+    /// What is known of the task by names.
+    pub(crate) fn label(&self) -> Option<&Label> {
+        // SAFETY: the window keeps the cell from being emptied, whatever the task does (`State::may_empty`).
+        unsafe { self.cell.label() }
+    }
+
+    /// See [`State::inspect_confirm`].
+    pub(crate) fn holds(&self) -> bool {
+        self.cell.state.inspect_confirm(self.id())
+    }
+}
+
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        self.cell.state.inspect_end(self.word.id());
     }
 }
 
