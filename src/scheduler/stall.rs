@@ -18,8 +18,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -67,6 +67,9 @@ pub(super) fn begin() {
 }
 
 fn settle() {
+    // So that of two at once the later one's figures are not overwritten by what the earlier one has read.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let settling = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let process = as_ticks(process_ms());
     let own = match LOWEST_OWN_MS.load(Ordering::SeqCst) {
         NEVER => u64::MAX,
@@ -74,6 +77,7 @@ fn settle() {
     };
     PROCESS.store(process, Ordering::Relaxed);
     FLOOR.store(process.min(own), Ordering::Relaxed);
+    drop(settling);
     ring();
 }
 

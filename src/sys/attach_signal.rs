@@ -8,7 +8,7 @@
 //! Must not know: what is done about a call.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use super::fork::Own;
@@ -28,11 +28,14 @@ pub(crate) fn is_choice(signal: i32) -> bool {
     [libc::SIGURG, libc::SIGTRAP, libc::SIGUSR1, libc::SIGUSR2].contains(&signal)
 }
 
-/// The end of the pipe that the handler does not have. There is one for the process, and it stays.
+/// The end of the pipe that the handler does not have, and the other one. There is one for the process, and it stays; dropped
+/// only where there was no thread for it, before any handler was installed.
 #[derive(Debug)]
 pub(crate) struct Calls {
+    // First, so that the numbers are given up before somebody else may have them.
+    _own: [Own; 2],
     read: std::fs::File,
-    _own: Own,
+    write: OwnedFd,
 }
 
 impl Calls {
@@ -41,13 +44,12 @@ impl Calls {
         use std::os::fd::FromRawFd;
 
         // Neither end waits: a full pipe must not hold up the handler, nor an empty one the reader.
-        let [read, write] = super::signal::pipe(libc::O_NONBLOCK)?;
+        let fds = super::signal::pipe(libc::O_NONBLOCK)?;
         PROCESS.store(std::process::id(), Ordering::SeqCst);
-        WRITE_END.store(write, Ordering::SeqCst);
-        // For the rest of the process, like the end itself.
-        std::mem::forget(Own::new(write));
-        // SAFETY: the descriptor is new and nobody else's.
-        Ok(Calls { read: unsafe { std::fs::File::from_raw_fd(read) }, _own: Own::new(read) })
+        WRITE_END.store(fds[1], Ordering::SeqCst);
+        // SAFETY: the descriptors are new and nobody else's.
+        let [read, write] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(Calls { _own: fds.map(Own::new), read: read.into(), write })
     }
 
     #[cfg(not(all(target_os = "linux", not(miri))))]
@@ -63,6 +65,12 @@ impl Calls {
             Ok(4) => Some(u32::from_ne_bytes(number)),
             _ => None,
         }
+    }
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        let _ = WRITE_END.compare_exchange(self.write.as_raw_fd(), -1, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 

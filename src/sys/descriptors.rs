@@ -16,6 +16,18 @@ pub(crate) fn open() -> Option<usize> {
     None
 }
 
+/// What tells one open file from others: its device and its number there. `None` if nothing is open under that number.
+/// Async-signal-safe.
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+pub(crate) fn identity(fd: libc::c_int) -> Option<(u64, u64)> {
+    // SAFETY: plain data, which the call fills.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        #[allow(clippy::unnecessary_cast, reason = "of other types on some systems")]
+        (libc::fstat(fd, &raw mut stat) == 0).then_some((stat.st_dev as u64, stat.st_ino as u64))
+    }
+}
+
 /// How many the process may have open (the soft limit); `None`: without limit.
 ///
 /// # Errors
@@ -40,28 +52,58 @@ fn by_size() -> Option<usize> {
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
 mod linux {
     use std::fs::File;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, RawFd};
     use std::sync::{Mutex, PoisonError};
 
-    /// The directory, and the process whose descriptors it lists.
-    static KEPT: Mutex<Option<(u32, File)>> = Mutex::new(None);
+    use super::identity;
+
+    /// The directory.
+    #[derive(Debug)]
+    pub(super) struct Kept {
+        /// Whose descriptors it lists.
+        process: u32,
+        pub(super) fd: RawFd,
+        /// A program that closes whatever it finds open gets the number for something of its own.
+        identity: (u64, u64),
+    }
+
+    impl Kept {
+        fn open(process: u32) -> Option<Kept> {
+            let file = File::open("/proc/self/fd").ok()?;
+            let identity = identity(file.as_raw_fd())?;
+            Some(Kept { process, fd: std::os::fd::IntoRawFd::into_raw_fd(file), identity })
+        }
+
+        fn is_ours(&self) -> bool {
+            identity(self.fd) == Some(self.identity)
+        }
+
+        /// Closes it, if it is still ours.
+        fn give_up(self) {
+            if self.is_ours() {
+                // SAFETY: a descriptor of our own, which nobody else knows.
+                unsafe { libc::close(self.fd) };
+            }
+        }
+    }
+
+    pub(super) static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
 
     /// Reads the directory; the descriptor for that is kept, because later there may be none.
     pub(super) fn by_listing() -> Option<usize> {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         let me = std::process::id();
         // A forked child has its parent's.
-        if kept.as_ref().is_none_or(|(process, _)| *process != me) {
-            *kept = Some((me, File::open("/proc/self/fd").ok()?));
+        if kept.as_ref().is_none_or(|kept| kept.process != me || !kept.is_ours()) {
+            kept.take().into_iter().for_each(Kept::give_up);
+            *kept = Some(Kept::open(me)?);
         }
-        let (_, directory) = kept.as_ref()?;
-        count(directory)
+        count(kept.as_ref()?.fd)
     }
 
-    fn count(directory: &File) -> Option<usize> {
+    fn count(fd: RawFd) -> Option<usize> {
         // `struct linux_dirent64`: inode (8 bytes), offset (8), length of the entry (2), kind (1), name.
         const LENGTH_AT: usize = 16;
-        let fd = directory.as_raw_fd();
         let mut buffer = [0u8; 4096];
         // SAFETY: no pointer is passed.
         if unsafe { libc::lseek(fd, 0, libc::SEEK_SET) } != 0 {
@@ -104,6 +146,26 @@ mod tests {
         while !agree() {
             assert!(begun.elapsed().as_secs() < 20, "{:?} and {:?}", by_size(), linux::by_listing());
         }
+    }
+
+    /// As after `closefrom`: the number is somebody else's.
+    #[test]
+    fn a_kept_descriptor_that_was_closed_is_left_alone() {
+        use std::os::fd::AsRawFd;
+        linux::by_listing().expect("a listing");
+        let other = std::fs::File::open("/proc/self/stat").expect("a file");
+        let taken = {
+            let kept = linux::KEPT.lock().expect("no panic");
+            let fd = kept.as_ref().expect("kept").fd;
+            // SAFETY: both are open; the first one's number is used by nobody meanwhile.
+            assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), fd) }, fd);
+            fd
+        };
+        assert!(linux::by_listing().is_some_and(|n| n > 3));
+        assert_ne!(linux::KEPT.lock().expect("no panic").as_ref().expect("kept").fd, taken);
+        assert_eq!(identity(taken), identity(other.as_raw_fd()), "it was not closed");
+        // SAFETY: our own copy.
+        unsafe { libc::close(taken) };
     }
 
     #[test]

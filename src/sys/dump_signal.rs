@@ -7,7 +7,7 @@
 //! Must not know: what is written.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -41,22 +41,27 @@ pub(crate) fn by_name(name: &str) -> Option<libc::c_int> {
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
-/// The end of the pipe that the handler does not have.
+/// The end of the pipe that the handler does not have, and the other one; dropped only where there was no thread for it, before
+/// any handler was installed.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    read: RawFd,
+    // First, so that the numbers are given up before somebody else may have them.
     _own: [Own; 2],
+    read: OwnedFd,
+    write: OwnedFd,
 }
 
 impl Listener {
     /// Prepares the pipe. There is one for the process, and it stays.
     pub(crate) fn new() -> io::Result<Listener> {
         let fds = pipe(0)?;
+        // SAFETY: the descriptors are new and nobody else's.
+        let [read, write] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
         // SAFETY: a plain flag change on our own descriptor: a full pipe must not hold up a handler.
-        unsafe { libc::fcntl(fds[1], libc::F_SETFL, libc::O_NONBLOCK) };
+        unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
         PROCESS.store(std::process::id(), Ordering::SeqCst);
-        WRITE_END.store(fds[1], Ordering::SeqCst);
-        Ok(Listener { read: fds[0], _own: fds.map(Own::new) })
+        WRITE_END.store(write.as_raw_fd(), Ordering::SeqCst);
+        Ok(Listener { _own: fds.map(Own::new), read, write })
     }
 
     /// Waits for the next signal; those that came together count once. False if the pipe is of no use any more.
@@ -64,13 +69,19 @@ impl Listener {
         loop {
             let mut bytes = [0u8; 64];
             // SAFETY: a live buffer of that size.
-            match unsafe { libc::read(self.read, bytes.as_mut_ptr().cast(), bytes.len()) } {
+            match unsafe { libc::read(self.read.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) } {
                 n if n > 0 => return true,
                 0 => return false,
                 _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
                 _ => return false,
             }
         }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = WRITE_END.compare_exchange(self.write.as_raw_fd(), -1, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 

@@ -224,45 +224,55 @@ mod names {
 #[cfg(all(target_os = "linux", not(miri)))]
 mod files {
     use std::io;
-    use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-    /// The descriptor that is kept back and one; 0 for none. An empty file of memory, known by its number on its device: a
-    /// program that closes whatever it finds open gets the number for something of its own.
+    use crate::sys::descriptors::identity;
+
+    /// The descriptor that is kept back and one; 0 for none. An empty file of memory, known by its device and its number
+    /// there: a program that closes whatever it finds open gets the descriptor's number for something of its own.
     static SPARE: AtomicI32 = AtomicI32::new(0);
-    static SPARE_INODE: AtomicU64 = AtomicU64::new(0);
+    static SPARE_IS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    /// Somebody has the spare in hand; nobody waits for that.
+    static BUSY: AtomicBool = AtomicBool::new(false);
+
+    fn alone<T>(f: impl FnOnce() -> T) -> Option<T> {
+        BUSY.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        let value = f();
+        BUSY.store(false, Ordering::Release);
+        Some(value)
+    }
+
+    /// The number, if it is still ours.
+    fn spare() -> Option<libc::c_int> {
+        let fd = SPARE.load(Ordering::Relaxed) - 1;
+        let is = SPARE_IS.each_ref().map(|word| word.load(Ordering::Relaxed));
+        (fd >= 0 && identity(fd) == Some(is.into())).then_some(fd)
+    }
 
     pub(super) fn keep_spare() {
-        if SPARE.load(Ordering::Relaxed) != 0 {
-            return;
-        }
-        // SAFETY: a string that ends in a zero byte.
-        let fd = unsafe { libc::memfd_create(c"coro-spare".as_ptr(), libc::MFD_CLOEXEC) };
-        if fd < 0 {
-            return;
-        }
-        SPARE_INODE.store(inode(fd), Ordering::Relaxed);
-        if SPARE.compare_exchange(0, fd + 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            close(fd);
-        }
+        let _ = alone(|| {
+            if spare().is_some() {
+                return;
+            }
+            // SAFETY: a string that ends in a zero byte.
+            let fd = unsafe { libc::memfd_create(c"coro-spare".as_ptr(), libc::MFD_CLOEXEC) };
+            let Some((device, number)) = identity(fd).filter(|_| fd >= 0) else {
+                return SPARE.store(0, Ordering::Relaxed);
+            };
+            SPARE_IS[0].store(device, Ordering::Relaxed);
+            SPARE_IS[1].store(number, Ordering::Relaxed);
+            SPARE.store(fd + 1, Ordering::Relaxed);
+        });
     }
 
     /// Gives it up, if it is still ours.
     fn spend_spare() -> bool {
-        let fd = SPARE.swap(0, Ordering::SeqCst) - 1;
-        if fd < 0 || inode(fd) != SPARE_INODE.load(Ordering::Relaxed) {
-            return false;
-        }
-        close(fd);
-        true
-    }
-
-    /// 0 if there is none.
-    fn inode(fd: libc::c_int) -> u64 {
-        // SAFETY: plain data, which the call fills.
-        unsafe {
-            let mut stat: libc::stat = std::mem::zeroed();
-            if libc::fstat(fd, &mut stat) == 0 && stat.st_nlink == 0 { stat.st_ino } else { 0 }
-        }
+        let spent = alone(|| {
+            let fd = spare();
+            SPARE.store(0, Ordering::Relaxed);
+            fd.map(close).is_some()
+        });
+        spent == Some(true)
     }
 
     /// `path` ends in a zero byte.

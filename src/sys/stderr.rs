@@ -1,7 +1,7 @@
 //! Raw stderr: never fails, never waits for whoever reads it, never takes std's lock.
 //!
 //! Text goes into a ring of fixed size; a thread of its own writes it out (`coro-stderr`, started by the first text, all
-//! signals blocked). What finds no room, or what the descriptor refuses, is lost and counted, and a line says how many
+//! signals blocked). Lines that find no room, and what the descriptor refuses, is lost and counted, and a line says how many
 //! lines that were as soon as there is room again. A caller copies its text under a lock that nobody holds for longer
 //! than such a copy; what it writes stays in order. [`flush`] waits, for a bounded time, until all of it is out; the
 //! process's exit and the end of `coro::run` do that. Who must be heard at once, because the process is about to end or
@@ -64,10 +64,19 @@ impl Ring {
         Ring { bytes: [0; ROOM], head: 0, len: 0, put: 0, done: 0, lost: 0, lost_at: 0, idle: false, flushed_by: 0 }
     }
 
+    /// Puts in as many whole lines as there is room for; the others are lost.
     fn push(&mut self, bytes: &[u8]) {
-        if bytes.len() > ROOM - self.len {
-            return self.lose(lines(bytes));
+        let room = ROOM - self.len;
+        if bytes.len() > room {
+            let fits = bytes[..room].iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+            self.put_in(&bytes[..fits]);
+            return self.lose(lines(&bytes[fits..]));
         }
+        self.put_in(bytes);
+    }
+
+    /// There is room.
+    fn put_in(&mut self, bytes: &[u8]) {
         let at = (self.head + self.len) % ROOM;
         let first = bytes.len().min(ROOM - at);
         self.bytes[at..at + first].copy_from_slice(&bytes[..first]);
@@ -459,5 +468,23 @@ mod tests {
         assert_eq!((r.pop(&mut piece), &piece[..6]), (6, &b"abcdef"[..]));
         r.done = 6;
         assert_eq!((r.pop(&mut piece), &piece[..3]), (3, &b"ghi"[..]));
+    }
+
+    #[test]
+    fn of_a_text_that_is_too_long_the_first_lines_are_kept() {
+        let mut r = Box::new(Ring::new());
+        r.head = ROOM - 5;
+        // 100 bytes a line: 1310 of 4000 fit.
+        let line = format!("{}\n", "x".repeat(99));
+        r.push(line.repeat(4000).as_bytes());
+        let whole = ROOM / 100;
+        assert_eq!((r.len, r.lost, r.lost_at), (100 * whole, (4000 - whole) as u64, 100 * whole as u64));
+        // What still has room comes behind it.
+        r.push(b"after\n");
+        let mut all = vec![0; ROOM];
+        let n = r.pop(&mut all);
+        assert!(n == 100 * whole && all[..n].chunks(100).all(|l| l == line.as_bytes()));
+        r.done += n as u64;
+        assert_eq!((r.pop(&mut all), &all[..6]), (6, &b"after\n"[..]));
     }
 }
