@@ -389,6 +389,12 @@ fn objects_count_their_waiters_and_know_the_oldest_wait() {
         let (hot, snapshot) = object("hot");
         let me = coro::current().expect("a task").id();
         assert_eq!((hot.kind, hot.waiters, hot.owner), ("lock", 5, Some(Party::Task(me))));
+        // Also those that are left out themselves.
+        let mut options = Options::default();
+        options.limit = 1;
+        let few = Snapshot::take(&options);
+        let waiters = few.objects.iter().find(|o| o.address == hot.address).map(|o| o.waiters);
+        assert_eq!((few.tasks.len(), waiters), (1, Some(5)));
         let place = snapshot.objects.iter().position(|o| o.address == hot.address);
         let ages = waiting.iter().map(|w| snapshot.tasks.iter().find(|t| t.id == w.id()).unwrap().age);
         assert_eq!(hot.oldest_wait, ages.max());

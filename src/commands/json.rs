@@ -93,6 +93,9 @@ struct Head {
     answer: &'static str,
     /// Lines that follow.
     rows: usize,
+    /// How many tasks fulfil the conditions, where fewer may follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matched: Option<u64>,
     taken_at: SystemTime,
     took: Duration,
     longest_window: Duration,
@@ -113,13 +116,16 @@ pub(super) fn begin(name: &'static str, words: &[&str]) -> Begun {
         ["--all"] if matches!(name, "fds" | "objects" | "stacks") => true,
         [other, ..] => return Err(format!("{name} --json knows no \"{other}\"")),
     };
+    if let Some(mut lines) = without_tasks(name, every_one) {
+        return Ok(later(name, move || Found::Lines(std::mem::take(&mut lines), None)));
+    }
     let tasks = matches!(name, "where_all" | "stacks" | "snapshot");
     let wanted = Options {
         stacks: tasks,
         running: tasks,
         objects: matches!(name, "objects" | "snapshot"),
-        // Nothing of the tasks is shown otherwise, nor of the objects without them.
-        limit: if tasks || name == "objects" { 0 } else { 1 },
+        // Nothing of the tasks is shown otherwise.
+        limit: if tasks { 0 } else { 1 },
     };
     let mut s = Snapshot::take(&wanted);
     let mut lines = Vec::new();
@@ -142,21 +148,29 @@ pub(super) fn begin(name: &'static str, words: &[&str]) -> Begun {
         }
         "workers" => lines.extend(s.workers.drain(..).map(Line::Worker)),
         "objects" => lines.extend(s.objects.drain(..).map(|o| Line::Object(Box::new(o)))),
+        _ => return Err(format!("{name} has no form in JSON; snapshot --json has everything")),
+    }
+    Ok(written(name, s, lines))
+}
+
+/// What is known without a look at the tasks.
+fn without_tasks(name: &str, every_one: bool) -> Option<Vec<Line>> {
+    Some(match name {
         "fds" => {
-            lines.push(Line::Descriptors(inspect::descriptors()));
+            let mut lines = vec![Line::Descriptors(inspect::descriptors())];
             lines.extend(inspect::sockets_by_site().into_iter().map(Line::Site));
             if every_one {
                 lines.extend(inspect::sockets().into_iter().map(|s| Line::Socket(Box::new(s))));
             }
+            lines
         }
-        "peers" => lines.extend(inspect::peers().into_iter().map(Line::Peer)),
-        "events" => lines.extend(inspect::events().into_iter().map(Line::Event)),
-        "blocking" => lines.extend(blocking()),
-        "panics" => lines.extend(report::panics().into_iter().map(Line::Panic)),
-        "stalls" => lines.extend(report::stalls().into_iter().map(Line::Stall)),
-        _ => return Err(format!("{name} has no form in JSON; snapshot --json has everything")),
-    }
-    Ok(written(name, s, lines))
+        "peers" => inspect::peers().into_iter().map(Line::Peer).collect(),
+        "events" => inspect::events().into_iter().map(Line::Event).collect(),
+        "blocking" => blocking(),
+        "panics" => report::panics().into_iter().map(Line::Panic).collect(),
+        "stalls" => report::stalls().into_iter().map(Line::Stall).collect(),
+        _ => return None,
+    })
 }
 
 fn blocking() -> Vec<Line> {
@@ -170,7 +184,8 @@ fn blocking() -> Vec<Line> {
 /// What has come of a search.
 enum Found {
     NotYet(When),
-    Lines(Vec<Line>),
+    /// With how many there are, where these may be fewer.
+    Lines(Vec<Line>, Option<u64>),
 }
 
 fn tasks(words: &[&str]) -> Begun {
@@ -182,7 +197,10 @@ fn tasks(words: &[&str]) -> Begun {
     let mut values = Values::new(question);
     Ok(later("tasks", move || match values.more() {
         true => Found::NotYet(When::Now),
-        false => Found::Lines(values.take().into_iter().map(|t| Line::Task(Box::new(t))).collect()),
+        false => {
+            let matched = values.matched();
+            Found::Lines(values.take().into_iter().map(|t| Line::Task(Box::new(t))).collect(), Some(matched))
+        }
     }))
 }
 
@@ -202,7 +220,7 @@ fn grouped(name: &'static str, mut groups: Groups, limit: Option<usize>, questio
             compare(question, &mut rows);
         }
         rows.truncate(limit.unwrap_or(usize::MAX));
-        Found::Lines(rows.into_iter().map(|row| Line::Group(row.into())).collect())
+        Found::Lines(rows.into_iter().map(|row| Line::Group(row.into())).collect(), None)
     })
 }
 
@@ -211,7 +229,9 @@ fn threads(words: &[&str]) -> Begun {
     Ok(later("threads", move || match looking.more() {
         Ok(Some(when)) => Found::NotYet(when),
         // Where the system lists none there are none to be told of.
-        Ok(None) | Err(_) => Found::Lines(std::mem::take(&mut looking.found).into_iter().map(Line::Thread).collect()),
+        Ok(None) | Err(_) => {
+            Found::Lines(std::mem::take(&mut looking.found).into_iter().map(Line::Thread).collect(), None)
+        }
     }))
 }
 
@@ -236,11 +256,12 @@ impl<F: FnMut() -> Found> Answer for Later<F> {
                     self.when = when;
                     return true;
                 }
-                Found::Lines(lines) => {
+                Found::Lines(lines, matched) => {
                     let head = Head {
                         schema_version: SCHEMA_VERSION,
                         answer: self.name,
                         rows: lines.len(),
+                        matched,
                         taken_at: self.begun.0,
                         took: self.begun.1.elapsed(),
                         longest_window: Duration::ZERO,
@@ -265,6 +286,7 @@ fn written(name: &'static str, s: Snapshot, lines: Vec<Line>) -> Box<dyn Answer>
         schema_version: SCHEMA_VERSION,
         answer: name,
         rows: lines.len(),
+        matched: None,
         taken_at: s.taken_at,
         took: s.took,
         longest_window: s.longest_window,
@@ -312,6 +334,36 @@ mod tests {
         assert!(!out.contains(crate::inspect::steers), "{out:?}");
         assert!(out.contains("ü日"), "{out}");
         assert_eq!(serde_json::from_str::<String>(&out).expect("JSON"), name);
+    }
+
+    fn answer(name: &str, words: &[&str]) -> String {
+        let command = TABLE.iter().find(|c| c.names[0] == name).expect("a command");
+        let (mut answer, mut out) = (command.begin(words).expect("an answer"), Vec::new());
+        while answer.more(&mut out) {}
+        String::from_utf8(out).expect("text")
+    }
+
+    #[cfg(not(miri))]
+    #[test]
+    fn an_answer_that_is_cut_says_how_many_there_are() {
+        use crate::scheduler::{self, runtime::Runtime};
+
+        let rt = Runtime::builder().workers(1).build().expect("a runtime");
+        let three = || (0..3).map(|_| scheduler::spawn_named("cut off", scheduler::park)).collect::<Vec<_>>();
+        let tasks = rt.spawn(three).join().expect("no panic");
+        let first = tasks.iter().map(|t| t.id()).min().expect("three");
+        let text = answer("tasks", &["name=cut off", "sort=id", "limit=1", "--json"]);
+        let values: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).expect(l)).collect();
+        assert_eq!(
+            (values[0]["head"]["rows"].as_u64(), values[0]["head"]["matched"].as_u64()),
+            (Some(1), Some(3)),
+            "{text}"
+        );
+        assert_eq!((values.len(), values[1]["task"]["id"].as_u64()), (2, Some(first)), "{text}");
+        tasks.into_iter().for_each(|t| {
+            let _ = t.task().cancel_now();
+            drop(t.join());
+        });
     }
 
     #[test]

@@ -13,7 +13,7 @@ const LONGEST_NAME: usize = 80;
 
 /// Those that are alike on one line, unless every one is asked for.
 pub(super) fn objects(every_one: bool) -> Box<dyn Answer> {
-    let wanted = Options { stacks: false, running: false, objects: true, limit: 0 };
+    let wanted = Options { stacks: false, running: false, objects: true, limit: 1 };
     let mut all = Snapshot::take(&wanted).objects;
     all.sort_by_key(|o| std::cmp::Reverse((o.waiters, o.oldest_wait, o.held_for)));
     let head = if all.is_empty() { "nobody waits for a lock, channel or the like\n" } else { "" };

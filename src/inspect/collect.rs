@@ -60,6 +60,8 @@ impl Snapshot {
             {
                 n.into_iter().for_each(|n| *n += 1);
             }
+            // Whoever waits counts, also among those that are left out.
+            let object = if options.objects { objects.add(c, c.age()) } else { None };
             if options.limit > 0 && tasks.len() == options.limit {
                 left_out += 1;
                 return Then::GoOn;
@@ -73,7 +75,6 @@ impl Snapshot {
                 counts[n] += 1;
                 Some(n)
             });
-            let object = if options.objects { objects.add(c, c.age()) } else { None };
             tasks.push(task(c, &places, &mut names, stack.flatten(), object));
             Then::GoOn
         };

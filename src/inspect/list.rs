@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
@@ -105,13 +105,72 @@ impl Selection {
     }
 }
 
-/// One line that is kept until it is known whether it belongs to the first.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Kept {
+/// One row that is kept until it is known whether it belongs to the first.
+#[derive(Debug)]
+struct Kept<R> {
     /// By what it is ordered, the largest first; among equals the smallest id.
     key: u64,
     id: Reverse<u64>,
-    line: String,
+    row: R,
+}
+
+impl<R> Ord for Kept<R> {
+    fn cmp(&self, other: &Kept<R>) -> Ordering {
+        (self.key, self.id).cmp(&(other.key, other.id))
+    }
+}
+
+impl<R> PartialOrd for Kept<R> {
+    fn partial_cmp(&self, other: &Kept<R>) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<R> PartialEq for Kept<R> {
+    fn eq(&self, other: &Kept<R>) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<R> Eq for Kept<R> {}
+
+/// The rows that come first in some order, of all that are offered.
+#[derive(Debug)]
+struct Best<R> {
+    limit: usize,
+    /// The smallest is the first to go.
+    rows: BinaryHeap<Reverse<Kept<R>>>,
+}
+
+impl<R> Best<R> {
+    fn new(limit: usize) -> Best<R> {
+        Best { limit, rows: BinaryHeap::new() }
+    }
+
+    /// Makes and keeps the task's row if it is among the first so far.
+    fn offer<'a, 'l>(&mut self, looked: &'a mut Looked<'l>, sort: &Field, row: impl FnOnce(&'a mut Looked<'l>) -> R) {
+        let number = looked.number(sort).unwrap_or(0);
+        let key = if *sort == Field::Id { u64::MAX - number } else { number };
+        let id = looked.c.id;
+        self.keep(key, id, || row(looked));
+    }
+
+    fn keep(&mut self, key: u64, id: u64, row: impl FnOnce() -> R) {
+        let id = Reverse(id);
+        let is_full = self.rows.len() >= self.limit;
+        if is_full && self.rows.peek().is_none_or(|Reverse(least)| (least.key, least.id) >= (key, id)) {
+            return;
+        }
+        self.rows.push(Reverse(Kept { key, id, row: row() }));
+        if is_full {
+            self.rows.pop();
+        }
+    }
+
+    /// The first one first.
+    fn take(&mut self) -> impl DoubleEndedIterator<Item = R> {
+        std::mem::take(&mut self.rows).into_sorted_vec().into_iter().map(|Reverse(kept)| kept.row)
+    }
 }
 
 /// Matching tasks, a line each as in `where_all`, and a last line that counts them.
@@ -123,10 +182,9 @@ pub(crate) struct Listing {
     style: Style,
     first: bool,
     shown: usize,
-    /// The smallest is the first to go.
-    kept: BinaryHeap<Reverse<Kept>>,
+    kept: Best<String>,
     /// What is left to be written of them, the last line first.
-    sorted: Option<Vec<Kept>>,
+    sorted: Option<Vec<String>>,
     row: Lines,
 }
 
@@ -167,7 +225,7 @@ impl Listing {
             style,
             first: true,
             shown: 0,
-            kept: BinaryHeap::new(),
+            kept: Best::new(limit),
             sorted: None,
             row: Lines::default(),
         }
@@ -182,8 +240,8 @@ impl Listing {
             return true;
         }
         if let Some(sorted) = &mut self.sorted {
-            while let Some(kept) = sorted.pop() {
-                out.extend_from_slice(kept.line.as_bytes());
+            while let Some(line) = sorted.pop() {
+                out.extend_from_slice(line.as_bytes());
                 self.shown += 1;
                 if out.len() >= PIECE_BYTES {
                     return true;
@@ -213,24 +271,15 @@ impl Listing {
                 let full = out.len() >= PIECE_BYTES || *shown == *limit;
                 return if full && !out.is_empty() { Then::Pause } else { Then::GoOn };
             };
-            let number = looked.number(sort).unwrap_or(0);
-            let key = if *sort == Field::Id { u64::MAX - number } else { number };
-            let id = Reverse(looked.c.id);
-            let is_full = kept.len() >= *limit;
-            if is_full && kept.peek().is_none_or(|Reverse(least)| (least.key, least.id) >= (key, id)) {
-                return Then::GoOn;
-            }
-            row.write(looked, *style);
-            kept.push(Reverse(Kept { key, id, line: row.line.clone() }));
-            if is_full {
-                kept.pop();
-            }
+            kept.offer(looked, sort, |looked| {
+                row.write(looked, *style);
+                row.line.clone()
+            });
             Then::GoOn
         });
         if swept == Swept::All && sort.is_some() {
-            // The largest stands last, and is taken from there first.
-            let sorted = std::mem::take(kept).into_sorted_vec();
-            self.sorted = Some(sorted.into_iter().rev().map(|Reverse(kept)| kept).collect());
+            // The first line stands last, and is taken from there.
+            self.sorted = Some(kept.take().rev().collect());
         }
         swept
     }
@@ -309,6 +358,7 @@ pub(crate) struct Values {
     places: Places,
     sort: Option<Field>,
     limit: usize,
+    kept: Best<Task>,
     tasks: Vec<Task>,
 }
 
@@ -318,35 +368,34 @@ impl Values {
         let Question { clauses, sort, limit, .. } = question;
         let limit = limit.unwrap_or(MOST_KEPT).min(MOST_KEPT);
         let selection = Selection::new(clauses, false);
-        Values { selection, places: Places::new(), sort, limit, tasks: Vec::new() }
+        Values { selection, places: Places::new(), sort, limit, kept: Best::new(limit), tasks: Vec::new() }
     }
 
     /// Looks on; false when all were looked at.
     pub(crate) fn more(&mut self) -> bool {
-        let Values { selection, places, sort, limit, tasks } = self;
-        let most = if sort.is_some() { MOST_KEPT } else { *limit };
+        let Values { selection, places, sort, limit, kept, tasks } = self;
         let swept = selection.piece(|looked| {
-            if tasks.len() < most {
-                tasks.push(collect::task(looked.c, places, looked.names, None, None));
+            let value = |looked: &mut Looked<'_>| collect::task(looked.c, places, looked.names, None, None);
+            match sort {
+                Some(sort) => kept.offer(looked, sort, value),
+                None if tasks.len() < *limit => tasks.push(value(looked)),
+                None => {}
             }
             Then::GoOn
         });
         swept == Swept::More
     }
 
+    /// Those that come first; [`Values::matched`] may be more.
     pub(crate) fn take(&mut self) -> Vec<Task> {
         let mut tasks = std::mem::take(&mut self.tasks);
-        match self.sort {
-            Some(Field::Id) => tasks.sort_by_key(|t| t.id),
-            Some(Field::Age) => tasks.sort_by_key(|t| Reverse(t.age)),
-            Some(Field::Run) => tasks.sort_by_key(|t| Reverse(t.run_time)),
-            Some(Field::Slices) => tasks.sort_by_key(|t| Reverse(t.slices)),
-            Some(Field::Longest) => tasks.sort_by_key(|t| Reverse(t.longest_slice)),
-            Some(Field::Delay) => tasks.sort_by_key(|t| Reverse(t.longest_delay)),
-            _ => {}
-        }
-        tasks.truncate(self.limit);
+        tasks.extend(self.kept.take());
         tasks
+    }
+
+    /// How many fulfil the conditions.
+    pub(crate) fn matched(&self) -> u64 {
+        self.selection.matched.total()
     }
 }
 
@@ -422,15 +471,19 @@ pub(crate) fn brief(id: u64) -> Option<Brief> {
 mod tests {
     use super::*;
 
-    fn kept(key: u64, id: u64) -> Reverse<Kept> {
-        Reverse(Kept { key, id: Reverse(id), line: String::new() })
-    }
-
     #[test]
     fn the_smallest_goes_first_and_among_equals_the_youngest() {
-        let mut heap = BinaryHeap::from([kept(5, 1), kept(3, 2), kept(3, 9), kept(7, 4)]);
-        assert_eq!(heap.pop(), Some(kept(3, 9)));
-        let order: Vec<u64> = heap.into_sorted_vec().into_iter().map(|Reverse(k)| k.id.0).collect();
-        assert_eq!(order, [4, 1, 2]);
+        for (limit, expected) in [(0, &[][..]), (1, &[4]), (3, &[4, 1, 2]), (9, &[4, 1, 2, 9])] {
+            let mut best = Best::new(limit);
+            let mut made = 0;
+            for (key, id) in [(5, 1), (3, 2), (3, 9), (7, 4)] {
+                best.keep(key, id, || {
+                    made += 1;
+                    id
+                });
+            }
+            assert_eq!(best.take().collect::<Vec<u64>>(), expected);
+            assert!(limit > 0 || made == 0, "nothing is made in vain");
+        }
     }
 }

@@ -217,7 +217,7 @@ fn party(of: Option<Party>) -> Value {
 }
 
 fn objects() -> Result<Value, String> {
-    let wanted = Options { stacks: false, running: false, objects: true, limit: 0 };
+    let wanted = Options { stacks: false, running: false, objects: true, limit: 1 };
     list(Snapshot::take(&wanted).objects, |o| {
         Value::map([
             ("kind", text(o.kind)),
