@@ -14,7 +14,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -123,19 +123,27 @@ static ASKED: Mutex<u64> = Mutex::new(0);
 static ASK: Condvar = Condvar::new();
 /// Grows with every step of the writer.
 static PROGRESS: AtomicU64 = AtomicU64::new(0);
+/// The writer has something for standard error, and waits for whoever reads there: it does not stand still by itself, and
+/// nothing else could be written either.
+static WRITES: AtomicBool = AtomicBool::new(false);
 /// What had been asked for when the last dump that is whole was begun.
 static DONE: AtomicU64 = AtomicU64::new(0);
 
 /// Starts the threads, once.
 fn listen() -> io::Result<()> {
-    static LISTENING: Mutex<bool> = Mutex::new(false);
+    /// Which of the two threads there are.
+    static LISTENING: Mutex<(bool, bool)> = Mutex::new((false, false));
     let mut listening = LISTENING.lock().unwrap_or_else(PoisonError::into_inner);
-    if *listening {
+    let (writer, listener_runs) = &mut *listening;
+    if *listener_runs {
         return Ok(());
     }
     let listener = dump_signal::Listener::new()?;
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-    thread("coro-dump-text").spawn(write_when_asked)?;
+    if !*writer {
+        thread("coro-dump-text").spawn(write_when_asked)?;
+        *writer = true;
+    }
     let mut raw = Raw::prepared();
     thread("coro-dump").spawn(move || {
         let _own = threads::Own::new();
@@ -148,7 +156,7 @@ fn listen() -> io::Result<()> {
             watch(mine, &mut raw);
         }
     })?;
-    *listening = true;
+    *listener_runs = true;
     Ok(())
 }
 
@@ -167,7 +175,10 @@ fn write_when_asked() {
         let _ = std::panic::catch_unwind(|| {
             text(&mut |piece| {
                 PROGRESS.fetch_add(1, Ordering::SeqCst);
-                dump_signal::write_patiently(piece)
+                WRITES.store(true, Ordering::SeqCst);
+                let written = dump_signal::write_patiently(piece);
+                WRITES.store(false, Ordering::SeqCst);
+                written
             });
         });
         DONE.store(done, Ordering::SeqCst);
@@ -180,7 +191,7 @@ fn watch(asked: u64, raw: &mut Raw) {
     while DONE.load(Ordering::SeqCst) < asked {
         std::thread::sleep(Duration::from_millis(10));
         let now = PROGRESS.load(Ordering::SeqCst);
-        if now != last {
+        if now != last || WRITES.load(Ordering::SeqCst) {
             (last, since) = (now, Instant::now());
         }
         if since.elapsed() >= STANDSTILL {

@@ -189,15 +189,31 @@ impl Group {
         out.push_str("\n    ");
         inked(style, Ink::Dim, out, |out| out.push_str(&self.stack));
         out.push('\n');
-        self.ids.sort_unstable();
-        for ids in self.ids.chunks(IDS_A_LINE) {
+    }
+}
+
+/// Ids of a group that are still to be written, below it.
+#[derive(Debug, Default)]
+struct Ids(std::vec::IntoIter<u64>);
+
+impl Ids {
+    fn of(group: Group) -> Ids {
+        let mut ids = group.ids;
+        ids.sort_unstable();
+        Ids(ids.into_iter())
+    }
+
+    /// Writes lines until a piece is full; true if there are more.
+    fn write_some(&mut self, out: &mut String) -> bool {
+        while out.len() < PIECE_BYTES && self.0.len() > 0 {
             out.push_str("   ");
-            for id in ids {
+            for id in self.0.by_ref().take(IDS_A_LINE) {
                 out.push(' ');
-                push_id(*id, out);
+                push_id(id, out);
             }
             out.push('\n');
         }
+        self.0.len() > 0
     }
 }
 
@@ -242,6 +258,8 @@ struct Sorted {
     to_name: Vec<(Box<[usize]>, bool, Group)>,
     by_text: HashMap<String, Group>,
     rest: Vec<Group>,
+    /// Of the group that was written last.
+    ids: Ids,
 }
 
 impl Sorted {
@@ -292,14 +310,16 @@ impl Sorted {
     /// Writes some more groups; true if there are more.
     fn write_some(&mut self, style: Style, out: &mut Vec<u8>) -> bool {
         let mut text = String::new();
-        while let Some(mut group) = self.rest.pop() {
+        let mut more = self.ids.write_some(&mut text);
+        while text.len() < PIECE_BYTES
+            && let Some(mut group) = self.rest.pop()
+        {
             group.write(style, &mut text);
-            if text.len() >= PIECE_BYTES {
-                break;
-            }
+            self.ids = Ids::of(group);
+            more = self.ids.write_some(&mut text);
         }
         out.extend_from_slice(text.as_bytes());
-        !self.rest.is_empty()
+        more || !self.rest.is_empty()
     }
 }
 

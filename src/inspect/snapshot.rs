@@ -234,7 +234,7 @@ pub struct Worker {
     pub busy: Duration,
     /// Times that it went to sleep.
     pub parks: u64,
-    /// Tasks spawned by and ended on it.
+    /// Tasks spawned by it, wherever they run.
     pub spawned: u64,
     /// Tasks ended on it.
     pub ended: u64,

@@ -199,8 +199,11 @@ impl Look {
         let before = self.before.take()?;
         self.sort(most);
         let mut classes: Vec<(usize, u64)> = self.classes.iter().copied().enumerate().collect();
+        // A task that ends during a look may be counted twice, with all that it ever ran: no class can have run for longer
+        // than there was time on all workers.
+        let longest = self.at.saturating_sub(before.at).saturating_mul(self.workers.len() as u64);
         for ((_, now), then) in classes.iter_mut().zip(&before.classes) {
-            *now = now.saturating_sub(*then);
+            *now = now.saturating_sub(*then).min(longest);
         }
         classes.retain(|(_, ticks)| *ticks > 0);
         classes.sort_by_key(|(number, ticks)| (Reverse(*ticks), *number));

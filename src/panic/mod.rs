@@ -26,8 +26,7 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::inspect::OneLine;
-use crate::report::{self, PanicReport, Report, Suppressed, TaskIdentity};
+use crate::report::{self, PanicHead, PanicReport, Report, Suppressed, TaskIdentity};
 use crate::scheduler::runtime::payload_text;
 use crate::sys::stderr;
 use crate::task::TaskCell;
@@ -72,34 +71,8 @@ impl TaskPanic<'_> {
 impl fmt::Display for TaskPanic<'_> {
     /// In Shrapnel's form: `task 17 (db writer): panic "…" at src/db.rs:31:5 [src/db.rs fetch|31] …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Head { id: self.id, name: self.name, message: self.message(), location: self.location })?;
+        write!(f, "{}", PanicHead { id: self.id, name: self.name, message: self.message(), location: self.location })?;
         self.captured.map_or(Ok(()), |stack| write!(f, " {stack}"))
-    }
-}
-
-/// What a line shows of a message, in bytes: a longer one could fill the buffer before stderr and push others out.
-const LONGEST_MESSAGE: usize = 4096;
-
-/// `task 17 (db writer): panic "…" at src/db.rs:31:5`.
-struct Head<'a> {
-    id: u64,
-    name: Option<&'a str>,
-    message: &'a str,
-    location: Option<&'a str>,
-}
-
-impl fmt::Display for Head<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = (0..=LONGEST_MESSAGE.min(self.message.len())).rev().find(|i| self.message.is_char_boundary(*i));
-        let (shown, cut) = self.message.split_at(end.unwrap_or(0));
-        write!(f, "task {} ({}): panic {shown:?}", self.id, OneLine(self.name.unwrap_or("")))?;
-        if !cut.is_empty() {
-            write!(f, " and {} bytes more", cut.len())?;
-        }
-        match self.location {
-            Some(at) => write!(f, " at {}", OneLine(at)),
-            None => Ok(()),
-        }
     }
 }
 
@@ -169,7 +142,7 @@ fn form() -> Form {
 fn write_later(id: u64, name: Option<&str>, message: &str, seen: Option<(String, Arc<Captured>)>, site: &str) {
     let Some(suppressed) = report::panic_budget(site) else { return };
     let location = seen.as_ref().map(|(at, _)| at.as_str());
-    let mut text = Head { id, name, message, location }.to_string();
+    let mut text = PanicHead { id, name, message, location }.to_string();
     match suppressed {
         Suppressed { of_place: 0, of_all: 0 } => {}
         Suppressed { of_place: n, of_all: 0 } => text.push_str(&format!(" ({n} more of that place are not shown)")),

@@ -129,20 +129,38 @@ impl fmt::Display for StallReport {
 impl fmt::Display for PanicReport {
     /// `task 17 (db writer): panic "…" at src/db.rs:31:5 [src/db.rs fetch|31] …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "task {} ({}): panic {:?}",
-            self.task.id,
-            OneLine(self.task.name.as_deref().unwrap_or("")),
-            self.message
-        )?;
-        if let Some(at) = &self.location {
-            write!(f, " at {at}")?;
-        }
+        let (name, location) = (self.task.name.as_deref(), self.location.as_deref());
+        write!(f, "{}", PanicHead { id: self.task.id, name, message: &self.message, location })?;
         if !self.stack.is_empty() {
             write!(f, " {}", self.stack)?;
         }
         Ok(())
+    }
+}
+
+/// What a line shows of a message, in bytes: a longer one could fill the buffer before stderr and push others out.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// `task 17 (db writer): panic "…" at src/db.rs:31:5`.
+pub(crate) struct PanicHead<'a> {
+    pub(crate) id: u64,
+    pub(crate) name: Option<&'a str>,
+    pub(crate) message: &'a str,
+    pub(crate) location: Option<&'a str>,
+}
+
+impl fmt::Display for PanicHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = (0..=LONGEST_MESSAGE.min(self.message.len())).rev().find(|i| self.message.is_char_boundary(*i));
+        let (shown, cut) = self.message.split_at(end.unwrap_or(0));
+        write!(f, "task {} ({}): panic {shown:?}", self.id, OneLine(self.name.unwrap_or("")))?;
+        if !cut.is_empty() {
+            write!(f, " and {} bytes more", cut.len())?;
+        }
+        match self.location {
+            Some(at) => write!(f, " at {}", OneLine(at)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -164,11 +182,12 @@ pub struct PanicReport {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct DeadlockReport {
-    /// The tasks in it.
+    /// The tasks in it, at most 32 of them.
     pub tasks: Vec<u64>,
     /// Whether no one else could end it.
     pub certain: bool,
-    /// Every edge with resource, holder, age and stack, one a line.
+    /// The waits of these with resource, holder, age and stack, one a line; and how many more deadlocks were found that are
+    /// not reported one by one.
     pub text: String,
 }
 
@@ -193,3 +212,20 @@ pub struct Remembered {
 
 /// Whoever wants to be told.
 pub type ReportHandler = Arc<dyn Fn(&Report) + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_in_the_line_of_a_panic() {
+        let mut report =
+            PanicReport { message: "boom".into(), location: Some("src/a.rs:1:2".into()), ..Default::default() };
+        report.task = TaskIdentity { id: 17, name: Some("db\nwriter".into()), ..TaskIdentity::default() };
+        assert_eq!(report.to_string(), "task 17 (db\\nwriter): panic \"boom\" at src/a.rs:1:2");
+        report.message = "ä".repeat(3000);
+        let text = report.to_string();
+        assert!(text.ends_with("ä\" and 1904 bytes more at src/a.rs:1:2"), "{text}");
+        assert_eq!(report.message.len(), 6000);
+    }
+}

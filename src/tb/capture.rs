@@ -58,7 +58,7 @@ fn take_addresses(until: *const ()) -> (Vec<usize>, bool) {
 #[derive(Clone)]
 pub struct Captured {
     pub(super) addresses: Box<[usize]>,
-    whole: bool,
+    pub(super) whole: bool,
     origin: Option<Origin>,
     /// The ancestors that there were when they were first asked for.
     above: OnceLock<Vec<Origin>>,

@@ -74,7 +74,9 @@ impl TracedError {
         let common = raised.iter().rev().zip(here.addresses.iter().rev()).take_while(|(a, b)| a == b).count();
         // Both stacks go on in one function, the one that catches; `here` ends with it.
         let function = raised.len().checked_sub(common + 1).map(|i| raised[i]);
-        let same = here.task() == self.0.stack.task() && (common > 0 || here.task() != 0);
+        // Stacks of a task that are whole go on in its outermost function at least.
+        let whole = here.task() != 0 && here.whole && self.0.stack.whole;
+        let same = here.task() == self.0.stack.task() && (common > 0 || whole);
         self.0.caught.push(match function {
             Some(address) if same => Catch::Outward(address, at),
             _ => Catch::Elsewhere(here, at),
