@@ -55,9 +55,20 @@ mod task;
 mod timer;
 mod wiring;
 
+#[cfg(feature = "backdoor")]
 pub mod backdoor;
 mod blocking;
+#[cfg_attr(
+    not(feature = "backdoor"),
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "without somebody who asks, only reports use some of it"
+    )
+)]
 mod commands;
+#[cfg(feature = "backdoor")]
 pub mod console {
     //! The console from the program's side: what its expressions may call, and sessions that begin by a signal.
     //!
@@ -100,6 +111,7 @@ pub mod net;
 pub mod os;
 mod panic;
 pub mod report;
+#[cfg(feature = "backdoor")]
 mod script;
 pub mod sync;
 pub mod tb;
@@ -153,7 +165,7 @@ macro_rules! print_stderr {
 }
 
 /// The code in the pages about the crate compiles and does what they say.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "backdoor"))]
 mod pages {
     #[doc = include_str!("../README.md")]
     struct Readme;

@@ -5,12 +5,10 @@ use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::Ordering;
 
-use crate::backdoor;
 use crate::commands;
 use crate::inspect;
 use crate::scheduler::suspend::here;
 use crate::scheduler::{Upward, runtime};
-use crate::script;
 use crate::stack::overflow;
 use crate::sys::stderr;
 use crate::task::TaskCell;
@@ -36,7 +34,7 @@ fn init() {
         crate::report::look_for_deadlocks();
         inspect::dump_with(commands::dump);
         inspect::dump_as_the_environment_says();
-        backdoor::as_the_environment_says();
+        door::as_the_environment_says();
     });
 }
 
@@ -81,39 +79,68 @@ fn left_behind(inner: &runtime::Inner) {
     }
 }
 
-/// Says what the backdoor answers with; called before every `serve`.
-pub(crate) fn commands() {
-    commands::functions_with(script::functions);
-    backdoor::register(backdoor::Commands { table: commands::TABLE, banner, name, welcome, evaluator: EVALUATOR });
+/// Who answers at the backdoor.
+#[cfg(feature = "backdoor")]
+mod door {
+    use super::runtime;
+    use crate::{backdoor, commands, inspect, script};
+
+    pub(super) use crate::backdoor::as_the_environment_says;
+
+    /// Says what the backdoor answers with; called before every `serve`.
+    pub(crate) fn commands() {
+        commands::functions_with(script::functions);
+        backdoor::register(backdoor::Commands { table: commands::TABLE, banner, name, welcome, evaluator: EVALUATOR });
+    }
+
+    /// What is no command is an expression.
+    #[cfg(feature = "script")]
+    const EVALUATOR: Option<fn() -> Box<dyn commands::Evaluate>> = Some(|| Box::new(script::Evaluator::new()));
+    #[cfg(not(feature = "script"))]
+    const EVALUATOR: Option<fn() -> Box<dyn commands::Evaluate>> = None;
+
+    fn welcome() -> Box<dyn commands::Answer> {
+        commands::status(inspect::Style::PLAIN)
+    }
+
+    /// The program as it was started, without its directory.
+    fn program() -> String {
+        let program = std::env::args_os().next().map(std::path::PathBuf::from);
+        let name =
+            program.as_deref().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().escape_debug().to_string());
+        name.unwrap_or_default()
+    }
+
+    fn name() -> String {
+        format!("{}[{}]", program(), std::process::id())
+    }
+
+    fn banner() -> String {
+        let workers: usize = runtime::all().iter().map(|r| r.workers().len()).sum();
+        format!(
+            "{} pid {}, coro {}, {workers} workers; help lists the commands",
+            program(),
+            std::process::id(),
+            env!("CARGO_PKG_VERSION")
+        )
+    }
 }
+#[cfg(feature = "backdoor")]
+pub(crate) use door::commands;
 
-/// What is no command is an expression.
-#[cfg(feature = "script")]
-const EVALUATOR: Option<fn() -> Box<dyn commands::Evaluate>> = Some(|| Box::new(script::Evaluator::new()));
-#[cfg(not(feature = "script"))]
-const EVALUATOR: Option<fn() -> Box<dyn commands::Evaluate>> = None;
+/// There is no backdoor in this program.
+#[cfg(not(feature = "backdoor"))]
+mod door {
+    use crate::sys::stderr;
 
-fn welcome() -> Box<dyn commands::Answer> {
-    commands::status(inspect::Style::PLAIN)
-}
-
-/// The program as it was started, without its directory.
-fn program() -> String {
-    let program = std::env::args_os().next().map(std::path::PathBuf::from);
-    let name = program.as_deref().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().escape_debug().to_string());
-    name.unwrap_or_default()
-}
-
-fn name() -> String {
-    format!("{}[{}]", program(), std::process::id())
-}
-
-fn banner() -> String {
-    let workers: usize = runtime::all().iter().map(|r| r.workers().len()).sum();
-    format!(
-        "{} pid {}, coro {}, {workers} workers; help lists the commands",
-        program(),
-        std::process::id(),
-        env!("CARGO_PKG_VERSION")
-    )
+    /// An operator who asks for what is not there is told so, once.
+    pub(super) fn as_the_environment_says() {
+        let wanted = std::env::var_os("CORO_BACKDOOR").is_some_and(|v| !["", "0", "off"].iter().any(|off| v == *off));
+        if wanted {
+            stderr::write(
+                "coro: no backdoor as CORO_BACKDOOR says, the program goes on: it was built without the feature \"backdoor\" of \
+                 coro-rt\n",
+            );
+        }
+    }
 }

@@ -109,6 +109,7 @@ pub use sockets::{
 pub use stacks::{StackStats, stack_stats};
 pub(crate) use status::{Busy, Census};
 pub use text::Style;
+#[cfg_attr(not(feature = "backdoor"), allow(unused_imports, reason = "most of it is for the console"))]
 pub(crate) use text::steers;
 pub(crate) use top::{Look, Share, Tops};
 pub(crate) use tree::TreeCursor;

@@ -119,6 +119,7 @@ pub(crate) fn deliver(report: impl FnOnce() -> Report) -> bool {
 }
 
 /// What became of a report that must not be lost.
+#[cfg(feature = "backdoor")]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// It is on its way to the handler.
@@ -129,6 +130,7 @@ pub(crate) enum Delivery {
 }
 
 /// As [`deliver`], for who has to know.
+#[cfg(feature = "backdoor")]
 pub(crate) fn deliver_surely(report: Report) -> Delivery {
     if !has_handler() {
         return Delivery::NoHandler;

@@ -18,7 +18,9 @@ use crate::inspect::OneLine;
 pub(crate) use deadlocks::start as look_for_deadlocks;
 pub use deadlocks::{OnDeadlock, on_deadlock};
 pub use deliver::set_report_handler;
-pub(crate) use deliver::{Delivery, deliver, deliver_late, deliver_surely, handler_panics_again, has_handler, later};
+#[cfg(feature = "backdoor")]
+pub(crate) use deliver::{Delivery, deliver_surely};
+pub(crate) use deliver::{deliver, deliver_late, handler_panics_again, has_handler, later};
 pub(crate) use memory::{Suppressed, amend_stall, panic_budget, remember_panic, remember_stall};
 pub use memory::{panics, stalls};
 

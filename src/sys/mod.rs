@@ -7,10 +7,12 @@ pub(crate) mod atomic;
     not(all(target_os = "linux", not(miri))),
     allow(dead_code, unused_imports, reason = "sessions by signal are for Linux only")
 )]
+#[cfg(feature = "backdoor")]
 pub(crate) mod attach_signal;
 #[cfg_attr(not(all(target_os = "linux", not(miri))), allow(dead_code, reason = "signals are shared on Linux only"))]
 pub(crate) mod chain;
 pub(crate) mod clock;
+#[cfg(feature = "backdoor")]
 pub(crate) mod courtesy;
 pub(crate) mod current;
 pub(crate) mod descriptors;
@@ -34,6 +36,7 @@ pub(crate) mod sockopt;
 pub(crate) mod statics;
 pub(crate) mod stderr;
 pub(crate) mod threads;
+#[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "most of it is for the backdoor"))]
 pub(crate) mod unixsock;
 pub(crate) mod usage;
 
