@@ -93,6 +93,9 @@ pub mod console {
     //! set_limit needs the tier act: write first: enable act
     //! ```
     //!
+    //! With the attribute [`#[coro::export]`](macro@crate::export) it needs no call, and with dots in a name
+    //! (`register("app.players.count", …)`, `app.players.count()`) what belongs together stands together; `app` lists it.
+    //!
     //! `functions` lists what can be called. `_` is the last result (`last` does the same), `let x = …` is there in later lines,
     //! and a line with an open bracket goes on in the next. Evaluation has a thread of its own for each session: it may wait, Ctrl-C abandons it, and
     //! no worker, no other session and no command waits for it. It is bounded in steps, depth and size, and reaches no file, process or
@@ -101,7 +104,8 @@ pub mod console {
     pub use crate::backdoor::attach::{install_signal_handler, install_signal_handler_on, limit_signal_sessions};
     pub use crate::commands::Tier;
     pub use crate::script::{
-        Callable, FromValue, Function, IntoValue, Value, register, register_on_worker, register_value, unregister,
+        AsValue, Callable, FromValue, Function, IntoValue, Value, register, register_on_worker, register_value,
+        unregister,
     };
 }
 pub mod inspect;
@@ -117,6 +121,91 @@ pub mod sync;
 pub mod tb;
 pub mod thread;
 pub mod time;
+
+/// Makes a function or a static known to the expressions of the [`console`], wherever in the program it stands: nothing has to
+/// be called for it.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use std::sync::atomic::AtomicUsize;
+///
+/// /// How many clients there may be.
+/// #[coro::export]
+/// static LIMIT: AtomicUsize = AtomicUsize::new(100);
+///
+/// static CLIENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+///
+/// /// Who is connected.
+/// #[coro::export(name = "app.clients", value)]
+/// fn clients() -> Vec<String> {
+///     CLIENTS.lock().unwrap().clone()
+/// }
+///
+/// /// Throws a client out.
+/// ///
+/// /// It is not told why.
+/// #[coro::export(name = "app.clients.kick")]
+/// fn kick(name: String) -> Result<(), String> {
+///     let mut clients = CLIENTS.lock().unwrap();
+///     let at = clients.iter().position(|client| *client == name).ok_or_else(|| format!("{name} is not connected"))?;
+///     clients.remove(at);
+///     Ok(())
+/// }
+/// ```
+///
+/// ```text
+/// app[4711] read> app.clients.len() < LIMIT
+/// true
+/// app[4711] read> app
+/// clients                  read   value: Who is connected.
+/// clients.kick(name: text) act    Throws a client out.
+/// app[4711] read> app.clients.kick("ada")
+/// app.clients.kick needs the tier act: write first: enable act (column 13)
+/// ```
+///
+/// A **function** takes up to six arguments that are [`FromValue`](console::FromValue) and returns what is
+/// [`IntoValue`](console::IntoValue); it may stand in any module and in any function, but is no method. A **static** is
+/// [`AsValue`](console::AsValue), and is read with the tier *read*. The help is the first paragraph of the documentation.
+/// Options:
+///
+/// * `name = "app.clients.kick"`: how it is called, an identifier or several with dots between them. Without it the item's
+///   own name counts.
+/// * `tier = "read"`, `"probe"` or `"act"`: what a session must be allowed to call it, *act* if nothing is said.
+/// * `value`: written without parentheses, for a function without arguments that only looks; its tier is *read*.
+/// * `on_worker`: runs it in a task, as [`register_on_worker`](console::register_on_worker) does; `worker = 0`: on that worker
+///   and on no other.
+/// * `crate = path`: where this crate is, if it is not called `coro`.
+///
+/// What [`register`](console::register) and its like are given under the same name later takes its place. Two items of one
+/// name are told on standard error, and one of them counts. Under Miri nothing is exported.
+///
+/// What cannot be exported does not compile:
+///
+/// ```compile_fail,E0277
+/// /// References are no arguments; `String` is one.
+/// #[coro::export]
+/// fn kick(name: &str) {}
+/// ```
+/// ```compile_fail,E0277
+/// /// Nobody knows how to show it.
+/// #[coro::export]
+/// static SECRET: std::num::NonZeroU8 = std::num::NonZeroU8::MIN;
+/// ```
+/// ```compile_fail,E0080
+/// /// The console has a function of that name.
+/// #[coro::export]
+/// fn tasks() {}
+/// ```
+/// ```compile_fail
+/// struct Server;
+/// impl Server {
+///     /// On which server?
+///     #[coro::export]
+///     fn stop(&self) {}
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use coro_macros::export;
 
 pub use blocking::{BlockingJob, BlockingStats, blocking, blocking_stats, set_blocking_threads};
 pub use inspect::{TaskState, TaskWhere, where_all, where_is};
@@ -162,6 +251,14 @@ macro_rules! print_stderr {
     ($($arg:tt)*) => {
         $crate::print_stderr(::std::format!($($arg)*))
     };
+}
+
+/// What the code that [`macro@export`] makes refers to. Nothing for others.
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::script::export::{CORO_EXPORTS_0_1, Export, check_name, is_argument, is_result, value};
+    pub use linkme;
 }
 
 /// The code in the pages about the crate compiles and does what they say.

@@ -23,10 +23,12 @@ use rhai::packages::{
 use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, ImmutableString, Map, OptimizationLevel, Scope};
 
 use super::LAST;
+use super::branch::{self, Branch};
 use super::control::Control;
 use super::facts::{self, FACTS, Give};
-use super::function::{self, Function, KEYWORDS, Place};
+use super::function::{self, Function, Place};
 use super::limits::Limits;
+use super::name::KEYWORDS;
 use super::source::{Rewritten, first_word};
 use super::value::Value;
 use super::{on_worker, show};
@@ -56,7 +58,7 @@ const LOOK_AT_CLOCK: u64 = 16;
 /// Variables that a session keeps.
 const MOST_VARIABLES: usize = 32;
 
-type Failure = Box<EvalAltResult>;
+pub(super) type Failure = Box<EvalAltResult>;
 
 /// What a session keeps from one expression to the next.
 #[derive(Debug, Clone, Default)]
@@ -130,7 +132,7 @@ impl Asked {
     /// Evaluates, and puts what is to be kept into `kept`.
     pub(super) fn evaluate(self: &Arc<Asked>, packages: &Packages, kept: &mut Kept) -> Outcome {
         let source = Rewritten::new(&self.typed);
-        let engine = engine(self, packages);
+        let engine = engine(self, packages, &Arc::from(source.text.as_str()));
         let mut scope = Scope::new();
         for (name, constant, value) in &kept.variables {
             let value = dynamic(value, 0).unwrap_or_default();
@@ -144,7 +146,8 @@ impl Asked {
         let outcome = engine
             .compile(&source.text)
             .map_err(Failure::from)
-            .and_then(|ast| engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast));
+            .and_then(|ast| engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast))
+            .and_then(branch::whole);
         let result = match outcome {
             Ok(value) => value,
             Err(failure) => match *failure {
@@ -194,9 +197,14 @@ impl Asked {
             other => other.to_string(),
         };
         if let EvalAltResult::ErrorFunctionNotFound(signature, _) = &failure {
-            let name = signature.split(' ').next().unwrap_or_default();
-            match function::named(name) {
-                Some(function) => text += &format!("; it is {}", function.usage()),
+            let (name, arguments) = signature.split_once(' ').unwrap_or((signature, ""));
+            let usage = if arguments.strip_prefix('(').is_some_and(|types| types.starts_with(branch::TYPE)) {
+                branch::usage(name)
+            } else {
+                function::named(name).map(|function| function.usage())
+            };
+            match usage {
+                Some(usage) => text += &format!("; it is {usage}"),
                 None => text += "; functions lists them",
             }
         }
@@ -345,6 +353,14 @@ impl Taken {
             self.values -= size;
             return whole;
         }
+        if let Some(branch) = value.read_lock::<Branch>() {
+            let listing = branch.listing();
+            let Value::Map(entries) = &listing else { return listing };
+            if entries.iter().any(|(name, _)| !self.has_room(name.len())) {
+                return Value::Nothing;
+            }
+            return listing;
+        }
         if let Ok(bytes) = value.as_blob_ref() {
             let shown: String = bytes.iter().take(self.text / 2).map(|b| format!("{b:02x}")).collect();
             return self.text(&shown);
@@ -412,8 +428,8 @@ fn dynamic(value: &Value, depth: usize) -> Result<Dynamic, Failure> {
     })
 }
 
-/// An engine for one expression.
-fn engine(asked: &Arc<Asked>, packages: &Packages) -> Engine {
+/// An engine for one expression, whose text is as it will be parsed.
+fn engine(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -> Engine {
     let mut engine = Engine::new_raw();
     engine.set_optimization_level(OptimizationLevel::None);
     packages.core.register_into_engine(&mut engine);
@@ -425,21 +441,15 @@ fn engine(asked: &Arc<Asked>, packages: &Packages) -> Engine {
     bound(&mut engine, asked);
     shallow(&mut engine);
     own_functions(&mut engine, asked);
-    for function in function::all() {
-        if !function.value {
-            register(&mut engine, asked, &function);
-        }
+    let (dotted, plain): (Vec<_>, Vec<_>) = function::all().into_iter().partition(|f| f.name.contains('.'));
+    for function in plain.iter().filter(|function| !function.value) {
+        register(&mut engine, asked, function);
     }
-    let context = asked.clone();
+    branch::register(&mut engine, text, &dotted);
+    let (context, text) = (asked.clone(), text.clone());
     engine.on_var(move |name, _, scope| {
         // A variable of the expression comes before a value of the program.
-        if scope.scope().contains(name) {
-            return Ok(None);
-        }
-        match function::named(name) {
-            Some(function) if function.value => call(&context, &function, Vec::new()).map(Some),
-            _ => Ok(None),
-        }
+        if scope.scope().contains(name) { Ok(None) } else { branch::variable(&context, &text, name) }
     });
     engine
 }
@@ -503,7 +513,11 @@ const MOST_SHOWN: usize = 16 << 10;
 /// A value in one line, as it would be typed.
 fn shown(value: &Dynamic) -> String {
     let mut taken = Taken::new(MOST_SHOWN, MOST_TEXT);
-    show::literal(&taken.take(value, 0), MOST_SHOWN)
+    shown_value(&taken.take(value, 0))
+}
+
+pub(super) fn shown_value(value: &Value) -> String {
+    show::literal(value, MOST_SHOWN)
 }
 
 /// In the place of what Rhai does by calling its functions for each level of a value.
@@ -512,6 +526,10 @@ fn shallow(engine: &mut Engine) {
         engine.register_fn(name, |value: &mut Array| show::literal(&shown_list(value), MOST_SHOWN));
         engine.register_fn(name, |value: &mut Map| show::literal(&taken_map(value), MOST_SHOWN));
         engine.register_fn(name, |value: &mut FnPtr| format!("Fn({})", value.fn_name()));
+    }
+    // Rhai says `len`; who filters tasks thinks of `count`, and so may the program.
+    if function::named("count").is_none() {
+        engine.register_fn("count", |value: &mut Array| value.len() as i64);
     }
     engine.register_fn("to_json", |value: &mut Map| show::json(&taken_map(value)).0);
     engine.register_fn("==", |a: &mut Array, b: Array| lists_equal(a, &b, 0));
@@ -681,7 +699,7 @@ fn register(engine: &mut Engine, asked: &Arc<Asked>, function: &Arc<Function>) {
 }
 
 /// Calls a function of the program, if the session may.
-fn call(asked: &Arc<Asked>, function: &Arc<Function>, arguments: Vec<Dynamic>) -> Result<Dynamic, Failure> {
+pub(super) fn call(asked: &Arc<Asked>, function: &Arc<Function>, arguments: Vec<Dynamic>) -> Result<Dynamic, Failure> {
     let mut taken = Taken::new(MOST_VALUES, MOST_TEXT);
     let arguments: Vec<Value> = arguments.iter().map(|argument| taken.take(argument, 0)).collect();
     if taken.cut || taken.function {

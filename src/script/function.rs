@@ -1,7 +1,7 @@
 //! The functions and values that the program registers for expressions.
 //!
-//! Invariants: a name is registered once, the last registration counts; nothing of the program is called with the
-//! registry's lock held.
+//! Invariants: a name is registered once, the last registration counts, and what the program exports comes before any;
+//! nothing of the program is called with the registry's lock held.
 //!
 //! Must not know: the engine that calls them.
 
@@ -13,14 +13,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::ops::Bound;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::LAST;
+use super::name::refused;
 use super::value::{FromValue, IntoValue, Value};
 use crate::commands::Tier;
 
 /// What the program can register as a function: closures and `fn`s with up to six arguments that are [`FromValue`] and a
 /// result that is [`IntoValue`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be called by expressions",
+    label = "is not `coro::console::Callable`",
+    note = "called are functions and closures with up to six arguments that are `FromValue`, and a result that is `IntoValue`"
+)]
 pub trait Callable<Arguments>: Send + Sync + 'static {
     /// What the arguments are to be, in one word each.
     fn expected() -> Vec<&'static str>;
@@ -110,8 +116,10 @@ impl fmt::Debug for Function {
 impl Function {
     /// A function called `name`, which a session may call once it has the tier *act*. It is not registered yet.
     ///
+    /// With dots in its name it is called so: `app.players.count()`.
+    ///
     /// # Panics
-    /// If `name` is no identifier, or is taken by the console itself (`tasks`, `let`…).
+    /// If `name` is no identifier, nor several with dots between them, or is taken by the console itself (`tasks`, `let`…).
     #[track_caller]
     pub fn new<A, F: Callable<A>>(name: impl Into<String>, function: F) -> Function {
         let name = name.into();
@@ -165,7 +173,7 @@ impl Function {
     /// Makes it known to the console, in place of one of that name.
     pub fn register(self) {
         let name = self.name.clone();
-        let old = FUNCTIONS.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(self));
+        let old = registry_mut().insert(name, Arc::new(self));
         // What the old one holds is the program's, and must not be dropped under the lock.
         drop(old);
     }
@@ -183,78 +191,43 @@ impl Function {
     }
 }
 
-static FUNCTIONS: RwLock<BTreeMap<String, Arc<Function>>> = RwLock::new(BTreeMap::new());
+/// By their names.
+pub(super) type Registry = BTreeMap<String, Arc<Function>>;
+
+/// Begins with what the program exports.
+static FUNCTIONS: LazyLock<RwLock<Registry>> = LazyLock::new(|| RwLock::new(super::exported()));
+
+fn registry() -> RwLockReadGuard<'static, Registry> {
+    FUNCTIONS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn registry_mut() -> RwLockWriteGuard<'static, Registry> {
+    FUNCTIONS.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// In the order of their names.
 pub(super) fn all() -> Vec<Arc<Function>> {
-    FUNCTIONS.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    registry().values().cloned().collect()
 }
 
 pub(super) fn named(name: &str) -> Option<Arc<Function>> {
-    FUNCTIONS.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    registry().get(name).cloned()
 }
 
-/// Words of the language.
-pub(super) const KEYWORDS: &[&str] = &[
-    "as", "break", "catch", "const", "continue", "do", "else", "export", "false", "fn", "for", "global", "if",
-    "import", "in", "is", "let", "loop", "private", "return", "switch", "this", "throw", "true", "try", "until",
-    "while",
-];
+/// Those whose names go on behind `path` and a dot, in the order of their names.
+pub(super) fn below(path: &str) -> Vec<Arc<Function>> {
+    begun_with(&registry(), path).map(|(_, function)| function.clone()).collect()
+}
 
-/// Functions of the language that are no ordinary ones, and those that the language reserves.
-const RESERVED: &[&str] = &[
-    "Fn",
-    "async",
-    "await",
-    "call",
-    "case",
-    "curry",
-    "debug",
-    "default",
-    "eval",
-    "exit",
-    "go",
-    "goto",
-    "is_def_fn",
-    "is_def_var",
-    "is_shared",
-    "match",
-    "module",
-    "new",
-    "nil",
-    "null",
-    "package",
-    "print",
-    "protected",
-    "public",
-    "shared",
-    "sleep",
-    "spawn",
-    "static",
-    "super",
-    "sync",
-    "then",
-    "thread",
-    "type_of",
-    "use",
-    "var",
-    "void",
-    "with",
-    "yield",
-];
+/// Whether there are any.
+pub(super) fn has_below(path: &str) -> bool {
+    begun_with(&registry(), path).next().is_some()
+}
 
-/// Why nothing of the program can have that name.
-fn refused(name: &str) -> Option<&'static str> {
-    let identifier = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && !name.chars().all(|c| c == '_');
-    if !identifier {
-        return Some("it has to be an identifier of ASCII letters, digits and underscores");
-    }
-    if KEYWORDS.contains(&name) || RESERVED.contains(&name) {
-        return Some("the language of expressions uses that word");
-    }
-    (name == LAST || super::OWN_NAMES.contains(&name)).then_some("the console has a function of that name")
+/// A dot comes before everything else in a name, so they stand right behind `path`.
+fn begun_with<'a>(registry: &'a Registry, path: &str) -> impl Iterator<Item = (&'a String, &'a Arc<Function>)> {
+    let range = registry.range::<str, _>((Bound::Excluded(path), Bound::Unbounded));
+    range.take_while(move |(name, _)| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// Makes a function of the program known to the console, any time and from any thread, in place of one of that name.
@@ -270,8 +243,11 @@ fn refused(name: &str) -> Option<&'static str> {
 /// coro::console::register("set_limit", "how many clients there may be", |n: usize| LIMIT.swap(n, Ordering::Relaxed));
 /// ```
 ///
+/// A `name` may have dots: `register("app.players.count", …)` is called as `app.players.count()`, and `app.players` lists what
+/// is below it, or is the value that was registered as that.
+///
 /// # Panics
-/// If `name` is no identifier, or is taken by the console itself (`tasks`, `let`…).
+/// If `name` is no identifier, nor several with dots between them, or is taken by the console itself (`tasks`, `let`…).
 #[track_caller]
 pub fn register<A, F: Callable<A>>(name: impl Into<String>, doc: impl Into<String>, function: F) {
     Function::new(name, function).doc(doc).register();
@@ -314,7 +290,7 @@ where
 
 /// Takes a function or value away from the console; says whether it was there. Calls that have begun go on.
 pub fn unregister(name: &str) -> bool {
-    let old = FUNCTIONS.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    let old = registry_mut().remove(name);
     old.is_some()
 }
 
@@ -334,25 +310,6 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_refused_with_its_reason() {
-        for (name, why) in [
-            ("", "identifier"),
-            ("a b", "identifier"),
-            ("1a", "identifier"),
-            ("_", "identifier"),
-            ("größe", "identifier"),
-            ("a\x1b[2J", "identifier"),
-            ("let", "language"),
-            ("eval", "language"),
-            ("tasks", "console"),
-            ("last", "console"),
-        ] {
-            assert!(refused(name).is_some_and(|r| r.contains(why)), "{name:?}: {:?}", refused(name));
-        }
-        assert_eq!((refused("cache_size"), refused("_x1")), (None, None));
-    }
-
-    #[test]
     fn the_last_registration_counts_until_it_is_taken_away() {
         register("function_test", "one", || 1);
         register("function_test", "two", || 2);
@@ -360,5 +317,16 @@ mod tests {
         assert_eq!(((f.call)(Vec::new()), f.doc.as_str()), (Ok(Value::Int(2)), "two"));
         assert!(all().iter().any(|f| f.name == "function_test"));
         assert!(unregister("function_test") && !unregister("function_test"));
+    }
+
+    #[test]
+    fn names_with_dots_are_found_by_what_they_begin_with() {
+        let names = ["dotted.a.b", "dotted.a", "dotted.a.c.d", "dotted_x", "dotted", "dotted.ab"];
+        names.iter().for_each(|name| register(*name, "", || ()));
+        let found = |path: &str| below(path).iter().map(|f| f.name.clone()).collect::<Vec<_>>();
+        assert_eq!(found("dotted.a"), ["dotted.a.b", "dotted.a.c.d"]);
+        assert_eq!(found("dotted"), ["dotted.a", "dotted.a.b", "dotted.a.c.d", "dotted.ab"]);
+        assert!(has_below("dotted.a.c") && !has_below("dotted.a.b") && !has_below("dott") && !has_below(""));
+        assert!(names.iter().all(|name| unregister(name)));
     }
 }

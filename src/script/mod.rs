@@ -2,7 +2,8 @@
 //!
 //! A line of a session that is no command is an expression of the language [Rhai](https://rhai.rs); `coro::console` has the guide.
 //! `source` looks at its text, `evaluation` gives it to the session's thread, `engine` has Rhai evaluate it with the functions of
-//! `facts` and those of the program (`function`), `show` writes the result.
+//! `facts` and those of the program (`function`, with `branch` where their names have dots), `show` writes the result. What is
+//! exported by an attribute comes from a table of the linker's (`export`).
 //!
 //! Invariants: nothing of the program or of the engine runs on the console thread; the engine's types stay in here.
 //!
@@ -10,18 +11,24 @@
 
 #![forbid(unsafe_code)]
 
+mod as_value;
+#[cfg(feature = "script")]
+mod branch;
 #[cfg(feature = "script")]
 mod control;
 #[cfg(feature = "script")]
 mod engine;
 #[cfg(feature = "script")]
 mod evaluation;
+#[cfg(feature = "macros")]
+pub(crate) mod export;
 #[cfg(feature = "script")]
 mod facts;
 mod function;
 #[cfg(feature = "script")]
 mod limits;
 mod list;
+mod name;
 #[cfg(feature = "script")]
 mod on_worker;
 #[cfg(feature = "script")]
@@ -30,11 +37,20 @@ mod show;
 mod source;
 mod value;
 
+pub use as_value::AsValue;
 #[cfg(feature = "script")]
 pub(crate) use evaluation::Evaluator;
+#[cfg(feature = "macros")]
+use export::exported;
 pub use function::{Callable, Function, register, register_on_worker, register_value, unregister};
 pub(crate) use list::functions;
 pub use value::{FromValue, IntoValue, Value};
+
+/// What the program exports by attributes.
+#[cfg(not(feature = "macros"))]
+fn exported() -> function::Registry {
+    function::Registry::new()
+}
 
 /// By this name expressions know the last result; `_` is rewritten to it.
 const LAST: &str = "last";

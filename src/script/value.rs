@@ -77,6 +77,11 @@ impl Value {
 ///
 /// Numbers, text, lists, maps (in the order of their names if they have none of their own), `Option` (`None` is `()`), durations (as seconds), and `Result`, whose error ends
 /// the expression with its text.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be returned to an expression",
+    label = "is not `coro::console::IntoValue`",
+    note = "returned are numbers, text, lists, maps, `Option`, `Result` and `Duration` of such, and `coro::console::Value`"
+)]
 pub trait IntoValue {
     /// The value, or why there is none.
     ///
@@ -86,6 +91,11 @@ pub trait IntoValue {
 }
 
 /// What a function of the program may take from an expression.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of an expression's call",
+    label = "is not `coro::console::FromValue`",
+    note = "arguments are numbers, `bool`, `String`, `Vec`, `Option` and `Duration` of such, and `coro::console::Value`; none is borrowed"
+)]
 pub trait FromValue: Sized {
     /// What is expected, in one word for the list of functions.
     const EXPECTED: &'static str;

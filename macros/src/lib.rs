@@ -1,0 +1,19 @@
+//! The attribute `#[coro::export]`; its guide stands where `coro` exports it.
+//!
+//! `options` reads what stands in the attribute's parentheses, `item` what it stands on, `expand` writes the entry of the
+//! library's table. Nothing is decided here that the library can decide: which names and types there may be is checked by its
+//! functions, at the places that the attribute points them to.
+//!
+//! Invariant: the item itself comes out as it went in.
+
+mod expand;
+mod item;
+mod options;
+
+use proc_macro::TokenStream;
+
+/// Makes a function or a static known to the expressions of the console.
+#[proc_macro_attribute]
+pub fn export(options: TokenStream, item: TokenStream) -> TokenStream {
+    expand::export(options.into(), item.into()).into()
+}
