@@ -181,6 +181,10 @@ pub(crate) fn address_space_limit() -> Option<usize> {
 }
 
 /// Whether mapping `len` bytes leaves most of a limited address space to the program. Without `malloc`.
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    allow(dead_code, reason = "files are mapped on Linux only")
+)]
 pub(crate) fn has_room_for(len: usize) -> bool {
     let Some(limit) = address_space_limit() else { return true };
     let mut text = [0u8; 64];
