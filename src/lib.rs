@@ -70,7 +70,8 @@ mod blocking;
 mod commands;
 #[cfg(feature = "backdoor")]
 pub mod console {
-    //! The console from the program's side: what its expressions may call, and sessions that begin by a signal.
+    //! The console from the program's side: what its expressions may call, sessions that begin by a signal, and one at the
+    //! program's own terminal ([`repl()`]).
     //!
     //! A line of a [`backdoor`](crate::backdoor) session that is no command is an expression of the language
     //! [Rhai](https://rhai.rs), if the crate was built with the feature `script`, which is on by default. Every read command is a
@@ -102,6 +103,7 @@ pub mod console {
     //! memory but through functions that the program registered.
 
     pub use crate::backdoor::attach::{install_signal_handler, install_signal_handler_on, limit_signal_sessions};
+    pub use crate::backdoor::repl::{repl, repl_on};
     pub use crate::commands::Tier;
     pub use crate::script::{
         AsValue, Callable, FromValue, Function, IntoValue, Value, register, register_on_worker, register_value,

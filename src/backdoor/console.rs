@@ -85,7 +85,7 @@ impl Drop for Door {
 
 pub(super) struct Console {
     doors: Vec<Door>,
-    /// A byte means stop; its end means that nobody can say so any more.
+    /// A byte means stop, unless it is [`WAKE`]; its end means that nobody can say so any more.
     control: Option<UnixStream>,
     commands: &'static Commands,
     limits: Limits,
@@ -126,6 +126,19 @@ impl Console {
             complained: None,
         };
         console.refill_spares();
+        console
+    }
+
+    /// A console for one session that is there already; it ends with it.
+    pub(super) fn of_one(
+        session: Session,
+        control: UnixStream,
+        commands: &'static Commands,
+        limits: Limits,
+        welcome: Option<String>,
+    ) -> Self {
+        let mut console = Console::new(Vec::new(), control, commands, limits, welcome, Vec::new());
+        console.sessions.push(session);
         console
     }
 
@@ -179,7 +192,7 @@ impl Console {
         }
         self.work();
         self.sweep();
-        Turn::Next
+        if self.doors.is_empty() && self.sessions.is_empty() { Turn::Stop } else { Turn::Next }
     }
 
     /// Lets go of sessions that are over.
@@ -226,12 +239,13 @@ impl Console {
 
     fn told_to_stop(&mut self) -> bool {
         let Some(mut control) = self.control.as_ref() else { return false };
-        match control.read(&mut [0]) {
+        let mut told = [0];
+        match control.read(&mut told) {
             Ok(0) => {
                 self.control = None;
                 false
             }
-            Ok(_) => true,
+            Ok(_) => told[0] != WAKE,
             Err(_) => false,
         }
     }
@@ -397,6 +411,9 @@ struct Stirred {
     doors: Vec<bool>,
     sessions: Vec<bool>,
 }
+
+/// Told to a console's control: look at the sessions, something was said.
+pub(super) const WAKE: u8 = b'w';
 
 /// What is left of the process's descriptors.
 struct Room {

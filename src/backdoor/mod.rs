@@ -19,6 +19,7 @@ mod builder;
 mod claim;
 mod console;
 mod line;
+pub(crate) mod repl;
 mod rights;
 mod session;
 mod stream;

@@ -1,6 +1,6 @@
 //! What a session may do, and the record of what it did.
 //!
-//! Invariants: a session begins with [`Tier::Read`] and gets more only by asking for it, never above its server's ceiling;
+//! Invariants: a session that somebody connected begins with [`Tier::Read`] and gets more only by asking for it, never above its server's ceiling;
 //! what needs more than reading is recorded before it is done, and is not done if it cannot be recorded.
 //!
 //! Must not know: sockets, what a command does.
@@ -28,13 +28,18 @@ static RECORD: Mutex<Option<Instant>> = Mutex::new(None);
 pub(super) struct Rights {
     tier: Tier,
     ceiling: Tier,
-    /// How the session is called in the record.
-    who: String,
+    /// How the session is called in the record. Who sits at the process's own terminal has none.
+    who: Option<String>,
 }
 
 impl Rights {
     pub(super) fn new(ceiling: Tier, who: String) -> Rights {
-        Rights { tier: Tier::Read, ceiling, who }
+        Rights { tier: Tier::Read, ceiling, who: Some(who) }
+    }
+
+    /// Everything from the beginning, unrecorded: for the process's own user at its own terminal.
+    pub(super) fn own() -> Rights {
+        Rights { tier: Tier::Act, ceiling: Tier::Act, who: None }
     }
 
     pub(super) fn tier(&self) -> Tier {
@@ -66,7 +71,8 @@ impl Rights {
     }
 
     fn record(&self, what: &str) -> Result<(), String> {
-        let text = format!("{}: {what}", self.who);
+        let Some(who) = &self.who else { return Ok(()) };
+        let text = format!("{who}: {what}");
         if report::deliver_surely(Report::Audit(text.clone())) == Delivery::Queued {
             return Ok(());
         }

@@ -155,6 +155,18 @@ impl Session {
         }
     }
 
+    /// With somebody for its expressions who is there from the beginning.
+    pub(super) fn with_evaluator(mut self, evaluator: Option<Box<dyn Evaluate>>) -> Session {
+        self.evaluator = evaluator;
+        self
+    }
+
+    /// For a program: no word after the banner, and no prompt, before it has sent a line.
+    pub(super) fn waiting_for_a_line(mut self) -> Session {
+        (self.prompt, self.welcomed) = (Prompt::Shown, true);
+        self
+    }
+
     /// Begins with the banner, made one line.
     pub(super) fn greet(&mut self, commands: &Commands, now: Instant) {
         let banner = catch_unwind(AssertUnwindSafe(commands.banner)).unwrap_or_else(|payload| {
@@ -435,6 +447,8 @@ impl Session {
         // A chunk of its own: what an answer does to its buffer cannot touch what was said before.
         let mut chunk = Vec::new();
         let outcome = catch_unwind(AssertUnwindSafe(|| answer.more(&mut chunk).then(|| answer.when())));
+        // What was said before the answer comes before it.
+        self.hear_asides(now);
         if self.json && !running.json {
             self.push(&in_json("line", &String::from_utf8_lossy(&chunk)), now);
         } else {
@@ -476,8 +490,22 @@ impl Session {
         self.complain(&line, now);
     }
 
+    /// Passes on what was said that belongs to no answer.
+    fn hear_asides(&mut self, now: Instant) {
+        if self.phase != Phase::Open || self.output.len() >= PULL_BELOW {
+            return;
+        }
+        let Some(lines) = self.evaluator.as_mut().and_then(|evaluator| evaluator.aside()) else { return };
+        if self.prompt == Prompt::Shown && !self.json {
+            self.push(b"\n", now);
+        }
+        self.say(lines.trim_end_matches('\n'), now);
+        self.prompt = Prompt::Wanted;
+    }
+
     /// Deadlines that have passed.
     pub(super) fn tick(&mut self, commands: &Commands, welcome: Option<&str>, now: Instant) {
+        self.hear_asides(now);
         if !self.output.is_empty() && now >= self.progressed + self.limits.stalled {
             self.phase = Phase::Over;
         }

@@ -98,6 +98,12 @@ pub(crate) trait Evaluate {
 
     /// Begins the answer.
     fn begin(&mut self, expression: Expression<'_>) -> Begun;
+
+    /// Whole lines that belong to no answer, if there are some: what goes on by itself says them. Foreign text in them is
+    /// escaped.
+    fn aside(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// How much a session may do. Each begins with [`Read`](Tier::Read) and is raised by `enable`, up to what its server

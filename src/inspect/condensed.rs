@@ -45,6 +45,7 @@ const MACHINERY: &[&str] = &[
     "probe",
     "reactor",
     "scheduler",
+    "script",
     "stack",
     "sys",
     "task",
@@ -83,6 +84,7 @@ const GLUE_NAMES: &[&str] = &[
     "lang_start",
     "lang_start_internal",
     "thread_start",
+    "try_fold",
 ];
 
 /// Functions without a path that are glue wherever they lie.
@@ -167,9 +169,17 @@ pub(crate) fn classify(frame: &Named<'_>) -> Class {
         // How the panic hook takes its stack.
         return Class::Glue;
     }
+    if krate == "rhai" || file.contains("/rhai-1.") {
+        // What evaluates expressions, on its way from one step to another.
+        return Class::Glue;
+    }
     if krate == "coro" {
         // This crate's own tests stand for its users.
         if rest.split("::").any(|part| part.ends_with("tests")) {
+            return Class::User;
+        }
+        // What an expression of a repl called: the expression itself is no frame.
+        if rest.starts_with("script::repl::") {
             return Class::User;
         }
         let module = rest.split("::").next().unwrap_or(rest);
@@ -633,6 +643,8 @@ mod tests {
         }
         assert!(is_internal(&frame("__rust_try", "", 0)));
         assert!(!is_internal(&frame("coro::time::sleep", "", 0)));
+        assert!(is_internal(&frame("rhai::eval::stmt::Engine::eval_stmt", "", 0)));
+        assert!(!is_internal(&frame("coro::script::repl::Flow::sleep", "", 0)));
     }
 
     #[test]

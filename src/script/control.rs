@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::engine::Outcome;
+use crate::scheduler::Task;
 
 /// Expressions that were abandoned and have not ended.
 static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
@@ -43,6 +44,8 @@ struct Inner {
     outcome: Option<Outcome>,
     finished: bool,
     left_behind: bool,
+    /// What evaluates it, if that is a task.
+    task: Option<Task>,
 }
 
 impl Control {
@@ -70,6 +73,22 @@ impl Control {
             LEFT_BEHIND.fetch_add(1, Ordering::SeqCst);
         }
         self.abandoned.store(true, Ordering::SeqCst);
+        let task = inner.task.take();
+        drop(inner);
+        if let Some(task) = task {
+            task.cancel();
+        }
+    }
+
+    /// The expression is evaluated by that task, which is cancelled when nobody wants the outcome.
+    pub(super) fn runs_in(&self, task: Task) {
+        let mut inner = self.inner();
+        if self.is_abandoned() {
+            drop(inner);
+            task.cancel();
+        } else if !inner.finished {
+            inner.task = Some(task);
+        }
     }
 
     /// By the evaluating thread, as the last thing that it does about this expression.
@@ -81,6 +100,7 @@ impl Control {
             LEFT_BEHIND.fetch_sub(1, Ordering::SeqCst);
         }
         inner.finished = true;
+        inner.task = None;
     }
 
     /// What came of it, with what was printed; `None` while it goes on.

@@ -29,21 +29,24 @@ use super::facts::{self, FACTS, Give};
 use super::function::{self, Function, Place};
 use super::limits::Limits;
 use super::name::KEYWORDS;
-use super::source::{Rewritten, first_word};
+use super::repl::REPL;
+use super::source::{Rewritten, SPAWN, first_word};
 use super::value::Value;
-use super::{on_worker, show};
+use super::{on_worker, repl, show};
+use crate::blocking;
 use crate::commands::Permit;
 use crate::inspect::Snapshot;
 use crate::scheduler::runtime::payload_text;
 use crate::scheduler::suspend::here;
+use crate::scheduler::{self, suspend};
 use crate::sys::courtesy::{Allowance, Courtesy};
 
 /// Values nested deeper than this do not leave an expression, nor come in.
 const DEEPEST: usize = 64;
 
 /// Values, and bytes of text, that a result may have; what is beyond is left out.
-const MOST_VALUES: usize = 400_000;
-const MOST_TEXT: usize = 4 << 20;
+pub(super) const MOST_VALUES: usize = 400_000;
+pub(super) const MOST_TEXT: usize = 4 << 20;
 
 /// And what is kept for the next expression: it is copied for each.
 const MOST_KEPT: usize = 50_000;
@@ -56,7 +59,7 @@ static ALLOWANCE: Allowance = Allowance::new(Duration::from_millis(500));
 const LOOK_AT_CLOCK: u64 = 16;
 
 /// Variables that a session keeps.
-const MOST_VARIABLES: usize = 32;
+pub(super) const MOST_VARIABLES: usize = 32;
 
 pub(super) type Failure = Box<EvalAltResult>;
 
@@ -126,6 +129,8 @@ pub(super) struct Asked {
     pub(super) permit: Permit,
     pub(super) control: Arc<Control>,
     pub(super) limits: Limits,
+    /// In a task of a repl, which has more functions.
+    pub(super) in_repl: bool,
 }
 
 impl Asked {
@@ -165,7 +170,7 @@ impl Asked {
         Outcome::Value(value, notes)
     }
 
-    fn failed(&self, mut failure: EvalAltResult, source: &Rewritten, scope: &Scope<'_>) -> Outcome {
+    pub(super) fn failed(&self, mut failure: EvalAltResult, source: &Rewritten, scope: &Scope<'_>) -> Outcome {
         // The innermost says what is wrong; those around it only through which calls.
         let mut through = Vec::new();
         while let EvalAltResult::ErrorInFunctionCall(name, _, inner, _) = failure {
@@ -191,6 +196,10 @@ impl Asked {
                 limits.list, limits.map, limits.text
             ),
             EvalAltResult::ErrorTerminated(..) if self.control.is_abandoned() => "abandoned".to_owned(),
+            EvalAltResult::ErrorTerminated(why, _) if why.is_string() => why.to_string(),
+            EvalAltResult::ErrorDataRace(..) => {
+                "a variable is in use by another task, which waits meanwhile".to_owned()
+            }
             EvalAltResult::ErrorTerminated(..) => {
                 format!("it took too long: an expression may compute for {} s", limits.time.as_secs())
             }
@@ -198,15 +207,20 @@ impl Asked {
         };
         if let EvalAltResult::ErrorFunctionNotFound(signature, _) = &failure {
             let (name, arguments) = signature.split_once(' ').unwrap_or((signature, ""));
+            let own = REPL.iter().find(|f| self.in_repl && (f.name == name || (f.name == "spawn" && name == SPAWN)));
             let usage = if arguments.strip_prefix('(').is_some_and(|types| types.starts_with(branch::TYPE)) {
                 branch::usage(name)
             } else {
-                function::named(name).map(|function| function.usage())
+                let own = own.map(|own| format!("{}({})", own.name, own.parameters));
+                function::named(name).map(|function| function.usage()).or(own)
             };
             match usage {
                 Some(usage) => text += &format!("; it is {usage}"),
                 None => text += "; functions lists them",
             }
+        }
+        if self.in_repl {
+            text = text.replace(SPAWN, "spawn");
         }
         for name in through {
             text += &format!(", in {name}");
@@ -232,6 +246,7 @@ impl Asked {
         let known = KEYWORDS.contains(&word)
             || matches!(word, "_" | LAST | "print" | "debug" | "Fn")
             || FACTS.iter().any(|f| f.name == word)
+            || (self.in_repl && REPL.iter().any(|f| f.name == word))
             || function::named(word).is_some()
             || scope.contains(word);
         match failure {
@@ -286,17 +301,17 @@ fn keep(kept: &mut Kept, result: &Dynamic, scope: &Scope<'_>, notes: &mut Vec<St
 }
 
 /// Takes values out of the engine, up to a bound.
-struct Taken {
+pub(super) struct Taken {
     values: usize,
     text: usize,
     /// Something was left out.
-    cut: bool,
+    pub(super) cut: bool,
     /// There was a function in it.
     function: bool,
 }
 
 impl Taken {
-    fn new(values: usize, text: usize) -> Taken {
+    pub(super) fn new(values: usize, text: usize) -> Taken {
         Taken { values, text, cut: false, function: false }
     }
 
@@ -310,7 +325,7 @@ impl Taken {
         true
     }
 
-    fn take(&mut self, value: &Dynamic, depth: usize) -> Value {
+    pub(super) fn take(&mut self, value: &Dynamic, depth: usize) -> Value {
         if !self.has_room(0) {
             return Value::Nothing;
         }
@@ -360,6 +375,9 @@ impl Taken {
                 return Value::Nothing;
             }
             return listing;
+        }
+        if let Some(text) = repl::shown(value) {
+            return self.text(&text);
         }
         if let Ok(bytes) = value.as_blob_ref() {
             let shown: String = bytes.iter().take(self.text / 2).map(|b| format!("{b:02x}")).collect();
@@ -430,6 +448,29 @@ fn dynamic(value: &Value, depth: usize) -> Result<Dynamic, Failure> {
 
 /// An engine for one expression, whose text is as it will be parsed.
 fn engine(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -> Engine {
+    let mut engine = common(asked, packages, text);
+    engine.set_max_operations(asked.limits.operations);
+    let context = asked.clone();
+    let courtesy = RefCell::new((Courtesy::new(&ALLOWANCE), Instant::now()));
+    engine.on_progress(move |steps| {
+        let control = &context.control;
+        let look = steps % LOOK_AT_CLOCK == 0;
+        if look {
+            leave_cpu(control, &mut courtesy.borrow_mut());
+        }
+        let over = look && control.computed() > context.limits.time;
+        (over || control.is_abandoned()).then_some(Dynamic::UNIT)
+    });
+    // In the place of Rhai's, which nobody could end.
+    let context = asked.clone();
+    engine.register_fn("sleep", move |seconds: i64| sleep(&context, seconds as f64));
+    let context = asked.clone();
+    engine.register_fn("sleep", move |seconds: f64| sleep(&context, seconds));
+    engine
+}
+
+/// What every engine has, wherever it evaluates.
+pub(super) fn common(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -> Engine {
     let mut engine = Engine::new_raw();
     engine.set_optimization_level(OptimizationLevel::None);
     packages.core.register_into_engine(&mut engine);
@@ -457,7 +498,6 @@ fn engine(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -> Engine {
 fn bound(engine: &mut Engine, asked: &Arc<Asked>) {
     let limits = asked.limits;
     engine
-        .set_max_operations(limits.operations)
         .set_max_call_levels(limits.calls)
         .set_max_expr_depths(limits.depth, limits.depth_in_functions)
         .set_max_string_size(limits.text)
@@ -472,25 +512,9 @@ fn bound(engine: &mut Engine, asked: &Arc<Asked>) {
         .disable_symbol("curry")
         .disable_symbol("import");
     let context = asked.clone();
-    let courtesy = RefCell::new((Courtesy::new(&ALLOWANCE), Instant::now()));
-    engine.on_progress(move |steps| {
-        let control = &context.control;
-        let look = steps % LOOK_AT_CLOCK == 0;
-        if look {
-            leave_cpu(control, &mut courtesy.borrow_mut());
-        }
-        let over = look && control.computed() > context.limits.time;
-        (over || control.is_abandoned()).then_some(Dynamic::UNIT)
-    });
-    let context = asked.clone();
     engine.on_print(move |text| context.control.print(text, context.limits.printed));
     let context = asked.clone();
     engine.on_debug(move |text, _, _| context.control.print(text, context.limits.printed));
-    // In the place of Rhai's, which nobody could end.
-    let context = asked.clone();
-    engine.register_fn("sleep", move |seconds: i64| sleep(&context, seconds as f64));
-    let context = asked.clone();
-    engine.register_fn("sleep", move |seconds: f64| sleep(&context, seconds));
 }
 
 /// Pauses where a long computation has to leave the CPU to others. A task must not: it would hold up its worker.
@@ -620,12 +644,13 @@ fn own_functions(engine: &mut Engine, asked: &Arc<Asked>) {
         match fact.give {
             Give::Plain(give) => {
                 engine.register_fn(name, move || -> Result<Dynamic, Failure> {
-                    dynamic(&context.control.during(name, give)?, 0)
+                    dynamic(&look(&context, name, give)??, 0)
                 });
             }
             Give::Asked(give) => {
                 engine.register_fn(name, move |line: ImmutableString| -> Result<Dynamic, Failure> {
-                    dynamic(&context.control.during(name, || give(&line))?, 0)
+                    let line = line.to_string();
+                    dynamic(&look(&context, name, move || give(&line))??, 0)
                 });
             }
             Give::Tasks if name == "tasks" => {
@@ -660,24 +685,32 @@ fn own_functions(engine: &mut Engine, asked: &Arc<Asked>) {
     }
 }
 
-fn tasks(asked: &Asked) -> Array {
+fn tasks(asked: &Asked) -> Result<Array, Failure> {
     let most = facts::MOST_TASKS.min(asked.limits.list);
-    let snapshot = asked.control.during("tasks", || Arc::new(facts::snapshot(most)));
+    let snapshot = look(asked, "tasks", move || Arc::new(facts::snapshot(most)))?;
     if snapshot.left_out > 0 {
         asked.control.print(
             &format!("tasks(): {} more tasks were left out, it gives at most {most}", snapshot.left_out),
             usize::MAX,
         );
     }
-    (0..snapshot.tasks.len()).map(|index| Dynamic::from(Row { snapshot: snapshot.clone(), index })).collect()
+    Ok((0..snapshot.tasks.len()).map(|index| Dynamic::from(Row { snapshot: snapshot.clone(), index })).collect())
 }
 
-fn one_task(asked: &Asked, id: i64) -> Dynamic {
-    let snapshot = asked.control.during("where", || Arc::new(facts::snapshot(0)));
-    match snapshot.tasks.iter().position(|t| i64::try_from(t.id) == Ok(id)) {
+fn one_task(asked: &Asked, id: i64) -> Result<Dynamic, Failure> {
+    let snapshot = look(asked, "where", || Arc::new(facts::snapshot(0)))?;
+    Ok(match snapshot.tasks.iter().position(|t| i64::try_from(t.id) == Ok(id)) {
         Some(index) => Dynamic::from(Row { snapshot, index }),
         None => Dynamic::UNIT,
-    }
+    })
+}
+
+/// Looks at the process. That may take reading the program's files, which is nothing for a worker.
+fn look<T: Send + 'static>(asked: &Asked, name: &str, f: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    asked.control.during(name, || match scheduler::current() {
+        Some(_) => waits(|| blocking::blocking(f))?.map_err(|error| error.to_string().into()),
+        None => Ok(f()),
+    })
 }
 
 /// Makes a function of the program callable.
@@ -708,6 +741,11 @@ pub(super) fn call(asked: &Arc<Asked>, function: &Arc<Function>, arguments: Vec<
     (asked.permit)(function.tier, &function.name, &asked.typed)?;
     let outcome = asked.control.away(&function.name, || {
         catch_unwind(AssertUnwindSafe(|| match function.place {
+            // Here would be the worker, which it may block.
+            Place::Here if scheduler::current().is_some() => {
+                let function = function.clone();
+                blocking::blocking(move || (function.call)(arguments)).map_err(|error| error.to_string())?
+            }
             Place::Here => (function.call)(arguments),
             Place::Worker(index) => on_worker::call(function, index, arguments, &asked.control),
         }))
@@ -715,6 +753,7 @@ pub(super) fn call(asked: &Arc<Asked>, function: &Arc<Function>, arguments: Vec<
     match outcome {
         Ok(Ok(value)) => dynamic(&value, 0),
         Ok(Err(error)) => Err(format!("{}: {error}", function.name).into()),
+        Err(payload) if suspend::is_interrupt(&*payload) => Err(terminated()),
         Err(payload) => {
             let text = format!("{} panicked: {}", function.name, payload_text(&*payload));
             // Dropping a payload runs foreign code, which may panic again.
@@ -722,6 +761,23 @@ pub(super) fn call(asked: &Arc<Asked>, function: &Arc<Function>, arguments: Vec<
             Err(text.into())
         }
     }
+}
+
+/// Calls what may wait. An interrupt of the task unwinds no further: the expression ends at its next step.
+pub(super) fn waits<T>(f: impl FnOnce() -> T) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
+        if suspend::is_interrupt(&*payload) {
+            return terminated();
+        }
+        let text = payload_text(&*payload).to_owned();
+        std::mem::forget(payload);
+        text.into()
+    })
+}
+
+/// No `catch` of an expression holds it.
+fn terminated() -> Failure {
+    EvalAltResult::ErrorTerminated("its task was cancelled".into(), rhai::Position::NONE).into()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::*;
 fn evaluate(typed: &str, limits: Limits, kept: &mut Kept) -> (Outcome, Duration) {
     let control = Arc::new(Control::new());
     let permit: Permit = Arc::new(|_, _, _| Ok(()));
-    let asked = Arc::new(Asked { typed: typed.into(), permit, control, limits });
+    let asked = Arc::new(Asked { typed: typed.into(), permit, control, limits, in_repl: false });
     let begun = Instant::now();
     (asked.evaluate(&Packages::new(), kept), begun.elapsed())
 }
@@ -110,6 +110,7 @@ fn sleep_is_no_computing_and_can_be_abandoned() {
         permit: Arc::new(|_, _, _| Ok(())),
         control: control.clone(),
         limits,
+        in_repl: false,
     });
     let thread = std::thread::spawn(move || asked.evaluate(&Packages::new(), &mut Kept::default()));
     while control.phase().is_none() {

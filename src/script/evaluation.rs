@@ -125,6 +125,7 @@ impl Evaluator {
                 permit: expression.permit.clone(),
                 control: control.clone(),
                 limits,
+                in_repl: false,
             })
         };
         if let Some(thread) = &mut self.thread
@@ -167,16 +168,7 @@ impl Evaluate for Evaluator {
             ));
         }
         match self.give(&expression) {
-            Ok(control) => Ok(Box::new(Waiting {
-                next_word: control.begun() + FIRST_WORD,
-                next_look: control.begun() + SHORTEST_LOOK,
-                control,
-                json: expression.json,
-                lines: expression.lines,
-                unknown: expression.unknown,
-                answer: None,
-                sent: 0,
-            })),
+            Ok(control) => Ok(Box::new(Waiting::new(control, expression))),
             Err(error) => Err(format!("not evaluated: no thread for it: {error}")),
         }
     }
@@ -203,7 +195,7 @@ fn serve(desk: &Desk, kept: &Mutex<Kept>) {
 }
 
 /// The answer to an expression, while it is evaluated and after.
-struct Waiting {
+pub(super) struct Waiting {
     control: Arc<Control>,
     json: bool,
     lines: bool,
@@ -255,6 +247,19 @@ impl Answer for Waiting {
 }
 
 impl Waiting {
+    pub(super) fn new(control: Arc<Control>, expression: Expression<'_>) -> Waiting {
+        Waiting {
+            next_word: control.begun() + FIRST_WORD,
+            next_look: control.begun() + SHORTEST_LOOK,
+            control,
+            json: expression.json,
+            lines: expression.lines,
+            unknown: expression.unknown,
+            answer: None,
+            sent: 0,
+        }
+    }
+
     /// Where the expression is.
     fn word(&self, lasted: Duration) -> String {
         let lasted = lasted.as_secs_f64();
@@ -267,8 +272,11 @@ impl Waiting {
     }
 
     fn note(&self, text: &str) -> String {
-        if self.json {
+        if self.json && !self.lines {
             return format!("{{\"note\":{}}}\n", show::json_text(text));
+        }
+        if self.lines {
+            return self.line("line", &format!("… {text}"));
         }
         show::text(&super::Value::Text(format!("… {text}")))
     }

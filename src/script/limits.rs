@@ -37,6 +37,9 @@ pub(super) struct Limits {
 /// The stack that an evaluating thread is to have, in bytes. Address space only: what is not used is not there.
 pub(super) const STACK: usize = if cfg!(target_pointer_width = "64") { 512 << 20 } else { 32 << 20 };
 
+/// The stack of a task that evaluates: the largest there is.
+pub(super) const TASK_STACK: usize = 64 << 20;
+
 /// Below this nothing is evaluated.
 pub(super) const LEAST_STACK: usize = 16 << 20;
 

@@ -36,6 +36,14 @@ pub(crate) fn functions() -> Box<dyn Answer> {
         tier: "read",
         doc: fact.doc.into(),
     }));
+    #[cfg(feature = "script")]
+    if super::repl::was_started() {
+        lines.extend(super::repl::REPL.iter().map(|offer| Line {
+            usage: format!("{}({})", offer.name, offer.parameters),
+            tier: "repl",
+            doc: offer.doc.into(),
+        }));
+    }
     let width = lines.iter().map(|line| line.usage.len()).max().unwrap_or(0);
     let mut text = String::new();
     for line in &lines {

@@ -3,7 +3,8 @@
 //! A line of a session that is no command is an expression of the language [Rhai](https://rhai.rs); `coro::console` has the guide.
 //! `source` looks at its text, `evaluation` gives it to the session's thread, `engine` has Rhai evaluate it with the functions of
 //! `facts` and those of the program (`function`, with `branch` where their names have dots), `show` writes the result. What is
-//! exported by an attribute comes from a table of the linker's (`export`).
+//! exported by an attribute comes from a table of the linker's (`export`). `repl` does the
+//! same in tasks, with functions that wait, for a session at the program's own terminal.
 //!
 //! Invariants: nothing of the program or of the engine runs on the console thread; the engine's types stay in here.
 //!
@@ -32,6 +33,8 @@ mod name;
 #[cfg(feature = "script")]
 mod on_worker;
 #[cfg(feature = "script")]
+mod repl;
+#[cfg(feature = "script")]
 mod show;
 #[cfg(feature = "script")]
 mod source;
@@ -44,6 +47,8 @@ pub(crate) use evaluation::Evaluator;
 use export::exported;
 pub use function::{Callable, Function, register, register_on_worker, register_value, unregister};
 pub(crate) use list::functions;
+#[cfg(feature = "script")]
+pub(crate) use repl::start as start_repl;
 pub use value::{FromValue, IntoValue, Value};
 
 /// What the program exports by attributes.

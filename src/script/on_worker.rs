@@ -15,6 +15,7 @@ use super::function::Function;
 use super::value::Value;
 use crate::scheduler::runtime::payload_text;
 use crate::scheduler::{self, Builder};
+use crate::time;
 
 /// How long a worker may take to begin a function.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -58,7 +59,8 @@ pub(super) fn call(
             handle.cancel();
             return Err("abandoned; its task was cancelled".into());
         }
-        std::thread::sleep(LOOK);
+        // Parks the task, where it is one that evaluates.
+        time::sleep(LOOK);
     }
     match handle.join() {
         Ok(result) => result,

@@ -10,6 +10,9 @@
 
 use super::LAST;
 
+/// The language keeps the word `spawn` for itself; the function has this name inside, which is as long, so that places stay.
+pub(super) const SPAWN: &str = "Spawn";
+
 /// What `text` is made of.
 #[derive(Debug, Default)]
 struct Scan {
@@ -117,10 +120,25 @@ pub(super) struct Rewritten {
 
 impl Rewritten {
     pub(super) fn new(typed: &str) -> Rewritten {
+        Rewritten::with(typed, false)
+    }
+
+    /// In a repl `spawn` is a function.
+    pub(super) fn in_repl(typed: &str) -> Rewritten {
+        Rewritten::with(typed, true)
+    }
+
+    fn with(typed: &str, spawn: bool) -> Rewritten {
         let found = scan(typed);
         let mut text = String::with_capacity(typed.len() + 16);
         let (mut replaced, mut copied) = (Vec::new(), 0);
         for (n, (place, c)) in found.code.iter().enumerate() {
+            if spawn && *c == 's' && is_spawn(typed, *place, &found.code[..n]) {
+                text.push_str(&typed[copied..*place]);
+                text.push_str(SPAWN);
+                copied = place + SPAWN.len();
+                continue;
+            }
             if *c != '_' || !is_last(typed, *place, &found.code[..n]) {
                 continue;
             }
@@ -153,6 +171,14 @@ fn is_last(text: &str, place: usize, before: &[(usize, char)]) -> bool {
     let mut behind = before.iter().rev().map(|(_, c)| *c).filter(|c| !c.is_whitespace());
     // `x._` is no range, `x.._` is.
     behind.next() != Some('.') || behind.next() == Some('.')
+}
+
+/// Whether at `place` the function `spawn` is called.
+fn is_spawn(text: &str, place: usize, before: &[(usize, char)]) -> bool {
+    let Some(rest) = text[place..].strip_prefix("spawn") else { return false };
+    let name = |c: char| c.is_alphanumeric() || c == '_';
+    let member = before.iter().rev().map(|(_, c)| *c).find(|c| !c.is_whitespace()) == Some('.');
+    !text[..place].ends_with(name) && !member && rest.trim_start().starts_with('(')
 }
 
 /// The identifier that `text` begins with, if it begins with one.
@@ -202,6 +228,21 @@ mod tests {
             "'\\'' + \"\\\\\"",
         ] {
             assert_eq!(rewritten(typed), typed);
+        }
+    }
+
+    #[test]
+    fn spawn_is_a_name_in_a_repl_alone() {
+        for (typed, text) in [
+            ("spawn(|| f(_))", "Spawn(|| f(last))"),
+            ("let t = spawn (|| 1); spawn(t)", "let t = Spawn (|| 1); Spawn(t)"),
+            (
+                "\"spawn(\" + respawn(1) + x.spawn(2) + spawn + spawned()",
+                "\"spawn(\" + respawn(1) + x.spawn(2) + spawn + spawned()",
+            ),
+        ] {
+            assert_eq!(Rewritten::in_repl(typed).text, text);
+            assert!(!rewritten(typed).contains("Spawn"));
         }
     }
 

@@ -231,7 +231,7 @@ pub(crate) fn take_interrupt() -> io::Result<()> {
     handle(libc::SIGINT)
 }
 
-fn disposition(signal: libc::c_int) -> io::Result<libc::sigaction> {
+pub(super) fn disposition(signal: libc::c_int) -> io::Result<libc::sigaction> {
     // SAFETY: plain data, which the call fills.
     unsafe {
         let mut old: libc::sigaction = std::mem::zeroed();
