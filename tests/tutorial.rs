@@ -31,14 +31,19 @@ struct Program {
     _directory: Directory,
 }
 
+fn example(name: &str) -> PathBuf {
+    let mut program = std::env::current_exe().expect("a test knows its own path");
+    program.pop();
+    program.pop();
+    program.push("examples");
+    program.push(name);
+    assert!(program.exists(), "{} is missing; build it first: cargo build --examples", program.display());
+    program
+}
+
 impl Program {
     fn start(name: &str, arguments: &[&str]) -> Program {
-        let mut program = std::env::current_exe().expect("a test knows its own path");
-        program.pop();
-        program.pop();
-        program.push("examples");
-        program.push(name);
-        assert!(program.exists(), "{} is missing; build it first: cargo build --examples", program.display());
+        let program = example(name);
         let directory = Directory::new();
         let socket = directory.at("b.sock");
         let mut command = Command::new(program);
@@ -130,6 +135,47 @@ fn echo() -> Vec<(&'static str, String)> {
     vec![("echo", all), ("console", console)]
 }
 
+/// Somebody types at a program's own terminal.
+fn repl() -> Vec<(&'static str, String)> {
+    const PROMPT: &str = " act> ";
+    let mut command = Command::new(example("repl"));
+    command.env_remove("CORO_BACKDOOR").env("CORO_WORKERS", "2");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the example starts");
+    let (input, mut output) = (child.stdin.take(), child.stdout.take().expect("piped"));
+    let mut input = input.expect("piped");
+    let mut text = String::from("$ repl\n");
+    let mut read = |text: &mut String| {
+        let (begun, mut buf) = (text.len(), [0; 4096]);
+        while !text[begun..].ends_with(PROMPT) {
+            let n = output.read(&mut buf).expect("a prompt");
+            assert!(n > 0, "the session ended: {text}");
+            text.push_str(std::str::from_utf8(&buf[..n]).expect("text"));
+        }
+    };
+    read(&mut text);
+    for line in [
+        "let c = connect(server)",
+        "c.send(\"hello\\n\")",
+        "c.recv_line()",
+        "let t = spawn(|| loop { sleep(60.0); c.send(\"are you there?\\n\") })",
+        "tasks name~spawn",
+        "let a = spawn(|| { sleep(0.2); 6 * 7 })",
+        "a.join()",
+        "timeout(0.1, || c.recv())",
+        "t.cancel(); t.join()",
+    ] {
+        input.write_all(format!("{line}\n").as_bytes()).expect("typed");
+        text += &format!("{line}\n");
+        read(&mut text);
+    }
+    drop(input);
+    assert!(child.wait().expect("ended").success());
+    // The last prompt.
+    let end = text.rfind('\n').map_or(0, |end| end + 1);
+    text.truncate(end);
+    vec![("repl", text)]
+}
+
 /// A client of the echo server, through the proxy.
 fn proxy() -> Vec<(&'static str, String)> {
     let echo = Program::start("echo", &["--addr", "127.0.0.1:0"]);
@@ -204,7 +250,7 @@ fn every_transcript_of_the_tutorial_is_what_the_examples_say() {
     let bless = std::env::var_os("CORO_BLESS").is_some();
     let mut page = std::fs::read_to_string(PAGE).expect("the page");
     let mut names: Vec<String> = transcripts(&page).into_iter().map(|(name, _)| name).collect();
-    for make in [echo, proxy, worms] {
+    for make in [echo, repl, proxy, worms] {
         let mut last = Vec::new();
         let mut fits = false;
         // Once in a while a task is caught between two states.
