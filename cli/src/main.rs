@@ -3,7 +3,7 @@
 //! A subcommand is a module with `USAGE` and `run`. Exit codes: 0 when it was done, 1 when it could not be (no such process,
 //! nobody serves, the question was refused), 2 when it was called wrongly; messages go to standard error.
 //!
-//! Must not know: anything of the runtime but what its sockets say. `demo` alone has one, in a process of its own.
+//! Must not know: anything of the runtime but what its sockets say. `demo` has one, in a process of its own, and `repl`.
 
 #![deny(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod attach;
 mod demo;
 mod known;
 mod list;
+mod repl;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "a signal with a value and the rights over files take calls that no crate here wraps")]
 mod signal_attach;
@@ -33,6 +34,7 @@ Looks into running programs that use coro-rt. A program is named by its PID, or 
   ask PID|PATH COMMAND...  one question; `ask PID help` shows what can be asked
   attach PID|PATH          an interactive session
   top PID|PATH             its tasks and workers, live
+  repl                     connect, send, receive, spawn: a session inside a runtime of its own
   demo                     a lively program with trouble in it, and a session with it
   symbolize FILE...        names what a stripped program could not name itself
 
@@ -70,6 +72,7 @@ const COMMANDS: &[(&str, &str, Run)] = &[
     ("ask", ask::USAGE, ask::run),
     ("attach", attach::USAGE, attach::run),
     ("top", top::USAGE, top::run),
+    ("repl", repl::USAGE, repl::run),
     ("demo", demo::USAGE, demo::run),
     ("symbolize", symbolize::USAGE, symbolize::run),
 ];

@@ -83,6 +83,11 @@ impl Session {
         Session::connected(target.connect()?, &mut |_, _| begun.elapsed() < limit)
     }
 
+    /// With whoever is at the other end of that stream.
+    pub(crate) fn over(stream: UnixStream, name: &str) -> Result<Session, String> {
+        Session::connected(Connection { stream, name: name.to_owned(), pid: None }, &mut |_, _| true)
+    }
+
     fn connected(connection: Connection, go_on: &mut dyn FnMut(&str, Option<u32>) -> bool) -> Result<Session, String> {
         let Connection { stream, name, pid } = connection;
         let broke = |error: io::Error| format!("{name}: the connection broke ({error})");

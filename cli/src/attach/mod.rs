@@ -12,6 +12,7 @@ mod editor;
 mod screen;
 
 use std::io::{self, BufRead as _, IsTerminal as _};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::consts::SIGINT;
@@ -44,7 +45,22 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> Outcome {
 
 /// A session with whoever is at standard input.
 pub(crate) fn attach(target: Target) -> Outcome {
-    if io::stdin().is_terminal() { Attached::new(target)?.run() } else { lines(&target) }
+    if !io::stdin().is_terminal() {
+        return lines(&target);
+    }
+    let session = ask::open(&target)?;
+    let mut attached = Attached::new(target, session, LOWEST)?;
+    attached.ask("status")?;
+    attached.run()
+}
+
+/// A session with somebody at a terminal over a stream that is there, with a tier from the beginning; what completion asks
+/// goes to `target`.
+pub(crate) fn session(target: Target, stream: UnixStream, tier: &str, hint: &str) -> Outcome {
+    let session = Session::over(stream, "the session").map_err(Failure::Failed)?;
+    let attached = Attached::new(target, session, tier)?;
+    println!("{hint}");
+    attached.run()
 }
 
 /// Each line of standard input is a question.
@@ -91,17 +107,15 @@ struct Attached {
 }
 
 impl Attached {
-    fn new(target: Target) -> Result<Attached, Failure> {
-        let mut session = ask::open(&target)?;
+    fn new(target: Target, mut session: Session, tier: &str) -> Result<Attached, Failure> {
         let known = learn(&mut session)?;
         let interrupt = Arc::new(Mutex::new(session.interrupt()));
         pass_on_ctrl_c(interrupt.clone()).map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C ({error})")))?;
-        Ok(Attached { target, session, known, tier: LOWEST.into(), colours: wants_colour(), interrupt })
+        println!("{}", session.banner);
+        Ok(Attached { target, session, known, tier: tier.into(), colours: wants_colour(), interrupt })
     }
 
     fn run(mut self) -> Outcome {
-        println!("{}", self.session.banner);
-        self.ask("status")?;
         let mut editor = editor::Editor::new(self.target.clone(), self.known.clone(), self.colours)
             .map_err(|error| Failure::Failed(format!("no line editing on this terminal ({error})")))?;
         loop {

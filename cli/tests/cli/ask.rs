@@ -133,7 +133,7 @@ fn a_wrong_call_is_exit_code_2_and_help_is_0() {
     }
     let (code, all, _) = run(&mut coro(&["--help"]), "");
     assert!(code == 0 && all.starts_with("usage: coro COMMAND"), "{all}");
-    for command in ["list", "status", "where", "ask", "attach", "top", "demo", "symbolize"] {
+    for command in ["list", "status", "where", "ask", "attach", "top", "repl", "demo", "symbolize"] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} is not in the help");
         let (code, out, _) = run(&mut coro(&[command, "--help"]), "");
         assert!(code == 0 && out.starts_with(&format!("usage: coro {command}")) && out.contains("Exit code"), "{out}");

@@ -6,6 +6,7 @@ mod attach;
 mod demo;
 mod fake;
 mod list;
+mod repl;
 mod server;
 mod symbolize;
 mod terminal;
