@@ -314,6 +314,14 @@ fn check_page(page: &str, outputs: Vec<(String, String, usize)>) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/stuck/{situation}.txt"));
         let golden = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let line = mask(&format!("{}\n", lines[at]));
+        if let Some(said) = lines[at].strip_prefix("stalls ") {
+            // How many there are hangs on the machine, its words do not.
+            let said = said.trim();
+            let (many, rest) = said.split_once(", the last ").unwrap_or_else(|| panic!("line {}: {said}", at + 1));
+            let many = many.trim_start_matches(|c: char| c.is_ascii_digit() || c == ',');
+            assert!([" slice was too long", " slices were too long"].iter().any(|w| many.starts_with(w)), "{said}");
+            assert!(rest.contains(" ago at ") && rest.ends_with("  → stalls"), "line {}: {said}", at + 1);
+        }
         let told = line.is_empty()
             || line.starts_with("> ")
             || answer(&golden, &command).lines().any(|l| l == line.trim_end());

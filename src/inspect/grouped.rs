@@ -467,6 +467,35 @@ mod tests {
     }
 
     #[test]
+    fn the_ids_of_a_large_group_come_in_pieces() {
+        const COUNT: u64 = 50_000;
+        let group = |stack: &str, ids: Vec<u64>| {
+            let mut group = Group { stack: stack.into(), ids, ..Group::default() };
+            group.states.add(TaskState::Parked);
+            group
+        };
+        // The largest stands last.
+        let rest = vec![group("[b]", vec![1]), group("[a]", (1..=COUNT).rev().collect())];
+        let mut sorted = Sorted { rest, ..Sorted::default() };
+        let (mut all, mut pieces) = (Vec::new(), 0);
+        loop {
+            let mut piece = Vec::new();
+            let more = sorted.write_some(Style::PLAIN, &mut piece);
+            assert!(piece.len() < PIECE_BYTES + 1024, "{} bytes", piece.len());
+            all.extend(piece);
+            pieces += 1;
+            if !more {
+                break;
+            }
+        }
+        let text = String::from_utf8(all).expect("text");
+        let ids = text.split_ascii_whitespace().filter_map(|word| word.strip_prefix('#')?.parse::<u64>().ok());
+        // The oldest one of each group, and the group's own.
+        assert!(ids.eq([0].into_iter().chain(1..=COUNT).chain([0, 1])), "{}", &text[..200]);
+        assert!(pieces > 5, "{pieces}");
+    }
+
+    #[test]
     fn groups_as_they_are_shown() {
         let (server, job): (Arc<str>, Arc<str>) = ("src/server.rs:40".into(), "job\u{1b}".into());
         let mut groups = Groups::new(true);
