@@ -11,10 +11,9 @@
 #![forbid(unsafe_code)]
 #![allow(deprecated, reason = "rhai marks what may change in a minor version so; nothing of it is going away")]
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rhai::packages::{
@@ -451,12 +450,13 @@ fn engine(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -> Engine {
     let mut engine = common(asked, packages, text);
     engine.set_max_operations(asked.limits.operations);
     let context = asked.clone();
-    let courtesy = RefCell::new((Courtesy::new(&ALLOWANCE), Instant::now()));
+    // No `RefCell`: with rhai's feature `sync`, which another crate may ask for, this has to be `Sync`.
+    let courtesy = Mutex::new((Courtesy::new(&ALLOWANCE), Instant::now()));
     engine.on_progress(move |steps| {
         let control = &context.control;
         let look = steps % LOOK_AT_CLOCK == 0;
         if look {
-            leave_cpu(control, &mut courtesy.borrow_mut());
+            leave_cpu(control, &mut courtesy.lock().unwrap_or_else(PoisonError::into_inner));
         }
         let over = look && control.computed() > context.limits.time;
         (over || control.is_abandoned()).then_some(Dynamic::UNIT)
