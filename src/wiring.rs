@@ -89,7 +89,7 @@ mod door {
 
     /// Says what the backdoor answers with; called before every `serve`.
     pub(crate) fn commands() {
-        commands::functions_with(script::functions);
+        commands::functions_with(script::functions, script::callables);
         backdoor::register(backdoor::Commands { table: commands::TABLE, banner, name, welcome, evaluator: EVALUATOR });
     }
 

@@ -555,6 +555,17 @@ fn rows_come_as_json_too() {
     assert!(threads.iter().any(|t| t["thread"]["worker"] == "worker 1" && t["thread"]["ours"] == true), "{threads:?}");
     let blocking = values("blocking --json");
     assert_eq!((&blocking[1]["pool"]["limit"], blocking.len()), (&512.into(), 3), "{blocking:?}");
+    let id = tasks[1]["task"]["id"].to_string();
+    let one = values(&format!("where {id} --json"));
+    assert_eq!((&one[0]["head"]["answer"], one.len()), (&"where".into(), 3), "{one:?}");
+    assert_eq!((&one[2]["task"]["name"], &one[2]["task"]["stack"]), (&"db writer 1".into(), &0.into()));
+    assert!(one[1]["stack"]["frames"].as_array().is_some_and(|frames| frames.len() > 1), "{one:?}");
+    let status = &values("status --json")[1]["status"];
+    assert!(status["waits"].as_array().is_some_and(|all| all.iter().any(|w| w["kind"] == "lock")), "{status}");
+    let functions = values("functions --json");
+    assert!(functions[1..].iter().all(|row| row["function"]["usage"].is_string()), "{functions:?}");
+    let session = console.ask("#json\nwhere 18446744073709551615\ntasks name=reader\nlatency");
+    assert!(session.contains("{\"error\":\"no task #") && session.contains("{\"done\":\"tasks\"}"), "{session}");
     let session = console.ask("#json\nlabel 18446744073709551615\ntasks name=reader\nlatency");
     assert!(session.contains("{\"error\":\"no task #") && session.contains("{\"done\":\"tasks\"}"), "{session}");
 }

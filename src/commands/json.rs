@@ -16,11 +16,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
+use super::figures::{Counting, Figures};
 use super::tasks::{Row, as_asked, compare, counting};
 use super::text::rows;
 use super::threads::{Looking, Thread, USUAL};
-use super::top::span;
-use super::{Answer, Begun, When, question};
+use super::top::{Watching, span};
+use super::{Answer, Begun, Callable, FUNCTIONS, When, no_task, one_id, question};
 use crate::blocking::{BlockingJob, BlockingStats, blocking_stats};
 use crate::inspect::{
     self, DescriptorUse, Edge, EventReport, Groups, Object, Options, PeerReport, Process, SCHEMA_VERSION, Site,
@@ -48,6 +49,10 @@ enum Line {
     Thread(Thread),
     Pool(Pool),
     Job(Job),
+    Status(Box<Figures>),
+    Top(TopLine),
+    Share(Box<ShareLine>),
+    Function(Callable),
 }
 
 /// Tasks that have something in common.
@@ -69,6 +74,25 @@ impl From<Row> for GroupLine {
         let (oldest, oldest_task) = group.oldest;
         GroupLine { group: key, tasks: group.count, change, run_time: group.run, oldest, oldest_task }
     }
+}
+
+/// What the shares are shares of.
+#[derive(Serialize)]
+struct TopLine {
+    between: Duration,
+    /// Tasks that ran, those that are not told of included.
+    tasks: u64,
+    /// CPU time of the process.
+    cpu: Duration,
+}
+
+/// One task that ran.
+#[derive(Serialize)]
+struct ShareLine {
+    ran: Duration,
+    /// Of the time between the looks.
+    share: f64,
+    task: Task,
 }
 
 #[derive(Serialize)]
@@ -109,6 +133,8 @@ pub(super) fn begin(name: &'static str, words: &[&str]) -> Begun {
         "tasks" => return tasks(words),
         "count" => return count(words),
         "threads" => return threads(words),
+        "where" => return one(words),
+        "top" => return top(words),
         _ => {}
     }
     let every_one = match words {
@@ -116,6 +142,11 @@ pub(super) fn begin(name: &'static str, words: &[&str]) -> Begun {
         ["--all"] if matches!(name, "fds" | "objects" | "stacks") => true,
         [other, ..] => return Err(format!("{name} --json knows no \"{other}\"")),
     };
+    match name {
+        "status" => return Ok(status()),
+        "functions" => return Ok(functions()),
+        _ => {}
+    }
     if let Some(mut lines) = without_tasks(name, every_one) {
         return Ok(later(name, move || Found::Lines(std::mem::take(&mut lines), None)));
     }
@@ -179,6 +210,67 @@ fn blocking() -> Vec<Line> {
     let mut lines = vec![Line::Pool(Pool { limit, threads, idle, queued, oldest_queued })];
     lines.extend(running.into_iter().map(job));
     lines
+}
+
+/// One task, in the form of `where_all`: its stack, if it has one, is the one stack that comes before it.
+fn one(words: &[&str]) -> Begun {
+    let id = one_id(words)?;
+    let begun = (SystemTime::now(), Instant::now());
+    let (task, stack) = inspect::one_as_values(id).ok_or_else(|| no_task(id))?;
+    let mut lines: Vec<Line> = stack.into_iter().map(Line::Stack).collect();
+    lines.push(Line::Task(Box::new(task)));
+    Ok(headed(head("where", begun, lines.len()), lines))
+}
+
+/// Tasks of which `top --json` tells.
+const MOST_SHARES: usize = 500;
+
+fn top(words: &[&str]) -> Begun {
+    let mut watching = Watching::new(words)?;
+    Ok(later("top", move || {
+        let tops = match watching.more(MOST_SHARES) {
+            Ok(when) => return Found::NotYet(when),
+            Err(tops) => tops,
+        };
+        let Some(tops) = tops else { return Found::Lines(Vec::new(), None) };
+        let between = tops.between.as_secs_f64().max(1e-9);
+        let mut lines = vec![Line::Top(TopLine { between: tops.between, tasks: tops.ran, cpu: tops.cpu })];
+        lines.extend(
+            tops.values()
+                .into_iter()
+                .map(|(task, ran)| Line::Share(Box::new(ShareLine { ran, share: ran.as_secs_f64() / between, task }))),
+        );
+        Found::Lines(lines, None)
+    }))
+}
+
+fn status() -> Box<dyn Answer> {
+    let mut counting = Counting::new();
+    later("status", move || match counting.more() {
+        None => Found::NotYet(When::Now),
+        Some(figures) => Found::Lines(vec![Line::Status(Box::new(figures))], None),
+    })
+}
+
+fn functions() -> Box<dyn Answer> {
+    let all = FUNCTIONS.get().map(|functions| (functions.values)()).unwrap_or_default();
+    let lines: Vec<Line> = all.into_iter().map(Line::Function).collect();
+    headed(head("functions", (SystemTime::now(), Instant::now()), lines.len()), lines)
+}
+
+/// Of an answer for which no task was held.
+fn head(answer: &'static str, begun: (SystemTime, Instant), rows: usize) -> Head {
+    Head {
+        schema_version: SCHEMA_VERSION,
+        answer,
+        rows,
+        matched: None,
+        taken_at: begun.0,
+        took: begun.1.elapsed(),
+        longest_window: Duration::ZERO,
+        window_p9999: Duration::ZERO,
+        process: inspect::process(),
+    }
 }
 
 /// What has come of a search.
@@ -257,17 +349,7 @@ impl<F: FnMut() -> Found> Answer for Later<F> {
                     return true;
                 }
                 Found::Lines(lines, matched) => {
-                    let head = Head {
-                        schema_version: SCHEMA_VERSION,
-                        answer: self.name,
-                        rows: lines.len(),
-                        matched,
-                        taken_at: self.begun.0,
-                        took: self.begun.1.elapsed(),
-                        longest_window: Duration::ZERO,
-                        window_p9999: Duration::ZERO,
-                        process: inspect::process(),
-                    };
+                    let head = Head { matched, ..head(self.name, self.begun, lines.len()) };
                     self.when = When::Now;
                     self.rows = Some(headed(head, lines));
                 }
@@ -370,7 +452,13 @@ mod tests {
     fn each_command_that_promises_json_answers_with_a_head_and_so_many_lines() {
         for command in TABLE.iter().filter(|c| c.arguments.contains("--json")) {
             let name = command.names[0];
-            let mut answer = command.begin(&["--json"]).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let words = match name {
+                // There is no task here.
+                "where" => continue,
+                "top" => &["10ms", "--json"][..],
+                _ => &["--json"],
+            };
+            let mut answer = command.begin(words).unwrap_or_else(|e| panic!("{name}: {e}"));
             let mut out = Vec::new();
             while answer.more(&mut out) {}
             let text = String::from_utf8(out).expect("text");

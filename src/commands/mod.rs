@@ -12,6 +12,8 @@
 
 mod act;
 #[cfg(feature = "serde")]
+mod figures;
+#[cfg(feature = "serde")]
 mod json;
 mod measures;
 mod process;
@@ -35,12 +37,34 @@ use text::at_once;
 
 use crate::inspect::{self, Style};
 
-/// Lists what expressions can call; said by the layer that knows, above this one.
-static FUNCTIONS: OnceLock<fn() -> Box<dyn Answer>> = OnceLock::new();
+/// Something that expressions can name.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(not(feature = "serde"), allow(dead_code, reason = "some of it is for programs only"))]
+pub(crate) struct Callable {
+    pub(crate) name: String,
+    /// As it is written: `set_limit(clients: int)`.
+    pub(crate) usage: String,
+    /// `function`, or `value`, which is written without parentheses.
+    pub(crate) kind: &'static str,
+    /// Whose it is: `program` or `coro`.
+    pub(crate) of: &'static str,
+    /// What a session must be allowed.
+    pub(crate) tier: &'static str,
+    pub(crate) doc: String,
+}
+
+/// What expressions can name, as a text and as values; said by the layer that knows, above this one.
+#[cfg_attr(not(feature = "serde"), allow(dead_code, reason = "values are for programs"))]
+struct Functions {
+    answer: fn() -> Box<dyn Answer>,
+    values: fn() -> Vec<Callable>,
+}
+
+static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
 
 /// Says how `functions` is answered; the first call counts.
-pub(crate) fn functions_with(answer: fn() -> Box<dyn Answer>) {
-    let _ = FUNCTIONS.set(answer);
+pub(crate) fn functions_with(answer: fn() -> Box<dyn Answer>, values: fn() -> Vec<Callable>) {
+    let _ = FUNCTIONS.set(Functions { answer, values });
 }
 
 /// When an answer is to be asked for more, apart from the client having room for it.
@@ -210,7 +234,7 @@ impl Command {
 pub(crate) static TABLE: &[Command] = &[
     Command {
         names: &["status"],
-        arguments: "",
+        arguments: "[--json]",
         help: "the whole process on one screen: begin here",
         tier: READ,
         run: |asked| match asked.words {
@@ -237,7 +261,7 @@ pub(crate) static TABLE: &[Command] = &[
     },
     Command {
         names: &["where", "where_is"],
-        arguments: "ID",
+        arguments: "ID [--json]",
         help: "one task, by its id: where 17 or where #17",
         tier: READ,
         run: |asked| where_is(asked.words),
@@ -265,7 +289,7 @@ pub(crate) static TABLE: &[Command] = &[
     },
     Command {
         names: &["top"],
-        arguments: "[SECONDS]",
+        arguments: "[SECONDS] [--json]",
         help: "who runs: tasks, classes and workers with most run time in the next second, or so many",
         tier: READ,
         run: |asked| top::top(asked.words),
@@ -405,12 +429,12 @@ pub(crate) static TABLE: &[Command] = &[
     },
     Command {
         names: &["functions"],
-        arguments: "",
+        arguments: "[--json]",
         help: "what expressions can call: the program's own functions and values, and what there is of coro",
         tier: READ,
         run: |asked| {
             bare("functions", asked, || match FUNCTIONS.get() {
-                Some(answer) => answer(),
+                Some(functions) => (functions.answer)(),
                 None => at_once("there are no expressions here\n".into()),
             })
         },
@@ -488,13 +512,21 @@ impl Answer for inspect::TreeCursor {
 }
 
 fn where_is(arguments: &[&str]) -> Begun {
+    let id = one_id(arguments)?;
+    inspect::one(id).map(at_once).ok_or_else(|| no_task(id))
+}
+
+/// The id that `where` is asked for.
+fn one_id(arguments: &[&str]) -> Result<u64, String> {
     let [argument] = arguments else {
         return Err("where takes one task's id: where 17 or where #17; where_all shows the ids".into());
     };
-    match question::id(argument) {
-        Some(id) => Ok(at_once(inspect::one(id))),
-        None => Err(format!("\"{argument}\" is not a task's id: write 17 or #17; where_all shows the ids")),
-    }
+    question::id(argument)
+        .ok_or_else(|| format!("\"{argument}\" is not a task's id: write 17 or #17; where_all shows the ids"))
+}
+
+fn no_task(id: u64) -> String {
+    format!("no task #{id}: it has ended, or never was; where_all lists those that are")
 }
 
 #[cfg(test)]
@@ -522,7 +554,7 @@ mod tests {
         }
         assert!(complaint("where").starts_with("where takes one"));
         assert!(complaint("where 1 2").starts_with("where takes one"));
-        assert!(begin("where 18446744073709551615").is_ok());
+        assert!(complaint("where 18446744073709551615").starts_with("no task #18446744073709551615: "));
     }
 
     #[test]

@@ -47,6 +47,51 @@ pub(super) fn top(words: &[&str]) -> Begun {
     Ok(Box::new(Top { span, begun: Instant::now(), phase: Phase::First(Look::new()) }))
 }
 
+/// Two looks with a pause between them, for whoever tells what came of them in another way.
+#[cfg(feature = "serde")]
+pub(super) struct Watching {
+    span: Duration,
+    begun: Instant,
+    first: Option<Look>,
+    second: Option<Look>,
+}
+
+#[cfg(feature = "serde")]
+impl Watching {
+    pub(super) fn new(words: &[&str]) -> Result<Watching, String> {
+        let span = span("top", words, Duration::from_secs(1))?;
+        Ok(Watching { span, begun: Instant::now(), first: Some(Look::new()), second: None })
+    }
+
+    /// When to go on; `Err` with what came of it, at most `most` tasks of it.
+    pub(super) fn more(&mut self, most: usize) -> Result<When, Option<Tops>> {
+        if let Some(mut second) = self.second.take() {
+            if !second.more(PIECE) {
+                return Err(second.tops(most));
+            }
+            self.second = Some(second);
+            return Ok(When::Now);
+        }
+        let pause = When::NotBefore(self.begun + self.span);
+        match self.first.take() {
+            Some(mut first) => {
+                if first.more(PIECE) {
+                    self.first = Some(first);
+                    return Ok(When::Now);
+                }
+                if self.begun.elapsed() < self.span {
+                    // Taken up again when the time is over.
+                    self.first = Some(first);
+                    return Ok(pause);
+                }
+                self.second = Some(Look::after(first));
+                Ok(When::Now)
+            }
+            None => Err(None),
+        }
+    }
+}
+
 enum Phase {
     First(Look),
     Pause(Look),

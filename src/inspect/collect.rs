@@ -108,7 +108,7 @@ impl Snapshot {
 const KERNEL: &str = "kernel";
 
 /// One task and its stack with whole names, for the long view.
-pub(super) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
+pub(crate) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
     frames().refresh();
     let mut c = Captured::new();
     c.wants_spawn_stack = true;
@@ -124,6 +124,18 @@ pub(super) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
         stack(&mut frames, &addresses, complete, 1, true)
     });
     Some((task(&c, &Places::new(), &mut ClassNames::default(), stack.as_ref().map(|_| 0), None), stack))
+}
+
+/// One task without its stack; `None` if it has ended.
+#[cfg(feature = "serde")]
+pub(super) fn value(
+    c: &mut Captured,
+    cell: &'static TaskCell,
+    id: u64,
+    places: &Places,
+    names: &mut ClassNames,
+) -> Option<Task> {
+    c.capture(cell, Some(id)).then(|| task(c, places, names, None, None))
 }
 
 pub(super) fn task(

@@ -79,6 +79,8 @@ mod walk_tests;
 
 pub use crate::observe::Distribution;
 pub use classes::{ClassReport, classes, classes_of};
+#[cfg(feature = "serde")]
+pub(crate) use collect::one as one_as_values;
 pub(crate) use collect::process;
 pub(crate) use deadlock::{Circles, InWait};
 pub use deadlock::{Deadlock, DeadlockKind, DeadlockWait, deadlocks, suspected_deadlocks};

@@ -14,8 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "serde")]
+use super::capture::Captured;
+#[cfg(feature = "serde")]
+use super::classes::ClassNames;
 use super::classes::class_name;
+#[cfg(feature = "serde")]
+use super::collect::{self, Places};
 use super::line::TaskWhere;
+#[cfg(feature = "serde")]
+use super::snapshot::Task;
 use super::status::look;
 use crate::observe::class;
 use crate::scheduler::shared::{Shared, worker_at};
@@ -82,6 +90,20 @@ impl Share {
     /// The task as it is now; `None` if it has ended. May wait a moment for the thread of one that runs.
     pub(crate) fn task(&self) -> Option<TaskWhere> {
         look(self.cell, self.id)
+    }
+}
+
+impl Tops {
+    /// The tasks that ran, those that have not ended, without their stacks; each with how long it ran.
+    #[cfg(feature = "serde")]
+    pub(crate) fn values(&self) -> Vec<(Task, Duration)> {
+        let (places, mut names, mut c) = (Places::new(), ClassNames::default(), Captured::new());
+        c.wants_stack = false;
+        let value = |share: &Share| {
+            let task = collect::value(&mut c, share.cell, share.id, &places, &mut names)?;
+            Some((task, share.ran()))
+        };
+        self.tasks.iter().filter_map(value).collect()
     }
 }
 

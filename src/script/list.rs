@@ -7,54 +7,62 @@
 use std::fmt::Write as _;
 
 use super::function;
-use crate::commands::Answer;
+use crate::commands::{Answer, Callable};
 use crate::inspect::steers;
 
-/// A line of the list.
-struct Line {
-    usage: String,
-    tier: &'static str,
-    doc: String,
-}
-
 /// What the program registered, then what coro has.
-pub(crate) fn functions() -> Box<dyn Answer> {
+pub(crate) fn callables() -> Vec<Callable> {
     let own = function::all();
     #[cfg_attr(not(feature = "script"), allow(unused_mut, reason = "nothing is added without the engine"))]
-    let mut lines: Vec<Line> = own
+    let mut all: Vec<Callable> = own
         .iter()
-        .map(|f| {
-            let kind = if f.value { "value: " } else { "" };
-            let doc: String = f.doc.chars().take(200).map(|c| if steers(c) { ' ' } else { c }).collect();
-            Line { usage: f.usage(), tier: f.tier.name(), doc: format!("{kind}{doc}") }
+        .map(|f| Callable {
+            name: f.name.clone(),
+            usage: f.usage(),
+            kind: if f.value { "value" } else { "function" },
+            of: "program",
+            tier: f.tier.name(),
+            doc: f.doc.chars().take(200).map(|c| if steers(c) { ' ' } else { c }).collect(),
         })
         .collect();
-    let programs = lines.len();
     #[cfg(feature = "script")]
-    lines.extend(super::facts::FACTS.iter().map(|fact| Line {
+    all.extend(super::facts::FACTS.iter().map(|fact| Callable {
+        name: fact.name.into(),
         usage: format!("{}({})", fact.name, fact.parameters),
+        kind: "function",
+        of: "coro",
         tier: "read",
         doc: fact.doc.into(),
     }));
     #[cfg(feature = "script")]
     if super::repl::was_started() {
-        lines.extend(super::repl::REPL.iter().map(|offer| Line {
+        all.extend(super::repl::REPL.iter().map(|offer| Callable {
+            name: offer.name.into(),
             usage: format!("{}({})", offer.name, offer.parameters),
+            kind: "function",
+            of: "coro",
             tier: "repl",
             doc: offer.doc.into(),
         }));
     }
-    let width = lines.iter().map(|line| line.usage.len()).max().unwrap_or(0);
+    all
+}
+
+/// The same for people.
+pub(crate) fn functions() -> Box<dyn Answer> {
+    let all = callables();
+    let width = all.iter().map(|it| it.usage.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for line in &lines {
-        let _ = writeln!(text, "{:width$}  {:5}  {}", line.usage, line.tier, line.doc);
+    for Callable { usage, tier, kind, doc, .. } in &all {
+        let kind = if *kind == "value" { "value: " } else { "" };
+        let _ = writeln!(text, "{usage:width$}  {tier:5}  {kind}{doc}");
     }
     if cfg!(feature = "script") {
         text += "_ is the last result; let x = … is there in later lines; also what Rhai has for numbers, text, lists and maps\n";
     } else {
         text += "this program cannot evaluate expressions: add the feature \"script\" to its dependency on coro-rt\n";
     }
-    if programs == 0 {
+    if all.iter().all(|it| it.of != "program") {
         text += "the program has registered none of its own (coro::console::register)\n";
     }
     Box::new(Text(text))

@@ -46,7 +46,7 @@ pub(crate) use evaluation::Evaluator;
 #[cfg(feature = "macros")]
 use export::exported;
 pub use function::{Callable, Function, register, register_on_worker, register_value, unregister};
-pub(crate) use list::functions;
+pub(crate) use list::{callables, functions};
 #[cfg(feature = "script")]
 pub(crate) use repl::start as start_repl;
 pub use value::{FromValue, IntoValue, Value};
