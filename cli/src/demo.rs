@@ -45,12 +45,21 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> Outcome {
         return Err(Failure::Failed("the program ended before it served a socket; is CORO_BACKDOOR=off set?".into()));
     }
     println!(
-        "Process {pid} runs now and ends when you leave. Two of its tasks have stopped for ever, a lock is wanted by many, one
-kind of task grows in number, and now and then one task keeps a worker for itself. To find them:
-  status      the whole of it on one screen; each line ends with what tells more
-  deadlocks   who waits for whom            stacks   what most of them wait for, and where
-  tree        who spawned so many           where ID one task with its whole stack
-In another terminal: coro top {pid}. Tab completes, Ctrl-D leaves.
+        "Process {pid} runs now and ends when you leave. Four things are wrong in it: two
+tasks have stopped for ever, a lock is wanted by many, one kind of task grows in
+number, and every few seconds one task keeps a worker for itself. Find them:
+
+  status           all of it on one screen; each line ends with what tells more
+  deadlocks        the two that stopped: who waits for whom, and where
+  objects          the locks: who holds them, how many wait
+  count by class   what there is most of; asked again, what grew
+  tree             who spawned so many
+  stalls           who kept a worker, for how long, and where
+  where ID         one task with its whole stack
+  tasks().filter(|t| t.age > 5.0).map(|t| t.name)   an expression does, too
+
+Tab completes, `help` lists the rest, Ctrl-D leaves. In another terminal:
+coro top {pid}
 "
     );
     attach::attach(Target::Path(path.trim().into()))

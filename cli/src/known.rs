@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::expression::{self, Scan};
 use crate::wire::{Broken, Said, Session};
 
 /// Rows that are the session's own: they take no `--colour`, and change the session itself.
@@ -44,13 +45,39 @@ impl Known {
 
     /// `question`, asking for colours if its command has them.
     pub(crate) fn coloured(&self, question: &str) -> String {
-        let line = question.trim();
-        let line = line.strip_prefix("coro::").or_else(|| line.strip_prefix("coro.")).unwrap_or(line);
-        let word = line.split_whitespace().next().unwrap_or_default();
+        let line = bare(question);
+        // With brackets it may be an expression, which has none.
+        let word = if line.contains('(') { "" } else { line.split_whitespace().next().unwrap_or_default() };
         let has_colours = self.find(word).is_some() && !OWN.contains(&word);
         let settled = line.split_whitespace().any(|word| matches!(word, "--colour" | "--color" | "--json"));
         if has_colours && !settled { format!("{question} --colour") } else { question.to_owned() }
     }
+}
+
+impl Known {
+    /// Whether a line is no command, as the server tells: `tasks().len()` is none either.
+    pub(crate) fn is_expression(&self, line: &str) -> bool {
+        let line = bare(line);
+        let word = word(line);
+        !word.is_empty() && (self.find(word).is_none() || expression::goes_on(&line[word.len()..]))
+    }
+
+    /// What has to be typed before `line` can be asked: nothing, if it is whole.
+    pub(crate) fn goes_on(&self, line: &str) -> bool {
+        line.ends_with('\\') || (self.is_expression(line) && Scan::of(line).is_open)
+    }
+
+    /// Several lines as the one that is asked. A line that ends with a backslash goes on in the next.
+    pub(crate) fn one_line(&self, lines: &str) -> String {
+        let joined = lines.replace("\\\n", " ");
+        if self.is_expression(&joined) { Scan::of(&joined).line } else { joined.replace('\n', " ") }
+    }
+}
+
+/// Without what may stand before every command.
+fn bare(line: &str) -> &str {
+    let line = line.trim();
+    line.strip_prefix("coro::").or_else(|| line.strip_prefix("coro.")).unwrap_or(line)
 }
 
 /// The question without what surrounds it, if it can be asked: as a line of its own that does not change the session.
@@ -71,8 +98,7 @@ pub(crate) fn sound(question: &str) -> Result<&str, String> {
 
 /// The name that a question begins with, as the server reads it: `where` of `coro::where(17)`.
 pub(crate) fn word(question: &str) -> &str {
-    let line = question.trim();
-    let line = line.strip_prefix("coro::").or_else(|| line.strip_prefix("coro.")).unwrap_or(line);
+    let line = bare(question);
     &line[..line.find(|c: char| c.is_whitespace() || c == '(').unwrap_or(line.len())]
 }
 
@@ -126,8 +152,30 @@ mod tests {
             ("where(17)", "where(17)"),
             ("enable act", "enable act"),
             ("tasks().len()", "tasks().len()"),
+            ("where (17).name", "where (17).name"),
         ] {
             assert_eq!(known.coloured(asked), sent);
         }
+    }
+
+    #[test]
+    fn expressions_and_backslashes_go_on_in_the_next_line_and_commands_do_not() {
+        let known = Known {
+            commands: ["where ID  one task", "tasks [FILTERS]  those"].iter().filter_map(|l| parse(l)).collect(),
+        };
+        for (line, goes_on) in [
+            ("tasks().filter(|t|", true),
+            ("coro.tasks().filter(|t|", true),
+            ("[1,", true),
+            ("where(17", false),
+            ("where 17 \\", true),
+            ("tasks name~(", false),
+            ("1 + 1", false),
+        ] {
+            assert_eq!(known.goes_on(line), goes_on, "{line}");
+        }
+        assert_eq!(known.one_line("where \\\n17"), "where  17");
+        assert_eq!(known.one_line("[1, // one\n2]"), "[1,  2]");
+        assert_eq!(known.one_line("tasks name~x // y\nz"), "tasks name~x // y z");
     }
 }

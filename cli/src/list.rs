@@ -10,19 +10,22 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::target::{self, Target};
-use crate::terminal::harmless;
+use crate::terminal::{Notice, harmless};
 use crate::wire::{Said, Session};
 use crate::{Failure, Outcome};
 
 pub(crate) const USAGE: &str = "usage: coro list [--json]
 The programs of this user that can be looked into: those whose socket lies where coro::backdoor::serve_default() and
 CORO_BACKDOOR=1 put it, in $XDG_RUNTIME_DIR/coro or coro-UID in the directory for temporary files. Sockets at other
-paths are not found. A dead socket was left by a process that was killed.
+paths are not found. A dead socket was left by a process that was killed, and can be removed.
   --json   one JSON object a line
 Exit code: 0, also if there is none.";
 
 /// All of them are asked at the same time; who says nothing for so long is listed as silent.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is said of a socket that was left behind.
+const DEAD: &str = "dead: its process is gone";
 
 /// What was found out about one socket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,8 +105,21 @@ fn look(sockets: &[PathBuf]) -> Vec<Found> {
     };
     let mut found: Vec<Found> = sockets.iter().map(silent).collect();
     let deadline = Instant::now() + PATIENCE + Duration::from_millis(500);
-    while let Ok((index, one)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        found[index] = one;
+    let (mut heard, mut notice) = (0, Notice::default());
+    let mut look_up = Instant::now() + Duration::from_secs(1);
+    loop {
+        let now = Instant::now();
+        match answers.recv_timeout(look_up.min(deadline).saturating_duration_since(now)) {
+            Ok((index, one)) => {
+                found[index] = one;
+                heard += 1;
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) if now < deadline => {
+                notice.show(&format!("{} of {} have not answered yet", sockets.len() - heard, sockets.len()));
+                look_up = deadline;
+            }
+            Err(_) => break,
+        }
     }
     found
 }
@@ -116,7 +132,7 @@ fn ask(path: &std::path::Path) -> Found {
             let dead = why.contains("nobody serves it");
             found.program = number(path).and_then(target::program_of).filter(|_| !dead).unwrap_or_default();
             found.problem = Some(match why.strip_prefix(&format!("{}: ", path.display())) {
-                _ if dead => "dead: its process is gone".into(),
+                _ if dead => DEAD.into(),
                 Some(rest) => rest.to_owned(),
                 None => why,
             });
@@ -156,7 +172,10 @@ fn table(sockets: &[PathBuf], found: &[Found]) -> String {
     }
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let mut rows = vec![["PID", "PROGRAM", "UPTIME", "TASKS", "SOCKET"].map(str::to_owned)];
-    for (path, it) in sockets.iter().zip(found) {
+    let mut all: Vec<(&PathBuf, &Found)> = sockets.iter().zip(found).collect();
+    // Those that can be looked into, then those that might be, then the dead.
+    all.sort_by_key(|(_, it)| it.problem.as_ref().map_or(0, |why| if why == DEAD { 2 } else { 1 }));
+    for (path, it) in all {
         let problem = it.problem.as_ref().map(|why| format!("  {why}")).unwrap_or_default();
         let socket = harmless(&format!("{}{problem}", path.display())).into_owned();
         rows.push([or_dash(&it.pid), or_dash(&it.program), or_dash(&it.uptime), or_dash(&it.tasks), socket]);
@@ -199,8 +218,8 @@ mod tests {
             tasks: "108".into(),
             problem: None,
         };
-        let dead = Found { pid: "17".into(), problem: Some("dead: its process is gone".into()), ..Found::default() };
-        let text = table(&["/run/4711.sock".into(), "/run/17.sock".into()], &[live, dead]);
+        let dead = Found { pid: "17".into(), problem: Some(DEAD.into()), ..Found::default() };
+        let text = table(&["/run/17.sock".into(), "/run/4711.sock".into()], &[dead, live]);
         let expected = " PID  PROGRAM  UPTIME  TASKS  SOCKET\n4711  demo       3.2s    108  /run/4711.sock\n  17  \
                         -             -      -  /run/17.sock  dead: its process is gone\n";
         assert_eq!(text, expected);

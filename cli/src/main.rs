@@ -10,6 +10,7 @@
 mod ask;
 mod attach;
 mod demo;
+mod expression;
 mod known;
 mod list;
 mod repl;
@@ -32,14 +33,16 @@ Looks into running programs that use coro-rt. A program is named by its PID, or 
   status PID|PATH          one of them on one screen
   where PID|PATH [ID]      where all its tasks are, or one of them
   ask PID|PATH COMMAND...  one question; `ask PID help` shows what can be asked
-  attach PID|PATH          an interactive session
+  attach PID|PATH          an interactive session: commands and expressions
   top PID|PATH             its tasks and workers, live
   repl                     connect, send, receive, spawn: a session inside a runtime of its own
   demo                     a lively program with trouble in it, and a session with it
   symbolize FILE...        names what a stripped program could not name itself
 
-coro COMMAND --help says more. A program serves a socket if it calls coro::backdoor::serve_default() or is started with
-CORO_BACKDOOR=1; one that calls coro::console::install_signal_handler() is reached by its PID without. Exit codes: 0 done, 1 could not be done, 2 called wrongly.";
+coro COMMAND --help says more; list, status, where and top have --json for scripts.
+A program serves a socket if it calls coro::backdoor::serve_default() or is started with
+CORO_BACKDOOR=1; one that calls coro::console::install_signal_handler() is reached by its PID
+without. Exit codes: 0 done, 1 could not be done, 2 called wrongly.";
 
 /// Why a subcommand ended without having done what it was called for.
 #[derive(Debug)]

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _};
+use std::time::Duration;
 
 /// Whether answers on standard output are to be coloured.
 pub(crate) fn wants_colour() -> bool {
@@ -84,6 +85,70 @@ pub(crate) fn width(text: &str) -> usize {
     ratatui::text::Span::raw(plain(text)).width()
 }
 
+/// `text` on lines of so many columns, broken between words where that can be; all but the first are indented.
+pub(crate) fn folded(text: &str, columns: usize) -> Cow<'_, str> {
+    const INDENT: &str = "    ";
+    if columns < 20 || width(text) <= columns {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut column = 0;
+    for word in text.split_inclusive(' ') {
+        let takes = width(word.trim_end());
+        // A word that is longer than the screen goes on where it stands.
+        let fits = takes <= columns - INDENT.len();
+        if column + takes > columns && column > INDENT.len() && fits {
+            out.truncate(out.trim_end_matches(' ').len());
+            out.push('\n');
+            out.push_str(INDENT);
+            column = INDENT.len();
+        }
+        out.push_str(word);
+        column += width(word);
+        if !fits {
+            column %= columns;
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// After so long without a word a person is told that something is being waited for.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// What a person is told on standard error while nothing comes: a line that is taken back when something does.
+#[derive(Debug, Default)]
+pub(crate) struct Notice {
+    is_shown: bool,
+}
+
+impl Notice {
+    /// Nothing came for so long.
+    pub(crate) fn nothing(&mut self, since: Duration) {
+        if since >= SILENCE {
+            self.show(&format!("no word for {} s (Ctrl-C ends)", since.as_secs()));
+        }
+    }
+
+    pub(crate) fn show(&mut self, text: &str) {
+        if io::stderr().is_terminal() {
+            self.is_shown = true;
+            eprint!("\r{text} ");
+        }
+    }
+
+    pub(crate) fn take_back(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            eprint!("\r{:60}\r", "");
+        }
+    }
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        self.take_back();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +161,17 @@ mod tests {
         assert_eq!(harmless(&format!("\x1b[{}m", "1;".repeat(50))).chars().next(), Some('\\'));
         assert_eq!(plain("a \x1b[31mred\x1b[0m \x1b[2J\x07"), r"a red \u{1b}[2J\u{7}");
         assert_eq!(width("\x1b[31mü日\x1b[0m"), 3);
+    }
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        let text = "longest    #11 parked \x1b[1m70ms\x1b[0m \"client 10\" lock  日本語日本語 x";
+        assert_eq!(folded(text, 80), text);
+        assert_eq!(
+            folded(text, 30),
+            "longest    #11 parked \x1b[1m70ms\x1b[0m\n    \"client 10\" lock\n    日本語日本語 x"
+        );
+        let long = "x".repeat(50);
+        assert_eq!(folded(&format!("a {long} b"), 30), format!("a {long} b"));
     }
 }

@@ -4,6 +4,9 @@
 //! `{"error":"…"}`, and `{"done":"…"}` after each. What was asked for as `--json` comes as it is, a row a line: no row's name
 //! is one of those three. A server that does not know the form is told from the others at the beginning.
 //!
+//! The server waits for more of an expression whose brackets are not closed. An empty line, which has no answer of its own, says
+//! that there is no more.
+//!
 //! An interrupt is the byte of Ctrl-C and `#lines` once more: the server forgets what it was doing and what was asked
 //! after it, so the second `{"done":"#lines"}` is the end, wherever the first found it.
 //!
@@ -22,6 +25,12 @@ use crate::target::{self, Connection, Target};
 
 /// The banner never begins with this; a server that refuses to serve does.
 const REFUSAL: &str = "coro: ";
+
+/// And a server of ours says this of itself.
+const OURS: &str = "help lists the commands";
+
+/// Lines that may come before a server has heard what is wanted.
+const LONGEST_WELCOME: usize = 1000;
 
 /// What the form is called that this session is in.
 const FORM: &str = "#lines";
@@ -102,13 +111,15 @@ impl Session {
             return Err(banner);
         }
         session.banner = banner;
-        match session.first_line(go_on)? {
-            line if line == format!("{{\"done\":\"{FORM}\"}}") => Ok(session),
-            _ => Err(format!(
-                "{}: this is no server of coro's, or of another version: \"{}\"",
-                session.name, session.banner
-            )),
+        let done = format!("{{\"done\":\"{FORM}\"}}");
+        let is_ours = session.banner.contains(OURS);
+        for _ in 0..if is_ours { LONGEST_WELCOME } else { 1 } {
+            // A server that thought that we only wait has begun to welcome us, and its prompt has no end.
+            if session.first_line(go_on)?.ends_with(&done) {
+                return Ok(session);
+            }
         }
+        Err(format!("{}: this is no server of coro's, or of another version: \"{}\"", session.name, session.banner))
     }
 
     fn first_line(&mut self, go_on: &mut dyn FnMut(&str, Option<u32>) -> bool) -> Result<String, String> {
@@ -163,7 +174,8 @@ impl Session {
     }
 
     fn exchange(&mut self, question: &str, hear: &mut dyn FnMut(Said<'_>) -> bool) -> Result<(), Broken> {
-        if let Err(error) = self.input.get_mut().write_all(format!("{question}\n").as_bytes()) {
+        let end = if question.contains(['(', '[', '{', '`', '/', '#']) { "\n\n" } else { "\n" };
+        if let Err(error) = self.input.get_mut().write_all(format!("{question}{end}").as_bytes()) {
             // What it said before it left.
             while let Ok(Some(1..)) = self.read_line() {
                 deliver(&std::mem::take(&mut self.line), hear);

@@ -16,12 +16,15 @@ use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::MemHistory;
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::validate::Validator;
 use rustyline::{CompletionType, Config, Context, Helper};
 
 use super::complete::Completions;
 use crate::known::Known;
 use crate::target::Target;
+
+/// The prompt of a line that goes on from the one before.
+const GOES_ON: &str = "... ";
 
 /// Lines that the history keeps.
 const KEPT: usize = 1000;
@@ -39,6 +42,7 @@ pub(super) enum Read {
 /// See the module's head.
 pub(super) struct Editor {
     inner: rustyline::Editor<Help, MemHistory>,
+    known: Known,
     /// Open at its end. Without a place for it there is a history of this session only.
     history: Option<File>,
 }
@@ -53,39 +57,69 @@ impl Editor {
             .build();
         let history = MemHistory::with_config(&config);
         let mut inner = rustyline::Editor::with_history(config, history)?;
-        inner.set_helper(Some(Help { completions: Completions::new(target, known), colours }));
+        inner.set_helper(Some(Help { completions: Completions::new(target, known.clone()), colours }));
         let path = history_file();
         for line in path.as_deref().map(kept).unwrap_or_default() {
             inner.add_history_entry(line)?;
         }
-        Ok(Editor { inner, history: path.and_then(|path| private_file(&path)) })
+        Ok(Editor { inner, known, history: path.and_then(|path| private_file(&path)) })
     }
 
+    /// A whole question. One that goes on in other lines has another prompt for them; an empty one of them ends it as it
+    /// is, Ctrl-C and Ctrl-D forget it.
     pub(super) fn read(&mut self, prompt: &str) -> Read {
-        match self.inner.readline(prompt) {
-            Ok(line) => {
-                let line = joined(&line);
-                if line.trim().is_empty() {
-                    return Read::Nothing;
+        let mut lines = String::new();
+        loop {
+            let asked = if lines.is_empty() { prompt } else { GOES_ON };
+            match self.inner.readline(asked) {
+                Ok(line) => {
+                    let is_last = line.trim().is_empty();
+                    if !lines.is_empty() {
+                        lines.push('\n');
+                    }
+                    lines.push_str(&line);
+                    if is_last || !self.known.goes_on(&lines) {
+                        break;
+                    }
+                    self.goes_on_from(&lines);
                 }
-                // Not what begins with a space, nor the same twice.
-                if self.inner.add_history_entry(line.as_str()).unwrap_or(false)
-                    && let Some(file) = &mut self.history
-                {
-                    let _ = writeln!(file, "{line}");
+                Err(error) => {
+                    self.goes_on_from("");
+                    return match error {
+                        ReadlineError::Interrupted => Read::Nothing,
+                        ReadlineError::Eof if !lines.is_empty() => Read::Nothing,
+                        ReadlineError::Eof => Read::End,
+                        error => Read::Failed(format!("cannot read from the terminal ({error})")),
+                    };
                 }
-                Read::Line(line)
             }
-            Err(ReadlineError::Interrupted) => Read::Nothing,
-            Err(ReadlineError::Eof) => Read::End,
-            Err(error) => Read::Failed(format!("cannot read from the terminal ({error})")),
+        }
+        self.goes_on_from("");
+        let line = self.known.one_line(&lines);
+        if line.trim().is_empty() {
+            return Read::Nothing;
+        }
+        // Not what begins with a space, nor the same twice.
+        if self.inner.add_history_entry(line.as_str()).unwrap_or(false)
+            && let Some(file) = &mut self.history
+        {
+            let _ = writeln!(file, "{line}");
+        }
+        Read::Line(line)
+    }
+
+    /// That was answered.
+    pub(super) fn evaluated(&mut self, question: &str) {
+        if let Some(help) = self.inner.helper() {
+            help.completions.evaluated(question);
         }
     }
-}
 
-/// What was typed over several lines, each but the last with a backslash at its end, as one.
-fn joined(line: &str) -> String {
-    line.replace("\\\n", " ").replace('\n', " ")
+    fn goes_on_from(&self, lines: &str) {
+        if let Some(help) = self.inner.helper() {
+            help.completions.goes_on_from(lines);
+        }
+    }
 }
 
 /// The history's file, in a directory of ours.
@@ -141,12 +175,7 @@ impl Completer for Help {
     }
 }
 
-impl Validator for Help {
-    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        let more = context.input().ends_with('\\');
-        Ok(if more { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
-    }
-}
+impl Validator for Help {}
 
 impl Highlighter for Help {
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
@@ -157,11 +186,6 @@ impl Highlighter for Help {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_that_go_on_are_one() {
-        assert_eq!(joined("where \\\n17"), "where  17");
-    }
 
     #[test]
     fn the_history_is_for_its_owner_alone_also_if_it_was_not() {

@@ -9,7 +9,9 @@
 
 mod complete;
 mod editor;
+mod facts;
 mod screen;
+mod vocabulary;
 
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::os::unix::net::UnixStream;
@@ -25,11 +27,14 @@ use crate::wire::{Found, Interrupt, Session};
 use crate::{Failure, Outcome, ask};
 
 pub(crate) const USAGE: &str = "usage: coro attach PID|PATH
-An interactive session: `status` first, then a prompt. Tab completes commands, their options, and tasks by id or name;
-arrows and Ctrl-R go through what was asked before, kept in coro/history under $XDG_STATE_HOME (~/.local/state).
+An interactive session: `status` first, then a prompt for commands and expressions. Tab completes both: commands and
+what they take, tasks by id or name, functions and values of the program, variables, what things have. A line with an
+open bracket, or a backslash at its end, goes on in the next, whose prompt is `...`; an empty line ends it. Arrows and
+Ctrl-R go through what was asked before, kept in coro/history under $XDG_STATE_HOME (~/.local/state).
 Ctrl-C ends the answer that is coming, Ctrl-D the session. Long answers go through $PAGER, or less if there is one;
 PAGER=cat shows them as they come. Colours if the output is a terminal and NO_COLOR is not set.
-If the input is no terminal, each of its lines is a question, without status and prompt; exit code 1 if one was refused.
+If the input is no terminal, each of its lines is a question, or some of one as above, without status and prompt; exit
+code 1 if one was refused.
 Exit codes: 0 ended by you, 1 refused or not reached, 2 called wrongly.";
 
 /// What a session may do at its beginning.
@@ -63,14 +68,31 @@ pub(crate) fn session(target: Target, stream: UnixStream, tier: &str, hint: &str
     attached.run()
 }
 
-/// Each line of standard input is a question.
+/// Each line of standard input is a question, or goes on in the next.
 fn lines(target: &Target) -> Outcome {
     let mut session = ask::open(target)?;
-    let colours = if wants_colour() { Some(learn(&mut session)?) } else { None };
+    let known = learn(&mut session)?;
+    let colours = wants_colour().then_some(&known);
     let mut all_answered = true;
-    for line in io::stdin().lock().lines() {
+    let mut begun = String::new();
+    let mut input = io::stdin().lock().lines();
+    loop {
+        let line = input.next().transpose();
         let line = line.map_err(|error| Failure::Failed(format!("cannot read standard input ({error})")))?;
+        let (is_over, line) = (line.is_none(), line.unwrap_or_default());
+        let is_last = is_over || line.trim().is_empty();
+        if !begun.is_empty() {
+            begun.push('\n');
+        }
+        begun.push_str(&line);
+        if !is_last && known.goes_on(&begun) {
+            continue;
+        }
+        let line = known.one_line(&std::mem::take(&mut begun));
         if line.trim().is_empty() {
+            if is_over {
+                break;
+            }
             continue;
         }
         if matches!(known::word(&line), "quit" | "exit") {
@@ -82,9 +104,12 @@ fn lines(target: &Target) -> Outcome {
                 all_answered = false;
             }
             Ok(question) => {
-                let question = colours.as_ref().map_or(question.to_owned(), |known| known.coloured(question));
+                let question = colours.map_or(question.to_owned(), |known| known.coloured(question));
                 all_answered &= ask::print(&mut session, &question)?;
             }
+        }
+        if is_over {
+            break;
         }
     }
     session.close();
@@ -131,22 +156,29 @@ impl Attached {
             }
             match known::sound(&line) {
                 Err(why) => println!("{why}"),
-                Ok(question) => self.ask(question)?,
+                Ok(question) => {
+                    if self.ask(question)? {
+                        editor.evaluated(question);
+                    }
+                }
             }
         }
         self.session.close();
         Ok(())
     }
 
-    /// Asks, and connects once more if the server has ended the session meanwhile, as it does after some idle minutes.
-    fn ask(&mut self, question: &str) -> Outcome {
+    /// Asks, and connects once more if the server has ended the session meanwhile, as it does after some idle minutes. Whether
+    /// there was an answer.
+    fn ask(&mut self, question: &str) -> Result<bool, Failure> {
         let coloured = if self.colours { self.known.coloured(question) } else { question.to_owned() };
-        match screen::show(&mut self.session, &coloured) {
+        // What an expression gives is shown as it is.
+        let fold = io::stdout().is_terminal() && !self.known.is_expression(question);
+        match screen::show(&mut self.session, &coloured, fold) {
             Ok(shown) => {
                 if let Some(tier) = shown.tier {
                     self.tier = tier;
                 }
-                Ok(())
+                Ok(!shown.refused)
             }
             Err(broken) => {
                 println!("{}", plain(&broken.0));
@@ -155,7 +187,7 @@ impl Attached {
                 let lost = if self.tier == LOWEST { String::new() } else { format!(", with the tier {LOWEST}") };
                 self.tier = LOWEST.into();
                 println!("connected again{lost}; what you asked was not answered");
-                Ok(())
+                Ok(false)
             }
         }
     }

@@ -12,35 +12,39 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::terminal::{harmless, plain, size, width};
+use crate::terminal::{Notice, folded, harmless, plain, size, width};
 use crate::wire::{Broken, Said, Session};
 
 /// How long lines are held back that may turn out to be too many for the screen.
 const GATHER: Duration = Duration::from_millis(300);
-
-/// After so long without a word a person is told that the question is being worked on.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// What an answer told beside its lines.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     /// What the session may do from now on, if that was changed.
     pub(crate) tier: Option<String>,
+    /// There was no answer, or not the whole of it.
+    pub(crate) refused: bool,
 }
 
 /// Asks and shows the answer. That it could not be written is no failure: the pager may have ended.
-pub(super) fn show(session: &mut Session, question: &str) -> Result<Shown, Broken> {
+/// With `fold` lines are broken between words where the terminal would break them anywhere.
+pub(super) fn show(session: &mut Session, question: &str, fold: bool) -> Result<Shown, Broken> {
     let mut shown = Shown::default();
     let mut screen = Screen::new();
+    let columns = if fold { screen.size.1 } else { 0 };
     let outcome = session.ask(question, |said| match said {
         Said::Line(text) => {
             if let Some(tier) = text.strip_prefix("this session may now ") {
                 shown.tier = Some(plain(tier));
             }
-            screen.line(harmless(text).into_owned())
+            screen.line(folded(&harmless(text), columns).into_owned())
         }
         Said::Row(json) => screen.line(harmless(json).into_owned()),
-        Said::Error(text) => screen.line(plain(text)),
+        Said::Error(text) => {
+            shown.refused = true;
+            screen.line(folded(&plain(text), columns).into_owned())
+        }
         Said::Nothing(since) => screen.nothing(since),
     });
     screen.end();
@@ -65,22 +69,22 @@ struct Screen {
     /// Rows and columns of the screen.
     size: (usize, usize),
     to: To,
-    /// A person was told that nothing comes.
-    told: bool,
+    notice: Notice,
 }
 
 impl Screen {
     fn new() -> Screen {
-        Screen { first: None, held: Vec::new(), rows: 0, size: size(), to: To::Held, told: false }
+        Screen { first: None, held: Vec::new(), rows: 0, size: size(), to: To::Held, notice: Notice::default() }
     }
 
     /// False when no more is wanted.
     fn line(&mut self, text: String) -> bool {
-        self.forget_notice();
+        self.notice.take_back();
         let first = *self.first.get_or_insert_with(Instant::now);
         match &mut self.to {
             To::Held => {
-                self.rows += width(&text).div_ceil(self.size.1).max(1);
+                let rows = |line: &str| width(line).div_ceil(self.size.1).max(1);
+                self.rows += text.split('\n').map(rows).sum::<usize>();
                 self.held.push(text);
                 // One row stays for the prompt.
                 if self.rows >= self.size.0 {
@@ -105,18 +109,10 @@ impl Screen {
         if matches!(self.to, To::Held) && self.first.is_some_and(|first| first.elapsed() >= GATHER) {
             return self.show_held();
         }
-        if since >= SILENCE && !matches!(self.to, To::Pager(_)) && io::stderr().is_terminal() {
-            self.told = true;
-            eprint!("\rno word for {} s (Ctrl-C ends) ", since.as_secs());
+        if !matches!(self.to, To::Pager(_)) {
+            self.notice.nothing(since);
         }
         !matches!(self.to, To::Nowhere)
-    }
-
-    fn forget_notice(&mut self) {
-        if self.told {
-            self.told = false;
-            eprint!("\r{:60}\r", "");
-        }
     }
 
     fn show_held(&mut self) -> bool {
@@ -137,7 +133,7 @@ impl Screen {
     }
 
     fn end(&mut self) {
-        self.forget_notice();
+        self.notice.take_back();
         if matches!(self.to, To::Held) {
             self.show_held();
         }

@@ -60,6 +60,68 @@ fn json_comes_as_it_is() {
     }
 }
 
+fn rows(out: &str) -> Vec<serde_json::Value> {
+    out.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+#[test]
+fn one_task_and_the_status_come_as_json_too() {
+    let server = Server::common();
+    let (_, out, _) = run(&mut coro(&["where", &server.pid(), "--json"]), "");
+    let all = rows(&out);
+    let holder = all.iter().find(|row| row["task"]["name"] == "holder").expect("the holder");
+    let id = holder["task"]["id"].to_string();
+
+    let (code, out, err) = run(&mut coro(&["where", &server.pid(), &id, "--json"]), "");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let [head, stack, task] = &rows(&out)[..] else { panic!("{out}") };
+    assert_eq!((&head["head"]["answer"], &head["head"]["rows"]), (&"where".into(), &2.into()), "{head}");
+    assert_eq!(head["head"]["schema_version"], all[0]["head"]["schema_version"]);
+    let members =
+        |row: &serde_json::Value| row["task"].as_object().expect("members").keys().cloned().collect::<Vec<_>>();
+    assert_eq!((members(task), &task["task"]["stack"]), (members(holder), &0.into()));
+    assert!(stack["stack"]["condensed"].as_str().is_some_and(|text| text.contains("hold|")), "{stack}");
+    for json in [&[][..], &["--json"]] {
+        let (code, out, err) = run(&mut coro(&[&["where", &server.pid(), "999999"], json].concat()), "");
+        assert_eq!((code, out.as_str()), (1, ""));
+        assert!(err.starts_with("no task #999999: it has ended"), "{err}");
+    }
+
+    let (code, out, err) = run(&mut coro(&["status", "--json", &server.pid()]), "");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let [head, status] = &rows(&out)[..] else { panic!("{out}") };
+    assert_eq!(head["head"]["answer"], "status");
+    let status = &status["status"];
+    assert_eq!(status["tasks"]["all"], IDLE as u64 + 3, "{status}");
+    let locks = status["waits"].as_array().expect("waits").iter().find(|wait| wait["kind"] == "lock").expect("a lock");
+    assert!(locks["tasks"] == 1 && locks["oldest_task"].as_u64() > Some(0), "{locks}");
+    assert!(status["wedged"] == serde_json::json!([]) && status["memory"]["resident"].as_u64() > Some(0), "{status}");
+}
+
+#[test]
+fn expressions_arrive_whole() {
+    let server = Server::common();
+    let asked = |question: &[&str]| {
+        let pid = server.pid();
+        run(&mut coro(&[&["ask", &pid], question].concat()), "")
+    };
+    let idle = format!("{IDLE}\n");
+    for question in [
+        &["tasks().filter(|t| t.name.starts_with(\"idle \")).len()"][..],
+        &["tasks().filter(|t|", "t.name.starts_with(\"idle \"))", ".len()"],
+        // Over two lines, with a comment.
+        &["tasks().filter(|t| // of which\n t.class == \"idle\").len()"],
+    ] {
+        assert_eq!(asked(question), (0, idle.clone(), String::new()), "{question:?}");
+    }
+    assert_eq!(asked(&["weather"]).1, "fine\n");
+    // The server would wait for the rest of it.
+    let (code, out, err) = asked(&["tasks().filter(|t|"]);
+    assert!(code == 1 && out.is_empty() && !err.is_empty(), "{out}{err}");
+    let (code, out, err) = asked(&["set_limit(3)"]);
+    assert!(code == 1 && out.is_empty() && err.contains("enable act"), "{out}{err}");
+}
+
 #[test]
 fn what_is_refused_is_said_on_standard_error_with_exit_code_1() {
     let server = Server::common();
@@ -119,7 +181,8 @@ fn a_wrong_call_is_exit_code_2_and_help_is_0() {
         &["ask", "1", "a\nb"],
         &["where"],
         &["where", "1", "x"],
-        &["where", "1", "2", "--json"],
+        &["where", "1", "2", "3"],
+        &["status", "--nonsense", "1"],
         &["status", "1", "2"],
         &["status", "99999999999"],
         &["list", "x"],
@@ -153,6 +216,16 @@ fn a_server_that_turns_us_away_or_is_none_of_ours_is_told() {
     let (code, out, err) = run(&mut coro(&["status", &other.path()]), "");
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("no server of coro's") && err.contains("mail \\u{1b}[2J ready"), "{err}");
+
+    // One that has begun to talk to a person before it heard what is wanted.
+    let early = Fake::start("early", |talk| {
+        talk.say(&format!("{}tasks      3: 3 parked\nfake[1] read> ", crate::fake::BANNER));
+        talk.expect("#lines");
+        talk.say("{\"done\":\"#lines\"}\n");
+        talk.expect("status");
+        talk.say("{\"line\":\"all is well\"}\n{\"done\":\"status\"}\n");
+    });
+    assert_eq!(run(&mut coro(&["status", &early.path()]), ""), (0, "all is well\n".into(), String::new()));
 
     let mute = Fake::start("mute", |_| {});
     let (code, _, err) = run(&mut coro(&["status", &mute.path()]), "");

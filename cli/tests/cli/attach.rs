@@ -25,6 +25,101 @@ fn lines_that_are_piped_in_are_questions() {
 }
 
 #[test]
+fn expressions_go_over_lines() {
+    let server = Server::common();
+    let lines = "tasks()\n .len() > 3\n[1,\n 2] // two\nlet n = (\n40 +\n2)\nn\nfds \\\n --json\n(\n\nweather\n";
+    let (code, out, err) = run(&mut coro(&["attach", &server.pid()]), lines);
+    let mut answers = out.lines();
+    // `tasks()` alone is the command; then comes what is no expression.
+    assert!(answers.any(|line| line.contains("\"holder\"")), "{out}");
+    assert!(out.contains("\n1\n2\n42\n") && out.contains("\n{\"head\":") && out.ends_with("fine\n"), "{out}");
+    // The bracket that was never closed, and `.len()`.
+    assert!(code == 1 && err.lines().count() == 2, "{err}");
+
+    let scratch = Scratch::new("lines-state");
+    let environment = [("XDG_STATE_HOME", scratch.path().to_str().expect("text")), ("PAGER", "cat")];
+    let Some(terminal) = Terminal::start(100, 30, &environment, &attach(&server.pid())) else { return };
+    terminal.wait_for("read>");
+    terminal.press(&["let idle = tasks().filter(|t|", "Enter"]);
+    terminal.wait("the other prompt", |screen| screen.lines().any(|line| line.trim_end() == "..."));
+    terminal.press(&["t.cla", "Tab"]);
+    terminal.wait("a field of tasks", |screen| screen.lines().any(|line| line.trim_end() == "... t.class"));
+    terminal.press(&[" == \"idle\"); idle.len()", "Enter"]);
+    terminal.wait("how many", |screen| screen.lines().any(|line| line == crate::server::IDLE.to_string()));
+    // The variable, a function and a value of the program.
+    terminal.press(&["idl", "Tab"]);
+    terminal.wait_for("read> idle");
+    terminal.press(&["C-u", "set_l", "Tab"]);
+    terminal.wait_for("read> set_limit(");
+    terminal.press(&["C-u", "weat", "Tab", "Enter"]);
+    terminal.wait("the value", |screen| screen.lines().any(|line| line == "fine"));
+    terminal.press(&["tasks state=par", "Tab"]);
+    terminal.wait_for("read> tasks state=parked");
+    // Ctrl-C forgets what was begun, and the next line is one of its own.
+    terminal.press(&["C-u", "[1,", "Enter"]);
+    terminal.wait("the other prompt", |screen| screen.trim_end().ends_with("[1,\n..."));
+    terminal.press(&["C-c"]);
+    terminal.wait("the prompt", |screen| screen.trim_end().ends_with("read>"));
+    terminal.press(&["weather", "Enter"]);
+    terminal.wait("the value again", |screen| screen.lines().filter(|line| *line == "fine").count() == 2);
+    // As one line again.
+    terminal.press(&["Up", "Up", "Up"]);
+    terminal.wait_for("read> let idle = tasks().filter(|t| t.class == \"idle\"); idle.len()");
+}
+
+#[test]
+fn every_word_that_is_completed_is_one_that_the_server_knows() {
+    let server = Server::common();
+    let words: Vec<String> = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/attach/vocabulary.rs"))
+        .expect("the words")
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let of = |name: &str| -> Vec<String> {
+        let mut list = words.iter().skip_while(|line| !line.contains(&format!("const {name}:")));
+        let first = list.next().unwrap_or_else(|| panic!("{name} is not there"));
+        let all: String = match first.ends_with("];") {
+            true => first.clone(),
+            false => list.take_while(|line| !line.starts_with("];")).map(String::as_str).collect(),
+        };
+        all.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let mut questions: Vec<String> = Vec::new();
+    for (field, list) in [("state", "STATES"), ("wait", "WAITS"), ("by", "GROUPS"), ("sort", "ORDERS")] {
+        questions.extend(of(list).iter().map(|word| format!("tasks {field}={word} limit=1")));
+    }
+    let example = |filter: &str| match filter.trim_end_matches(['=', '~', '>', '.']) {
+        "age" | "delay" | "longest" | "run" => "5s",
+        "label" => "x=1",
+        "state" => "parked",
+        "wait" => "lock",
+        "by" => "class",
+        "sort" => "age",
+        _ => "1",
+    };
+    questions.extend(of("FILTERS").iter().map(|filter| format!("tasks {filter}{}", example(filter))));
+    // A method that is not there is not found whatever it is given.
+    questions.extend(of("METHODS").iter().map(|name| {
+        let of =
+            |value: &str, arguments: &str| format!("try {{ {value}.{name}({arguments}); return }} catch (e) {{ }} ");
+        let all = [
+            ("[1]", ""),
+            ("[1]", "|x| x == 1"),
+            ("[1]", "1"),
+            ("[1]", "|a, x| x"),
+            ("\"a\"", ""),
+            ("\"a\"", "\"a\""),
+            ("\"a\"", "0"),
+            ("#{a: 1}", ""),
+        ];
+        all.map(|(value, arguments)| of(value, arguments)).concat() + &format!("throw \"{name}\"")
+    }));
+    assert!(questions.len() > 60, "{questions:#?}");
+    let (code, _, err) = run(&mut coro(&["attach", &server.pid()]), &(questions.join("\n") + "\n"));
+    assert_eq!((code, err.as_str()), (0, ""));
+}
+
+#[test]
 fn a_prompt_with_editing_completion_history_and_tiers() {
     let server = Server::common();
     let scratch = Scratch::new("prompt");

@@ -49,6 +49,8 @@ fn serve() -> std::io::Result<()> {
     for n in 0..IDLE {
         coro::Builder::new().name(format!("idle {n}")).class("idle").spawn(idle)?;
     }
+    coro::console::register("set_limit", "how many may come", |n: i64| n);
+    coro::console::register_value("weather", "as it is", || "fine");
     // When it waits, everything is as the tests want it.
     let waiter = coro::Builder::new().name("db \x1b[2Jwriter").spawn(move || drop(pool.lock()))?;
     let waits = |line: &str| line.contains("lock \"pool\"");
