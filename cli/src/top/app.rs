@@ -48,6 +48,8 @@ pub(super) struct App {
     /// Rows that the screen has, as last drawn.
     pub(super) page: usize,
     pub(super) detail: Option<Detail>,
+    /// Calls of the runtime are shown in it, too.
+    pub(super) is_whole: bool,
     pub(super) filter: String,
     /// The filter is being typed.
     pub(super) typing: bool,
@@ -72,6 +74,7 @@ impl App {
             first: 0,
             page: 1,
             detail: None,
+            is_whole: false,
             filter: String::new(),
             typing: false,
             paused: false,
@@ -96,6 +99,7 @@ impl App {
             News::Look(_) if self.paused && self.look.is_some() => {}
             News::Look(look) => {
                 self.look = Some(look);
+                self.text = None;
                 self.arrange();
             }
             News::Task { id, lines } => {
@@ -168,6 +172,7 @@ impl App {
             }
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.helping = true,
             KeyCode::Char('/') => self.typing = true,
+            KeyCode::Char('.') => self.is_whole = !self.is_whole,
             KeyCode::Char(' ') => self.paused = !self.paused,
             KeyCode::Up | KeyCode::Char('k') => self.choose(self.at.saturating_sub(1)),
             KeyCode::Down | KeyCode::Char('j') => self.choose(self.at + 1),
@@ -219,8 +224,11 @@ pub(super) mod tests {
     pub(in super::super) fn look(tasks: &[(u64, &str, &str)]) -> News {
         let mut rows = Rows::new();
         rows.add(r#"{"head":{"took":{"secs":0,"nanos":2000000}}}"#);
-        rows.add(r#"{"worker":{"runtime":0,"index":0,"current":2,"slice_age":{"secs":3,"nanos":200000000},"runnable":5,"live":40,"load":1.0}}"#);
-        rows.add(r#"{"worker":{"runtime":0,"index":1,"current":0,"asleep":true,"runnable":0,"live":38,"load":0.25}}"#);
+        rows.add(
+            r#"{"status":{"workers":[
+                {"runtime":0,"index":0,"current":2,"slice_age":{"secs":3,"nanos":200000000},"runnable":5,"live":40,"load":1.0},
+                {"runtime":0,"index":1,"current":0,"asleep":true,"runnable":0,"live":38,"load":0.25}]}}"#,
+        );
         for (id, name, more) in tasks {
             rows.add(&format!(r#"{{"task":{{"id":{id},"name":"{name}","age":{{"secs":{id},"nanos":0}},{more}}}}}"#));
         }

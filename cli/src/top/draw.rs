@@ -19,8 +19,14 @@ use super::model::{Look, Order, State, Task, Worker, span};
 /// Columns from which the list shows more of them.
 const WIDE: u16 = 120;
 
+/// Columns up to which it has only what matters most.
+const NARROW: u16 = 70;
+
 /// Less than this cannot be drawn into.
 const LEAST: (u16, u16) = (40, 8);
+
+/// Columns of a task's state.
+const STATE: u16 = 9;
 
 /// Columns of a worker's bar.
 const BAR: usize = 10;
@@ -31,7 +37,8 @@ const BAR_OF_TITLE: Style = Style::new().add_modifier(Modifier::REVERSED);
 
 const HELP: &str = "c r w a i   sort by CPU, run time, wait, age, id
 up down     choose a task; also j k, PgUp PgDn, Home End
-Enter       its whole stack; PgUp PgDn scroll in it
+Enter       all of it and its stack; PgUp PgDn scroll in it
+.           the whole stack, with the calls of the runtime
 Esc         closes the stack, drops the filter, leaves
 /           show tasks whose name, state or wait contains a text
 space       hold still, and go on
@@ -65,7 +72,7 @@ pub(super) fn draw(app: &mut App, frame: &mut Frame<'_>) {
         let [_, below] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(numbers.union(body));
         frame.render_widget(Paragraph::new(Text::from_iter(all)).wrap(Wrap { trim: false }), below);
     } else if let Some(look) = &app.look {
-        frame.render_widget(counts(app, look), numbers);
+        frame.render_widget(counts(app, look, area.width < NARROW), numbers);
         draw_workers(look, frame, load);
         match app.detail {
             Some(_) => {
@@ -93,17 +100,13 @@ fn draw_title(app: &App, frame: &mut Frame<'_>, area: Rect) {
     };
     let left = format!(" {}  {}", app.program, app.about);
     let room = usize::from(area.width).saturating_sub(right.len() + 1);
-    let line = format!("{:room$} {right}", cut(&left, room));
+    let left = cut(&left, room);
+    let line = format!("{left}{:1$} {right}", "", room - width_of(&left));
     frame.render_widget(Paragraph::new(line).style(BAR_OF_TITLE), area);
 }
 
-fn counts(app: &App, look: &Look) -> Line<'static> {
-    let mut text = format!("{} tasks:", look.tasks.len());
-    for (n, state) in State::ALL.into_iter().enumerate() {
-        let count = look.tasks.iter().filter(|task| task.state == state).count();
-        text += &format!("{} {count} {}", if n == 0 { "" } else { "," }, state.word());
-    }
-    text += &format!("; took {}", span(look.took));
+fn counts(app: &App, look: &Look, is_narrow: bool) -> Line<'static> {
+    let mut text = if is_narrow { look.short_text() } else { look.text() };
     if !app.filter.is_empty() && !app.typing {
         text += &format!("; {} with \"{}\"", app.rows.len(), app.filter);
     }
@@ -113,7 +116,8 @@ fn counts(app: &App, look: &Look) -> Line<'static> {
 fn draw_workers(look: &Look, frame: &mut Frame<'_>, area: Rect) {
     let rows = usize::from(area.height);
     let shown = if look.workers.len() > rows { rows.saturating_sub(1) } else { rows };
-    let mut lines: Vec<Line<'_>> = look.workers.iter().take(shown).map(|worker| worker_line(look, worker)).collect();
+    let mut lines: Vec<Line<'_>> =
+        look.workers.iter().take(shown).map(|worker| worker_line(look, worker, area.width < NARROW)).collect();
     let rest = &look.workers[shown.min(look.workers.len())..];
     if !rest.is_empty() {
         let mean = rest.iter().map(|worker| worker.load).sum::<f64>() / rest.len() as f64;
@@ -127,18 +131,26 @@ fn draw_workers(look: &Look, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn worker_line<'a>(look: &'a Look, worker: &'a Worker) -> Line<'a> {
+fn worker_line<'a>(look: &'a Look, worker: &'a Worker, is_narrow: bool) -> Line<'a> {
     let full = (worker.load * BAR as f64).round() as usize;
     let bar = format!("{}{}", "|".repeat(full), " ".repeat(BAR.saturating_sub(full)));
     let colour = if worker.load > 0.9 { Style::new().fg(Color::Red) } else { Style::new().fg(Color::Green) };
-    let mut line = Line::from(vec![
-        Span::raw(format!("worker {:<3} [", worker.place)),
-        Span::styled(bar, colour),
-        Span::raw(format!("]{:>4.0}% {:>3} runnable of {} ", worker.load * 100.0, worker.runnable, worker.live)),
-    ]);
+    let load = format!("{:.0}%", worker.load * 100.0);
+    let mut line = match is_narrow {
+        true => Line::from(vec![
+            Span::raw(format!("worker {:<3}", worker.place)),
+            Span::styled(format!("{load:>4} "), colour),
+        ]),
+        false => Line::from(vec![
+            Span::raw(format!("worker {:<3} [", worker.place)),
+            Span::styled(bar, colour),
+            Span::raw(format!("]{load:>5} {:>3} runnable of {} ", worker.runnable, worker.live)),
+        ]),
+    };
     match worker.slice_age {
         Some(lasts) if worker.current != 0 => {
-            let name = look.tasks.iter().find(|task| task.id == worker.current).map(shown_name).unwrap_or_default();
+            let name =
+                look.tasks.iter().find(|task| task.id == worker.current).map(Task::shown_name).unwrap_or_default();
             let style = if lasts.as_secs() > 0 { BOLD.fg(Color::Red) } else { Style::new() };
             line.push_span(Span::styled(format!("runs #{} for {} {name}", worker.current, span(lasts)), style));
         }
@@ -148,73 +160,109 @@ fn worker_line<'a>(look: &'a Look, worker: &'a Worker) -> Line<'a> {
     line
 }
 
-/// A name as it is; the class of one without in brackets, without the path of its file.
-fn shown_name(task: &Task) -> String {
-    match task.is_named {
-        true => task.name.clone(),
-        false => format!("({})", task.name.rsplit('/').next().unwrap_or_default()),
-    }
-}
-
 fn draw_list(app: &mut App, frame: &mut Frame<'_>, area: Rect) {
     let Some(look) = &app.look else { return };
     // One line is the header.
     app.page = usize::from(area.height).saturating_sub(1).max(1);
     app.first = app.first.clamp((app.at + 1).saturating_sub(app.page), app.at);
     app.first = app.first.min(app.rows.len().saturating_sub(app.page));
-    let is_wide = area.width >= WIDE;
-    let widest = look.tasks.iter().map(|task| task.id).max().unwrap_or(0).max(1000).ilog10() + 1;
-    let mark = |order: Order, text: &str| {
-        let style = if order == app.order { BOLD.add_modifier(Modifier::UNDERLINED) } else { BOLD };
-        Cell::from(Line::styled(text.to_owned(), style).right_aligned())
-    };
-    let left = |text: &str| Cell::from(Line::styled(text.to_owned(), BOLD));
-    let mut header =
-        vec![mark(Order::Id, "ID"), left("STATE"), mark(Order::Share, "CPU%"), mark(Order::RunTime, "TIME")];
-    header.extend([mark(Order::Wait, "FOR"), mark(Order::Age, "AGE")]);
-    let mut widths: Vec<Constraint> = [widest as u16, 9, 4, 6, 6, 6].map(Constraint::Length).to_vec();
-    if is_wide {
-        header.extend(["SLICES", "LONGEST", "WORKER"].map(|text| Cell::from(Line::styled(text, BOLD).right_aligned())));
-        widths.extend([9, 7, 6].map(Constraint::Length));
-    }
-    header.extend([left("NAME"), left("WAITS FOR")]);
-    widths.extend([Constraint::Fill(2), Constraint::Fill(3)]);
+    let columns = Columns::new(app, look, area.width);
     let seen = app.rows.iter().enumerate().skip(app.first).take(app.page);
     let rows = seen.map(|(place, row)| {
         let style = if place == app.at { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
-        Row::new(cells(&look.tasks[*row], is_wide)).style(style)
+        columns.row(&look.tasks[*row]).style(style)
     });
-    frame.render_widget(Table::new(rows, widths).header(Row::new(header)).column_spacing(1), area);
+    frame.render_widget(Table::new(rows, columns.widths()).header(columns.header(app.order)).column_spacing(1), area);
 }
 
-fn cells(task: &Task, is_wide: bool) -> Vec<Cell<'static>> {
-    let right = |text: String| Cell::from(Line::raw(text).right_aligned());
-    let state = match task.state {
-        State::Running => Style::new().fg(Color::Red),
-        State::Runnable => Style::new().fg(Color::Yellow),
-        State::Unstarted => DIM,
-        State::Parked => Style::new(),
-    };
-    let share = match task.share {
-        None => "-".to_owned(),
-        Some(share) if share >= 0.9995 => "100".to_owned(),
-        Some(share) => format!("{:.1}", share * 100.0),
-    };
-    let mut cells = vec![
-        right(task.id.to_string()),
-        Cell::from(Span::styled(task.state.word(), state)),
-        right(share),
-        right(span(task.run_time)),
-        right(span(task.since)),
-        right(task.age.map_or_else(|| "-".to_owned(), span)),
-    ];
-    if is_wide {
-        let worker = task.worker.map_or_else(|| "-".to_owned(), |worker| worker.to_string());
-        cells.extend([right(task.slices.to_string()), right(span(task.longest_slice)), right(worker)]);
+/// One column of the list: its title, columns of the screen, what it is sorted by.
+type Column = (&'static str, u16, Option<Order>, fn(&Task) -> String);
+
+/// What the list shows at some width.
+struct Columns {
+    /// All but the state, the name and what is waited for; the first is the id.
+    figures: Vec<Column>,
+    name: usize,
+    wait: usize,
+}
+
+impl Columns {
+    fn new(app: &App, look: &Look, width: u16) -> Columns {
+        let id = look.tasks.iter().map(|task| task.id).max().unwrap_or(0).max(1000).ilog10() + 1;
+        let mut figures: Vec<Column> = vec![("ID", id as u16, Some(Order::Id), |task| task.id.to_string())];
+        let all: [Column; 7] = [
+            ("CPU%", 4, Some(Order::Share), Task::shown_share),
+            ("TIME", 6, Some(Order::RunTime), |task| span(task.run_time)),
+            ("FOR", 6, Some(Order::Wait), |task| span(task.since)),
+            ("AGE", 6, Some(Order::Age), |task| task.age.map_or_else(|| "-".to_owned(), span)),
+            ("SLICES", 9, None, |task| task.slices.to_string()),
+            ("LONGEST", 7, None, |task| span(task.longest_slice)),
+            ("WORKER", 6, None, |task| task.worker.map_or_else(|| "-".to_owned(), |worker| worker.to_string())),
+        ];
+        // A narrow screen has what the list is sorted by.
+        let sorted = if app.order == Order::Id { Order::Wait } else { app.order };
+        figures.extend(all.into_iter().filter(|(_, _, order, _)| match width {
+            ..NARROW => *order == Some(sorted),
+            NARROW..WIDE => order.is_some(),
+            WIDE.. => true,
+        }));
+        let taken: u16 = figures.iter().map(|(_, columns, ..)| columns + 1).sum();
+        let room = usize::from(width.saturating_sub(taken + STATE + 2));
+        // As much as names take, and less if there is something else to say.
+        let seen = app.rows.iter().skip(app.first).take(app.page).map(|row| &look.tasks[*row]);
+        let widest = seen.map(|task| width_of(&task.shown_name())).max().unwrap_or(0).max(4);
+        let name = widest.min(if width < NARROW { room * 2 / 3 } else { room / 2 });
+        Columns { figures, name, wait: room - name }
     }
-    let name = if task.is_named { Style::new().fg(Color::Green) } else { DIM };
-    cells.extend([Cell::from(Span::styled(shown_name(task), name)), Cell::from(task.wait.clone())]);
-    cells
+
+    fn widths(&self) -> Vec<Constraint> {
+        let mut all: Vec<u16> = self.figures.iter().map(|(_, columns, ..)| *columns).collect();
+        all.insert(1, STATE);
+        all.extend([self.name as u16, self.wait as u16]);
+        all.into_iter().map(Constraint::Length).collect()
+    }
+
+    fn header(&self, order: Order) -> Row<'static> {
+        let left = |text: &'static str| Cell::from(Line::styled(text, BOLD));
+        let mut cells: Vec<Cell<'_>> = Vec::new();
+        for (title, _, sorts, _) in &self.figures {
+            let style = if *sorts == Some(order) { BOLD.add_modifier(Modifier::UNDERLINED) } else { BOLD };
+            cells.push(Cell::from(Line::styled(*title, style).right_aligned()));
+        }
+        cells.insert(1, left("STATE"));
+        cells.extend([left("NAME"), left(if self.wait < 9 { "WAITS" } else { "WAITS FOR" })]);
+        Row::new(cells)
+    }
+
+    fn row(&self, task: &Task) -> Row<'static> {
+        let state = match task.state {
+            State::Running => Style::new().fg(Color::Red),
+            State::Runnable => Style::new().fg(Color::Yellow),
+            State::Unstarted => DIM,
+            State::Parked => Style::new(),
+        };
+        let figure = |(.., text): &Column| Cell::from(Line::raw(text(task)).right_aligned());
+        let mut cells: Vec<Cell<'_>> = self.figures.iter().map(figure).collect();
+        cells.insert(1, Cell::from(Span::styled(task.state.word(), state)));
+        let name = if task.is_named { Style::new().fg(Color::Green) } else { DIM };
+        cells.push(Cell::from(Span::styled(short(&task.shown_name(), self.name), name)));
+        cells.push(Cell::from(short(&task.wait, self.wait)));
+        Row::new(cells)
+    }
+}
+
+fn width_of(text: &str) -> usize {
+    Span::raw(text).width()
+}
+
+/// `text` in so many columns: what does not fit is left out, and a mark tells so.
+fn short(text: &str, columns: usize) -> String {
+    if width_of(text) <= columns {
+        return text.to_owned();
+    }
+    let mut out = cut(text, columns.saturating_sub(1));
+    out.push('…');
+    out
 }
 
 fn draw_stack(app: &mut App, frame: &mut Frame<'_>, area: Rect) {
@@ -226,7 +274,7 @@ fn draw_stack(app: &mut App, frame: &mut Frame<'_>, area: Rect) {
     // Of another task until its own comes.
     let is_his = Some(detail.id) == chosen;
     let lines: Vec<Line<'_>> = match is_his {
-        true => detail.lines.iter().map(|line| Line::raw(line.as_str())).collect(),
+        true => detail.lines.iter().filter_map(|line| shown_line(line, app.is_whole, inside.width)).collect(),
         false => vec![Line::styled("asking", DIM)],
     };
     let width = usize::from(inside.width).max(1);
@@ -237,10 +285,45 @@ fn draw_stack(app: &mut App, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(text, area);
 }
 
+/// A line of what is known of a task. Calls of the runtime, which have a dot, are there if the whole stack is wanted; files
+/// stand behind the functions where there is no room for a column of them.
+fn shown_line(line: &str, is_whole: bool, width: u16) -> Option<Line<'_>> {
+    let number = line.trim_start();
+    let rest = number.trim_start_matches(|c: char| c.is_ascii_digit());
+    let is_call = line.starts_with("  ") && rest.len() < number.len();
+    let is_folded = is_call && rest.starts_with(" . ");
+    if is_folded && !is_whole {
+        return None;
+    }
+    if !is_call {
+        let heading = "the whole stack, innermost first";
+        return Some(match line.trim_start().strip_prefix(heading) {
+            Some(_) if !is_whole => Line::raw(format!("  {heading}, without the runtime's calls; . shows them:")),
+            _ => Line::raw(line),
+        });
+    }
+    let style = if is_folded { DIM } else { Style::new() };
+    if width_of(line) <= usize::from(width) {
+        return Some(Line::styled(line, style));
+    }
+    let (call, file) = line.rsplit_once("  ").unwrap_or((line, ""));
+    let call = call.trim_end();
+    // The last folder and the file, if the whole path makes it too long.
+    let fits = |file: &str| width_of(call) + 2 + width_of(file) <= usize::from(width);
+    let file = match file.rmatch_indices('/').nth(1) {
+        Some((at, _)) if !fits(file) => &file[at + 1..],
+        _ => file,
+    };
+    Some(Line::styled(format!("{call}  {file}"), style))
+}
+
 fn draw_keys(app: &App, frame: &mut Frame<'_>, area: Rect) {
     let text = match (&app.gone, app.typing) {
         (Some(why), _) => format!(" {why}; what was last seen is above. q leaves"),
         (None, true) => format!(" show only: {}_   Enter keeps it, Esc drops it", app.filter),
+        (None, false) if app.detail.is_some() => {
+            " Esc closes  PgUp PgDn scroll  . whole stack  up down other task  q leave".to_owned()
+        }
         (None, false) => " q leave  ? help  c r w a i sort  Enter stack  / filter  space hold".to_owned(),
     };
     frame.render_widget(Paragraph::new(cut(&text, area.width.into())).style(BAR_OF_TITLE), area);
@@ -259,8 +342,16 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
     );
 }
 
+/// The beginning of `text` that takes at most so many columns.
 fn cut(text: &str, columns: usize) -> String {
-    text.chars().take(columns).collect()
+    let mut left = columns;
+    let fits = |c: &char| {
+        let takes = width_of(c.encode_utf8(&mut [0; 4]));
+        let fits = takes <= left;
+        left = left.saturating_sub(takes);
+        fits
+    };
+    text.chars().take_while(fits).collect()
 }
 
 #[cfg(test)]
@@ -314,10 +405,10 @@ mod tests {
 3 tasks: 1 running, 1 runnable, 0 unstarted, 1 parked; took 2ms
 worker 0   [||||||||||] 100%   5 runnable of 40 runs #2 for 3.2s hog
 worker 1   [|||       ]  25%   0 runnable of 38 asleep
-  ID STATE     CPU%   TIME    FOR    AGE NAME            WAITS FOR
+  ID STATE     CPU%   TIME    FOR    AGE NAME                WAITS FOR
    2 running      -   9.0s   2.0s  70.0s hog
-   3 runnable     -   2.0s   3.0s      - db writer with
-   1 parked       -   40us   1.0s  60.0s main            event_loop";
+   3 runnable     -   2.0s   3.0s      - db writer with a n…
+   1 parked       -   40us   1.0s  60.0s main                event_loop";
         assert_eq!(screen(&mut app(), 80, 24)[..8].join("\n"), expected);
     }
 
@@ -326,6 +417,61 @@ worker 1   [|||       ]  25%   0 runnable of 38 asleep
         let lines = screen(&mut app(), 200, 24);
         assert!(lines[4].contains("SLICES LONGEST WORKER NAME"), "{lines:#?}");
         assert!(lines[6].ends_with("db writer with a name that is too long for it"), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_narrow_screen_has_what_matters_most() {
+        let mut app = app();
+        press(&mut app, KeyCode::Char('w'));
+        let expected = " demo[1]  coro 0.1.0, 2 workers by wait
+3 tasks: 1 running, 1 runnable, 1 parked
+worker 0  100% runs #2 for 3.2s hog
+worker 1   25% asleep
+  ID STATE        FOR NAME        WAITS
+   3 runnable    3.0s db writer …
+   1 parked      1.0s main        event…
+   2 running     2.0s hog";
+        assert_eq!(screen(&mut app, 40, 10)[..8].join("\n"), expected);
+    }
+
+    #[test]
+    fn wide_characters_take_their_columns() {
+        let task = |name: &'static str| (5, name, r#""state":"Parked","wait":{"text":"lock"}"#);
+        for (name, shown) in [
+            ("データベース接続プールの書き込み", "データベース接続プ… lock"),
+            ("🚀🚀 launch", "🚀🚀 launch lock"),
+            ("👨\\u200d👩", "👨\\u{200d}👩 lock"),
+        ] {
+            let mut app = App::new("日本[1]".into(), "");
+            app.hear(look(&[task(name)]));
+            let lines = screen(&mut app, 80, 24);
+            // A wide character hides the cell behind it.
+            let text = lines[5].split("\" Hidden").next().unwrap_or_default().replace(' ', "");
+            assert!(text.ends_with(&shown.replace(' ', "")), "{name}: {lines:#?}");
+        }
+        assert_eq!(
+            (short("日本語", 5), short("日本語", 6), short("日本語", 4)),
+            ("日本…".into(), "日本語".into(), "日…".into())
+        );
+    }
+
+    #[test]
+    fn calls_of_the_runtime_are_shown_when_they_are_wanted() {
+        let lines = [
+            "#2 parked 3.2s \"x\" sleep",
+            "  the whole stack, innermost first; what the line above leaves out has a dot:",
+            "   0 . coro::scheduler::suspend::Here::park                          /home/me/coro/src/scheduler/suspend.rs:141",
+            "   1   app::db::fetch                                                /home/me/app/src/db.rs:31",
+        ];
+        let mut app = app();
+        press(&mut app, KeyCode::Enter);
+        app.hear(News::Task { id: 2, lines: lines.map(str::to_owned).to_vec() });
+        let few = screen(&mut app, 80, 24).join("\n");
+        assert!(few.contains("\n   1   app::db::fetch  /home/me/app/src/db.rs:31\n"), "{few}");
+        assert!(!few.contains("suspend") && few.contains("without the runtime's calls; . shows them"), "{few}");
+        press(&mut app, KeyCode::Char('.'));
+        let all = screen(&mut app, 80, 24).join("\n");
+        assert!(all.contains("\n   0 . coro::scheduler::suspend::Here::park  scheduler/suspend.rs:141\n"), "{all}");
     }
 
     #[test]

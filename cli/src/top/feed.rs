@@ -1,7 +1,10 @@
 //! The thread that asks: everything once a second, and what is known of the task that somebody looks at.
 //!
+//! Of a process with very many tasks only the first are asked for, in the order in which they are shown: all of them would be
+//! tens of megabytes a second.
+//!
 //! Invariant: at most one question is on its way, and the next round of them begins no sooner than four times as long after
-//! the last one as that took, so that a process with very many tasks does not spend its time on being looked at.
+//! the last one as that kept the process busy, so that it does not spend its time on being looked at.
 //!
 //! Must not know: the screen.
 
@@ -11,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::model::{Look, Looks, Rows};
+use super::model::{Look, Looks, Order, Rows, State};
 use crate::terminal::plain;
 use crate::wire::{Broken, Said, Session};
 
@@ -39,9 +42,10 @@ pub(super) enum News {
     Gone(String),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Wanted {
     task: Option<u64>,
+    view: View,
     paused: bool,
     /// Something changed since the last look at this.
     changed: bool,
@@ -61,9 +65,19 @@ fn lock(wanted: &Mutex<Wanted>) -> MutexGuard<'_, Wanted> {
 
 impl Feed {
     pub(super) fn start(session: Session) -> std::io::Result<Feed> {
-        let wanted = Arc::new((Mutex::new(Wanted::default()), Condvar::new()));
+        let view = View { order: Order::Share, filter: String::new() };
+        let none = Wanted { task: None, view: view.clone(), paused: false, changed: false, ended: false };
+        let wanted = Arc::new((Mutex::new(none), Condvar::new()));
         let (tell, news) = channel();
-        let asker = Asker { session, wanted: wanted.clone(), tell, looks: Looks::default(), is_first: true };
+        let asker = Asker {
+            session,
+            wanted: wanted.clone(),
+            tell,
+            looks: Looks::default(),
+            view,
+            is_first: true,
+            is_many: false,
+        };
         std::thread::Builder::new().name("asker".into()).spawn(move || asker.run())?;
         Ok(Feed { wanted, news })
     }
@@ -82,11 +96,19 @@ impl Feed {
         });
     }
 
-    pub(super) fn pause(&self, paused: bool) {
+    /// What of all tasks.
+    pub(super) fn show(&self, order: Order, filter: &str) {
         self.change(|wanted| {
-            wanted.paused = paused;
-            !paused
+            let differs = wanted.view.order != order || wanted.view.filter != filter;
+            if differs {
+                wanted.view = View { order, filter: filter.to_owned() };
+            }
+            differs
         });
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        self.change(|wanted| std::mem::replace(&mut wanted.paused, paused) && !paused);
     }
 
     fn change(&self, change: impl FnOnce(&mut Wanted) -> bool) {
@@ -107,29 +129,109 @@ impl Drop for Feed {
     }
 }
 
+/// With more tasks than that only the first of them are asked for, in the order in which they are shown.
+pub(super) const MANY: u64 = 3000;
+
+/// How many are then shown.
+pub(super) const MOST: usize = 500;
+
+/// What somebody wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) order: Order,
+    pub(super) filter: String,
+}
+
+/// How an answer ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Whole,
+    Refused(String),
+    /// `go_on` wanted no more of it.
+    Dropped,
+}
+
+/// Asks for rows. While nothing comes `go_on` is asked whether they are still wanted.
+pub(super) fn listen(
+    session: &mut Session,
+    question: &str,
+    mut hear: impl FnMut(&str),
+    go_on: impl Fn() -> bool,
+) -> Result<End, Broken> {
+    let mut end = End::Whole;
+    session.ask(question, |said| {
+        match said {
+            Said::Row(line) => hear(line),
+            Said::Error(why) if end == End::Whole => end = End::Refused(plain(why)),
+            Said::Nothing(_) if !go_on() => {
+                end = End::Dropped;
+                return false;
+            }
+            Said::Error(_) | Said::Line(_) | Said::Nothing(_) => {}
+        }
+        true
+    })?;
+    Ok(end)
+}
+
+/// What shows the tasks of a program with very many: asked one after the other until that is enough. Tasks that ran are found by
+/// looking twice, `pause` apart.
+pub(super) fn questions(view: &View, pause: Duration) -> Vec<String> {
+    let sort = match view.order {
+        Order::Share | Order::RunTime => "run",
+        Order::Wait => "age",
+        // Numbers are given in the order of spawning.
+        Order::Age | Order::Id => "id",
+    };
+    let filter: String = view.filter.chars().filter(|c| !matches!(c, '"' | '\\')).collect();
+    if filter.trim().is_empty() {
+        return match view.order {
+            // And if few ran, those that ran most so far.
+            Order::Share => {
+                vec![format!("top {}ms --json", pause.as_millis()), format!("tasks sort=run limit={MOST} --json")]
+            }
+            _ => vec![format!("tasks sort={sort} limit={MOST} --json")],
+        };
+    }
+    if State::ALL.iter().any(|state| state.word() == filter) {
+        return vec![format!("tasks state={filter} sort={sort} limit={MOST} --json")];
+    }
+    ["name", "wait"].map(|field| format!("tasks {field}~\"{filter}\" sort={sort} limit={MOST} --json")).to_vec()
+}
+
 struct Asker {
     session: Session,
     wanted: Arc<(Mutex<Wanted>, Condvar)>,
     tell: Sender<News>,
     looks: Looks,
+    /// What was looked for last.
+    view: View,
     is_first: bool,
+    /// There are so many tasks that not all were asked for.
+    is_many: bool,
 }
 
 impl Asker {
     fn run(mut self) {
         let mut next = Instant::now();
         loop {
-            let (task, paused) = {
+            let (task, paused, view) = {
                 let mut wanted = lock(&self.wanted.0);
                 wanted.changed = false;
-                (wanted.task, wanted.paused)
+                (wanted.task, wanted.paused, wanted.view.clone())
             };
             let begun = Instant::now();
             let mut outcome = Ok(());
-            if begun >= next && !paused {
-                outcome = self.look();
+            // With few tasks another view is made of what is there.
+            let is_new = std::mem::replace(&mut self.view, view) != self.view && self.is_many;
+            if (begun >= next || is_new) && !paused {
                 let every = if std::mem::take(&mut self.is_first) { SECOND } else { EVERY };
-                next = begun + every.max(begun.elapsed() * 5);
+                match self.look() {
+                    // By its own clock, or by ours if that is more than the pause that it made.
+                    Ok(Some(took)) => next = begun + every.max(took * 5),
+                    Ok(None) => next = begun,
+                    Err(broken) => outcome = Err(broken),
+                }
             }
             if let (Ok(()), Some(id)) = (&outcome, task) {
                 outcome = self.task(id);
@@ -157,26 +259,40 @@ impl Asker {
         }
     }
 
-    fn look(&mut self) -> Result<(), Broken> {
+    /// How long the process was kept busy; `None` if something else was wanted meanwhile.
+    fn look(&mut self) -> Result<Option<Duration>, Broken> {
+        let begun = Instant::now();
         let mut rows = Rows::new();
-        let mut refused = None;
-        for question in ["workers --json", "where_all --json"] {
-            self.session.ask(question, |said| {
-                match said {
-                    Said::Row(line) => rows.add(line),
-                    Said::Error(why) => refused = Some(plain(why)),
-                    Said::Line(_) | Said::Nothing(_) => {}
+        let wanted = self.wanted.clone();
+        let go_on = || !lock(&wanted.0).changed;
+        let mut end = listen(&mut self.session, "status --json", |line| rows.add(line), || true)?;
+        self.is_many = rows.tasks() > MANY;
+        let mut paused = Duration::ZERO;
+        if end == End::Whole && !self.is_many {
+            end = listen(&mut self.session, "tasks --json", |line| rows.add(line), || true)?;
+        } else if end == End::Whole {
+            let first = self.looks.is_first();
+            if first {
+                // Something to be seen at once.
+                let _ = self.tell.send(News::Look(rows.numbers()));
+            }
+            let pause = if first { SECOND } else { EVERY };
+            for question in questions(&self.view, pause) {
+                paused += if question.starts_with("top ") { pause } else { Duration::ZERO };
+                end = listen(&mut self.session, &question, |line| rows.add(line), go_on)?;
+                if end != End::Whole || rows.are_enough() {
+                    break;
                 }
-                true
-            })?;
+            }
         }
-        let news = match refused {
-            Some(why) => News::Text { why, lines: self.lines("status")? },
-            None => News::Look(self.looks.finish(rows)),
+        let news = match end {
+            End::Dropped => return Ok(None),
+            End::Refused(why) => News::Text { why, lines: self.lines("status")? },
+            End::Whole => News::Look(self.looks.finish(rows)),
         };
         // Nobody listens any more: the next wait ends this.
         let _ = self.tell.send(news);
-        Ok(())
+        Ok(Some(begun.elapsed().saturating_sub(paused)))
     }
 
     fn task(&mut self, id: u64) -> Result<(), Broken> {
@@ -194,5 +310,22 @@ impl Asker {
             true
         })?;
         Ok(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_very_many_tasks_those_are_asked_for_that_are_shown() {
+        let of = |order: Order, filter: &str| questions(&View { order, filter: filter.into() }, EVERY);
+        assert_eq!(of(Order::Share, ""), ["top 1000ms --json", "tasks sort=run limit=500 --json"]);
+        assert_eq!(of(Order::Wait, ""), ["tasks sort=age limit=500 --json"]);
+        assert_eq!(of(Order::Age, "parked"), ["tasks state=parked sort=id limit=500 --json"]);
+        assert_eq!(
+            of(Order::Share, "db \"w"),
+            ["tasks name~\"db w\" sort=run limit=500 --json", "tasks wait~\"db w\" sort=run limit=500 --json"]
+        );
     }
 }

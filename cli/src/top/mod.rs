@@ -9,6 +9,7 @@ mod app;
 mod draw;
 mod feed;
 mod model;
+mod once;
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
@@ -19,19 +20,24 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
+use crate::target::Target;
 use crate::{Failure, Outcome, ask};
 use app::{App, Then};
 use feed::Feed;
 
-pub(crate) const USAGE: &str = "usage: coro top PID|PATH
+pub(crate) const USAGE: &str = "usage: coro top PID|PATH [--once|--json]
 The tasks of a program, live: what each does, what it waits for, how much it runs; and its workers.
+  --once       what there is to see, as text to standard output, after a second
+  --json       the same as JSON, one object a line: head, status, and a task with its share for each
   c r w a i    sort by CPU (share of the last second), run time, wait, age, id
   up down      choose a task (also j k, PgUp PgDn, Home End)
-  Enter        its whole stack, with the list; PgUp PgDn then scroll in it. Esc closes
+  Enter        all that is known of it and its stack; PgUp PgDn then scroll in it. Esc closes
+  .            the whole stack, with the calls of the runtime
   /            show only tasks whose name, state or wait contains a text
   space        hold still, and go on
   ?  q         help; leave
-It asks once a second, less often if there are so many tasks that an answer takes longer than a fifth of that.
+It asks once a second, less often if that keeps the program busy for more than a fifth of it. Of more than 3000 tasks
+the first 500 are shown, in the order that was asked for; by CPU those that ran.
 Exit codes: 0 ended by you, 1 not reached or no terminal, 2 called wrongly.";
 
 /// How long the terminal is waited for before news of the program are looked for.
@@ -40,12 +46,24 @@ const TICK: Duration = Duration::from_millis(50);
 const LOOKS: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(mut arguments: lexopt::Parser) -> Outcome {
-    let target = ask::target(&mut arguments)?;
-    if let Some(other) = arguments.next()? {
-        return Err(other.unexpected().into());
+    use lexopt::prelude::{Long, Value};
+    let (mut named, mut once, mut json) = (None, false, false);
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("once") => once = true,
+            Long("json") => json = true,
+            Value(word) if named.is_none() => named = Some(Target::of(&word).map_err(Failure::Usage)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let target = named.ok_or_else(ask::which)?;
+    if once || json {
+        return once::run(ask::open(&target)?, json);
     }
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        return Err(Failure::Failed("this needs a terminal; for programs there is: coro where PID|PATH --json".into()));
+        return Err(Failure::Failed(
+            "this needs a terminal; without one there are: coro top PID|PATH --once, and --json for programs".into(),
+        ));
     }
     let failed = |error: io::Error| Failure::Failed(format!("the terminal failed ({error})"));
     // Before the screen is taken: why there is nothing to see belongs on the screen from before.
@@ -109,6 +127,9 @@ fn watch(terminal: &mut ratatui::DefaultTerminal, mut app: App, feed: &Feed, end
             _ => {}
         }
         feed.look_at(app.looked_at());
+        if !app.typing {
+            feed.show(app.order, &app.filter);
+        }
         feed.pause(app.is_paused());
     }
     Ok(())

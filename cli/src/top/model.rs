@@ -1,4 +1,4 @@
-//! What `top` knows of a program: rows of `where_all --json` and `workers --json`, and what two looks tell that one does
+//! What `top` knows of a program: rows of `status --json` and `tasks --json`, and what two looks tell that one does
 //! not: how much of the time between them each task ran.
 //!
 //! Unknown rows and members are passed over, so that a newer server can be looked at; those that are missing are zero.
@@ -33,7 +33,36 @@ impl From<Span> for Duration {
 struct Row {
     head: Option<Head>,
     task: Option<RawTask>,
-    worker: Option<RawWorker>,
+    status: Option<RawStatus>,
+    share: Option<RawShare>,
+    /// Shares follow, if anything ran.
+    top: Option<serde::de::IgnoredAny>,
+}
+
+/// The figures of `status`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawStatus {
+    tasks: RawNumbers,
+    workers: Vec<RawWorker>,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+struct RawNumbers {
+    all: u64,
+    running: u64,
+    runnable: u64,
+    unstarted: u64,
+    parked: u64,
+}
+
+/// A task that ran between two looks of the server's own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawShare {
+    share: f64,
+    task: RawTask,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -91,6 +120,9 @@ struct RawWorker {
     live: u64,
     load: f64,
 }
+
+/// Rows that fill any screen.
+const SCREEN: usize = 100;
 
 /// What a task was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,8 +197,60 @@ pub(super) struct Worker {
 pub(super) struct Look {
     pub(super) tasks: Vec<Task>,
     pub(super) workers: Vec<Worker>,
+    /// How many tasks there are, if not all of them are here: by [`State::ALL`].
+    pub(super) numbers: Option<[u64; 4]>,
     /// How long the server took.
     pub(super) took: Duration,
+}
+
+impl Task {
+    /// A name as it is; the class of one without in brackets, without the path of its file.
+    pub(super) fn shown_name(&self) -> String {
+        match self.is_named {
+            true => self.name.clone(),
+            false => format!("({})", self.name.rsplit('/').next().unwrap_or_default()),
+        }
+    }
+
+    /// In at most four columns.
+    pub(super) fn shown_share(&self) -> String {
+        match self.share {
+            None => "-".to_owned(),
+            Some(share) if share >= 0.9995 => "100".to_owned(),
+            Some(share) => format!("{:.1}", share * 100.0),
+        }
+    }
+}
+
+impl Look {
+    /// `505 tasks: 1 running, 0 runnable, 0 unstarted, 504 parked; took 2ms`
+    pub(super) fn text(&self) -> String {
+        let counts = self.counts();
+        let states: Vec<String> = counts.iter().map(|(n, word)| format!("{n} {word}")).collect();
+        let part = if self.numbers.is_some() { format!("; {} here", self.tasks.len()) } else { String::new() };
+        format!("{}: {}{part}; took {}", self.all(), states.join(", "), span(self.took))
+    }
+
+    /// The same, without what is not there.
+    pub(super) fn short_text(&self) -> String {
+        let counts = self.counts();
+        let states = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}"));
+        format!("{}: {}", self.all(), states.collect::<Vec<_>>().join(", "))
+    }
+
+    fn counts(&self) -> [(u64, &'static str); 4] {
+        let mut counts = State::ALL.map(|state| (0, state.word()));
+        match self.numbers {
+            Some(numbers) => counts.iter_mut().zip(numbers).for_each(|((count, _), n)| *count = n),
+            None => self.tasks.iter().for_each(|task| counts[task.state as usize].0 += 1),
+        }
+        counts
+    }
+
+    fn all(&self) -> String {
+        let n: u64 = self.counts().iter().map(|(n, _)| n).sum();
+        format!("{n} {}", if n == 1 { "task" } else { "tasks" })
+    }
 }
 
 /// Makes a look out of rows, and remembers it for the next.
@@ -183,12 +267,21 @@ pub(super) struct Rows {
     begun: Instant,
     /// The same by the program's clock: without the way there, and the time until it was our turn.
     taken_at: Option<Duration>,
+    numbers: RawNumbers,
+    /// The program has told who ran.
+    has_shares: bool,
     look: Look,
 }
 
 impl Rows {
     pub(super) fn new() -> Rows {
-        Rows { begun: Instant::now(), taken_at: None, look: Look::default() }
+        Rows {
+            begun: Instant::now(),
+            taken_at: None,
+            numbers: RawNumbers::default(),
+            has_shares: false,
+            look: Look::default(),
+        }
     }
 
     /// A line of JSON.
@@ -204,28 +297,67 @@ impl Rows {
             self.taken_at = head.taken_at.map(Into::into);
         }
         if let Some(task) = row.task {
-            self.look.tasks.push(task.into());
+            // Some of those that ran come a second time.
+            if !self.has_shares || self.look.tasks.iter().all(|known| known.id != task.id) {
+                self.look.tasks.push(task.into());
+            }
         }
-        if let Some(worker) = row.worker {
-            self.look.workers.push(worker.into());
+        if let Some(RawShare { share, task }) = row.share {
+            self.has_shares = true;
+            self.look.tasks.push(Task { share: Some(share.clamp(0.0, 1.0)), ..task.into() });
         }
+        self.has_shares |= row.top.is_some();
+        if let Some(status) = row.status {
+            self.numbers = status.tasks;
+            self.look.workers.extend(status.workers.into_iter().map(Worker::from));
+        }
+    }
+
+    /// How many tasks there are, as the status tells.
+    pub(super) fn tasks(&self) -> u64 {
+        self.numbers.all
+    }
+
+    /// Whether the tasks fill a screen, or are all that fulfil a condition.
+    pub(super) fn are_enough(&self) -> bool {
+        self.look.tasks.len() >= if self.has_shares { SCREEN } else { 1 }
+    }
+
+    /// What is known before there is any task.
+    pub(super) fn numbers(&self) -> Look {
+        let RawNumbers { running, runnable, unstarted, parked, .. } = self.numbers;
+        Look { numbers: Some([running, runnable, unstarted, parked]), ..self.look.clone() }
     }
 }
 
 impl Looks {
+    pub(super) fn is_first(&self) -> bool {
+        self.before.is_none()
+    }
+
     /// The look is whole.
     pub(super) fn finish(&mut self, rows: Rows) -> Look {
-        let Rows { begun, taken_at, mut look } = rows;
+        let is_part = (rows.look.tasks.len() as u64) < rows.tasks() / 2;
+        let numbers = if is_part { rows.numbers().numbers } else { None };
+        let Rows { begun, taken_at, mut look, has_shares, .. } = rows;
+        look.numbers = numbers;
         let passed = self.before.map(|(before, at)| match (at, taken_at) {
             (Some(at), Some(now)) if now > at => now - at,
             _ => begun.saturating_duration_since(before),
         });
-        for task in &mut look.tasks {
-            task.share = passed.filter(|passed| !passed.is_zero()).map(|passed| {
-                // One that was not there before has run all it ran since.
-                let before = self.ran.get(&task.id).copied().unwrap_or_default();
-                (task.run_time.saturating_sub(before).as_secs_f64() / passed.as_secs_f64()).min(1.0)
-            });
+        for task in look.tasks.iter_mut().filter(|task| task.share.is_none()) {
+            let before = self.ran.get(&task.id).copied();
+            task.share = match passed.filter(|passed| !passed.is_zero()) {
+                _ if has_shares => Some(0.0),
+                // It may only not have been among those that were asked for.
+                _ if numbers.is_some() && before.is_none() => None,
+                None => None,
+                Some(passed) => {
+                    // One that was not there before has run all it ran since.
+                    let ran = task.run_time.saturating_sub(before.unwrap_or_default());
+                    Some((ran.as_secs_f64() / passed.as_secs_f64()).min(1.0))
+                }
+            };
         }
         self.before = Some((begun, taken_at));
         self.ran = look.tasks.iter().map(|task| (task.id, task.run_time)).collect();
@@ -352,7 +484,8 @@ mod tests {
             r#"{"head":{"took":{"secs":0,"nanos":7000000},"process":{}}}"#,
             TASK,
             r#"{"task":{"id":18,"name":null,"class":"a.rs:1","state":{"Running":{"worker":0}},"wait":null,"started":null}}"#,
-            r#"{"worker":{"runtime":1,"index":0,"current":18,"slice_age":{"secs":2,"nanos":0},"load":0.5,"runnable":3}}"#,
+            r#"{"status":{"tasks":{"all":2,"parked":1},"workers":[{"runtime":1,"index":0,"current":18,
+                "slice_age":{"secs":2,"nanos":0},"load":0.5,"runnable":3}]}}"#,
             r#"{"stack":{"frames":[]}}"#,
             "nonsense",
         ] {
@@ -365,6 +498,30 @@ mod tests {
         assert_eq!((b.state, b.name.as_str(), b.is_named, b.share), (State::Running, "a.rs:1", false, None));
         assert_eq!((look.workers[0].place.as_str(), look.workers[0].runnable, look.workers[0].load), ("1/0", 3, 1.0));
         assert_eq!(look.took, Duration::from_millis(7));
+    }
+
+    #[test]
+    fn of_very_many_only_the_first_are_there_and_all_are_counted() {
+        let mut rows = Rows::new();
+        rows.add(
+            r#"{"status":{"tasks":{"all":100000,"running":1,"runnable":9,"unstarted":0,"parked":99990},"workers":[]}}"#,
+        );
+        assert_eq!((rows.tasks(), rows.are_enough()), (100_000, false));
+        assert!(
+            rows.numbers().text().starts_with("100000 tasks: 1 running, 9 runnable, 0 unstarted, 99990 parked; 0 here")
+        );
+        rows.add(
+            &TASK
+                .replace("{\"task\"", "{\"share\":{\"ran\":{\"secs\":1,\"nanos\":0},\"share\":0.5,\"task\"")
+                .replace("true}}", "true}}}"),
+        );
+        // The same once more, and one that did not run.
+        rows.add(TASK);
+        rows.add(&TASK.replace("\"id\":17", "\"id\":18"));
+        let look = Looks::default().finish(rows);
+        let shares: Vec<_> = look.tasks.iter().map(|task| (task.id, task.share)).collect();
+        assert_eq!(shares, [(17, Some(0.5)), (18, Some(0.0))]);
+        assert_eq!(look.short_text(), "100000 tasks: 1 running, 9 runnable, 99990 parked");
     }
 
     #[test]

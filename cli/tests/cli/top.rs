@@ -49,10 +49,8 @@ fn tasks_workers_and_a_stack_at_every_size() {
 fn without_json_there_is_the_status() {
     let fake = Fake::start("text", |talk| {
         talk.greet();
-        for question in ["workers --json", "where_all --json"] {
-            talk.expect(question);
-            talk.say("{\"error\":\"this program was built without JSON: add the feature\"}\n{\"done\":\"x\"}\n");
-        }
+        talk.expect("status --json");
+        talk.say("{\"error\":\"this program was built without JSON: add the feature\"}\n{\"done\":\"x\"}\n");
         talk.expect("status");
         talk.say("{\"line\":\"tasks      5: 5 parked\"}\n{\"done\":\"status\"}\n");
     });
@@ -66,5 +64,29 @@ fn it_wants_a_terminal() {
     let server = Server::common();
     let (code, out, err) = run(&mut coro(&["top", &server.pid()]), "");
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.contains("needs a terminal") && err.contains("--json"), "{err}");
+    assert!(err.contains("needs a terminal") && err.contains("--once"), "{err}");
+}
+
+#[test]
+fn scripts_have_it_once_as_text_and_as_json() {
+    let server = Server::common();
+    let json = std::thread::spawn(|| run(&mut coro(&["top", "--json", &Server::common().pid()]), ""));
+    let (code, text, err) = run(&mut coro(&["top", &server.pid(), "--once"]), "");
+    assert_eq!((code, err.as_str()), (0, ""), "{text}");
+    let tasks = crate::server::IDLE + 3;
+    let mut lines = text.lines();
+    let first = lines.next().expect("numbers");
+    assert!(first.contains(&format!("[{}]  {tasks} tasks: 0 running, ", server.pid())), "{text}");
+    assert!(lines.next().is_some_and(|line| line.starts_with("worker 0 ")), "{text}");
+    assert!(text.contains("  ID STATE     CPU%   TIME    FOR    AGE  NAME"), "{text}");
+    let waiter = text.lines().find(|line| line.contains("db \\u{1b}[2Jwriter")).expect("the waiter");
+    assert!(waiter.contains(" parked     0.0 ") && waiter.contains("  lock \"pool\" "), "{waiter}");
+    assert_eq!(text.lines().filter(|line| line.contains("  idle ")).count(), crate::server::IDLE, "{text}");
+
+    let (code, out, err) = json.join().expect("the other one");
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let rows: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!((&rows[0]["head"]["answer"], &rows[0]["head"]["rows"]), (&"top".into(), &(tasks + 1).into()));
+    assert_eq!(rows[1]["status"]["workers"].as_array().map(Vec::len), Some(2), "{out}");
+    assert!(rows.iter().filter(|row| row["task"].is_object()).all(|row| row["task"]["share"].is_f64()), "{out}");
 }
