@@ -387,8 +387,9 @@ impl Session {
     fn evaluate(&mut self, text: &str, unknown: String, commands: &Commands, now: Instant) {
         const NAME: &str = "expression";
         let (json, lines, rights) = (self.json, self.lines, self.rights.clone());
-        let permit = Arc::new(move |needed, name: &str, typed: &str| {
-            rights.allow(needed, name, &format!("{name}() in: {}", escape_up_to(typed.as_bytes(), usize::MAX)))
+        let permit = Arc::new(move |needed, name: &str, arguments: &str, typed: &str| {
+            let typed = escape_up_to(typed.as_bytes(), usize::MAX);
+            rights.allow(needed, name, &format!("{name}({arguments}) in: {typed}"))
         });
         let Some(evaluator) = self.evaluator(commands) else { return };
         let begin = || evaluator.begin(Expression { text, json, lines, permit, unknown });

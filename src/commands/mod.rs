@@ -100,7 +100,7 @@ pub(crate) type Begun = Result<Box<dyn Answer>, String>;
 /// Asked before something is done that needs a tier: the tier, the name of what needs it, and the whole of what was typed.
 /// Records what changes anything; an error says why it is not to be done.
 #[cfg_attr(not(feature = "script"), allow(dead_code, reason = "expressions ask it"))]
-pub(crate) type Permit = Arc<dyn Fn(Tier, &str, &str) -> Result<(), String> + Send + Sync>;
+pub(crate) type Permit = Arc<dyn Fn(Tier, &str, &str, &str) -> Result<(), String> + Send + Sync>;
 
 /// A line that is no command.
 #[cfg_attr(not(feature = "script"), allow(dead_code, reason = "expressions read it"))]

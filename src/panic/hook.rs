@@ -20,6 +20,19 @@ thread_local! {
     /// The task whose panic the hook below ours is being told of; 0 for none. One suffices: std aborts the process when a
     /// second panic of the thread comes before the end of the first one's hook.
     static HOOKED: Cell<u64> = const { Cell::new(0) };
+
+    /// What the thread does outside of tasks is none of the program's doing.
+    static SILENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `f`, which must not unwind. Panics in it, outside of tasks, are told to nobody if `silent` and if they do not end
+/// the process: they are an outcome like others to whoever catches them.
+#[cfg(feature = "script")]
+pub(crate) fn silently<T>(silent: bool, f: impl FnOnce() -> T) -> T {
+    let before = SILENT.replace(silent);
+    let result = f();
+    SILENT.set(before);
+    result
 }
 
 /// Takes the place of the hook that is there, once.
@@ -37,13 +50,16 @@ pub(crate) fn install() {
     panic::set_hook(Box::new(move |info| {
         // What a task has done on a thread for blocking calls goes on as a panic of the task.
         let (task, job) = here().map_or_else(|| (blocking::job_of(), true), |h| (h.id(), false));
+        let ends_the_process = cfg!(panic = "abort") || cannot_unwind(info);
         if task == 0 {
+            if SILENT.get() && !ends_the_process {
+                return;
+            }
             if !(is_stds && report::handler_panics_again()) {
                 before(info);
             }
             return;
         }
-        let ends_the_process = cfg!(panic = "abort") || cannot_unwind(info);
         let told = keep(task, job, info, is_stds && !ends_the_process);
         if ends_the_process {
             stderr::flush(stderr::EXIT_PATIENCE);

@@ -32,6 +32,8 @@ use crate::sys::stderr;
 use crate::task::TaskCell;
 use crate::tb::{self, Captured, Seen};
 
+#[cfg(feature = "script")]
+pub(crate) use hook::silently;
 pub(crate) use hook::{in_hook, install as install_hook};
 
 /// A panic that ended a task.

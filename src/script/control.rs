@@ -7,18 +7,36 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::engine::Outcome;
+use super::evaluation::written;
+use super::limits::Limits;
+use crate::commands::Expression;
 use crate::scheduler::Task;
+use crate::sys::usage;
 
 /// Expressions that were abandoned and have not ended.
 static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
 
 /// How many expressions may be left behind, in functions that do not return, before no more are begun.
 pub(super) const MOST_LEFT_BEHIND: usize = 8;
+
+/// Steps between two looks at the clock.
+const LOOK_AT_CLOCK: u64 = 16;
+
+/// Time between two looks at the process's memory. Faster than a few gigabytes a second nobody takes it.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(1);
+
+/// What ended an expression before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Steps = 1,
+    Time,
+    Memory,
+}
 
 /// How many are.
 pub(super) fn left_behind() -> usize {
@@ -29,19 +47,43 @@ pub(super) fn left_behind() -> usize {
 pub(super) struct Control {
     abandoned: AtomicBool,
     begun: Instant,
+    /// Steps so far, those of closures within functions included, which the engine does not count. Written by the
+    /// evaluating thread only.
+    steps: AtomicU64,
+    /// An [`End`], or 0. It stays: some functions go on after a closure has failed.
+    end: AtomicU8,
+    memory: Mutex<Option<Memory>>,
     inner: Mutex<Inner>,
+}
+
+/// How the answer is wanted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Form {
+    pub(super) json: bool,
+    pub(super) lines: bool,
+    /// What to say if it meant no expression.
+    pub(super) unknown: String,
+}
+
+/// The process's memory as the expression found it.
+#[derive(Debug)]
+struct Memory {
+    before: u64,
+    next_look: Instant,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Time spent in functions of the program.
+    /// Time spent in functions of the program, and asleep.
     away: Duration,
+    slept: Duration,
     /// The function that runs, and since when.
     phase: Option<(String, Instant)>,
     printed: String,
     /// Some of what was printed found no room.
     cut: bool,
-    outcome: Option<Outcome>,
+    form: Form,
+    answer: Option<String>,
     finished: bool,
     left_behind: bool,
     /// What evaluates it, if that is a task.
@@ -50,7 +92,22 @@ struct Inner {
 
 impl Control {
     pub(super) fn new() -> Control {
-        Control { abandoned: AtomicBool::new(false), begun: Instant::now(), inner: Mutex::default() }
+        Control {
+            abandoned: AtomicBool::new(false),
+            begun: Instant::now(),
+            steps: AtomicU64::new(0),
+            end: AtomicU8::new(0),
+            memory: Mutex::default(),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// For the answer to that expression.
+    pub(super) fn answering(expression: &Expression<'_>) -> Control {
+        let control = Control::new();
+        let Expression { json, lines, .. } = *expression;
+        control.inner().form = Form { json, lines, unknown: expression.unknown.clone() };
+        control
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -93,8 +150,12 @@ impl Control {
 
     /// By the evaluating thread, as the last thing that it does about this expression.
     pub(super) fn finish(&self, outcome: Outcome) {
+        let form = self.inner().form.clone();
+        let printed = self.take_printed();
+        // Here and not on the console thread, because a long answer takes its time.
+        let answer = written(&form, outcome, &printed);
         let mut inner = self.inner();
-        inner.outcome = Some(outcome);
+        inner.answer = Some(answer);
         inner.phase = None;
         if !inner.finished && inner.left_behind {
             LEFT_BEHIND.fetch_sub(1, Ordering::SeqCst);
@@ -103,14 +164,84 @@ impl Control {
         inner.task = None;
     }
 
-    /// What came of it, with what was printed; `None` while it goes on.
-    pub(super) fn take(&self) -> Option<(Outcome, String)> {
+    /// The answer to it; `None` while it goes on.
+    pub(super) fn take(&self) -> Option<String> {
+        self.inner().answer.take()
+    }
+
+    /// What was printed.
+    pub(super) fn take_printed(&self) -> String {
         let mut inner = self.inner();
-        let outcome = inner.outcome.take()?;
-        if inner.cut {
+        if std::mem::take(&mut inner.cut) {
             inner.printed.push_str("… more was printed than is kept\n");
         }
-        Some((outcome, std::mem::take(&mut inner.printed)))
+        std::mem::take(&mut inner.printed)
+    }
+
+    /// Whether it is time to look at the clock.
+    pub(super) fn is_time_to_look(&self) -> bool {
+        self.steps.load(Ordering::Relaxed).is_multiple_of(LOOK_AT_CLOCK)
+    }
+
+    /// Counts a step; whether the expression has to end.
+    pub(super) fn step(&self, limits: &Limits) -> bool {
+        let steps = self.steps.load(Ordering::Relaxed) + 1;
+        self.steps.store(steps, Ordering::Relaxed);
+        if steps > limits.operations {
+            self.end_by(End::Steps);
+        } else if steps.is_multiple_of(LOOK_AT_CLOCK) {
+            if self.computed() > limits.time {
+                self.end_by(End::Time);
+            } else if self.takes_too_much(limits.memory) {
+                self.end_by(End::Memory);
+            }
+        }
+        self.is_abandoned() || self.end().is_some()
+    }
+
+    fn end_by(&self, end: End) {
+        let _ = self.end.compare_exchange(0, end as u8, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// What ended the expression, if it had to be ended.
+    pub(super) fn end(&self) -> Option<End> {
+        [End::Steps, End::Time, End::Memory].into_iter().find(|end| *end as u8 == self.end.load(Ordering::Relaxed))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Option<Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks from time to time. Without a first look nothing is known to compare with.
+    fn takes_too_much(&self, most: u64) -> bool {
+        let now = Instant::now();
+        let mut memory = self.memory();
+        let memory = memory.get_or_insert_with(|| Memory::new(now));
+        if now < memory.next_look {
+            return false;
+        }
+        memory.next_look = now + LOOK_AT_MEMORY;
+        usage::resident().saturating_sub(memory.before) > most
+    }
+
+    /// Begins to watch the process's memory.
+    pub(super) fn watch_memory(&self) {
+        *self.memory() = Some(Memory::new(Instant::now()));
+    }
+
+    /// What the process has now, if that is watched.
+    fn resident(&self) -> u64 {
+        self.memory().as_ref().map_or(0, |_| usage::resident())
+    }
+
+    /// Takes `time` of what the expression may sleep in all; whether there was that much left.
+    pub(super) fn may_sleep(&self, time: Duration, most: Duration) -> bool {
+        let mut inner = self.inner();
+        let all = inner.slept.saturating_add(time);
+        if all <= most {
+            inner.slept = all;
+        }
+        all <= most
     }
 
     /// Keeps a line, up to `most` bytes in all.
@@ -134,9 +265,12 @@ impl Control {
 
     /// The same for what does not count as computing: functions of the program, which may wait.
     pub(super) fn away<T>(&self, name: &str, f: impl FnOnce() -> T) -> T {
-        let begun = Instant::now();
+        let (begun, resident) = (Instant::now(), self.resident());
         let result = self.during(name, f);
         self.inner().away += begun.elapsed();
+        if let Some(memory) = self.memory().as_mut() {
+            memory.before += usage::resident().saturating_sub(resident);
+        }
         result
     }
 
@@ -161,21 +295,25 @@ impl Control {
     }
 }
 
+impl Memory {
+    fn new(now: Instant) -> Memory {
+        Memory { before: usage::resident(), next_look: now + LOOK_AT_MEMORY }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::script::value::Value;
 
     #[test]
     fn what_is_left_behind_is_counted_until_it_ends() {
-        let nothing = || Outcome::Value(Value::Nothing, Vec::new());
         let (one, two) = (Control::new(), Control::new());
         let before = left_behind();
         one.abandon();
         one.abandon();
         assert!(one.is_abandoned() && left_behind() > before);
-        one.finish(nothing());
-        two.finish(nothing());
+        one.finish(Outcome::Unknown);
+        two.finish(Outcome::Unknown);
         two.abandon();
         assert!(two.is_finished() && !two.inner().left_behind);
     }
@@ -186,9 +324,9 @@ mod tests {
         control.print("1234", 10);
         control.print("5678", 10);
         control.print("", 10);
-        control.finish(Outcome::Unknown);
-        let (_, printed) = control.take().expect("finished");
-        assert_eq!(printed, "1234\n5678\n… more was printed than is kept\n");
-        assert!(control.take().is_none());
+        assert_eq!(control.take_printed(), "1234\n5678\n… more was printed than is kept\n");
+        control.print("last", 10);
+        control.finish(Outcome::Failed("whole".into()));
+        assert_eq!((control.take().as_deref(), control.take()), (Some("last\nwhole\n"), None));
     }
 }

@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 use rhai::packages::{
     BasicArrayPackage, BasicMapPackage, BasicMathPackage, CorePackage, LogicPackage, MoreStringPackage, Package,
 };
-use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, ImmutableString, Map, OptimizationLevel, Scope};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString, Map, OptimizationLevel, Position, Scope};
 
 use super::LAST;
 use super::branch::{self, Branch};
-use super::control::Control;
+use super::cells::Cells;
+use super::control::{Control, End};
 use super::facts::{self, FACTS, Give};
 use super::function::{self, Function, Place};
 use super::limits::Limits;
@@ -31,17 +32,18 @@ use super::name::KEYWORDS;
 use super::repl::REPL;
 use super::source::{Rewritten, SPAWN, first_word};
 use super::value::Value;
-use super::{on_worker, repl, show};
+use super::{natives, on_worker, repl, shallow, show};
 use crate::blocking;
 use crate::commands::Permit;
 use crate::inspect::Snapshot;
+use crate::panic;
 use crate::scheduler::runtime::payload_text;
 use crate::scheduler::suspend::here;
 use crate::scheduler::{self, suspend};
 use crate::sys::courtesy::{Allowance, Courtesy};
 
 /// Values nested deeper than this do not leave an expression, nor come in.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 /// Values, and bytes of text, that a result may have; what is beyond is left out.
 pub(super) const MOST_VALUES: usize = 400_000;
@@ -54,8 +56,11 @@ const MOST_KEPT_TEXT: usize = 1 << 20;
 /// What expressions may take of a machine without a free CPU before they have to leave it to others; see [`Courtesy`].
 static ALLOWANCE: Allowance = Allowance::new(Duration::from_millis(500));
 
-/// Steps between two looks at the clock.
-const LOOK_AT_CLOCK: u64 = 16;
+/// Bytes of the reason why there is no result.
+const LONGEST_REASON: usize = 4 << 10;
+
+/// Bytes that the record has of a call's arguments.
+const MOST_RECORDED: usize = 256;
 
 /// Variables that a session keeps.
 pub(super) const MOST_VARIABLES: usize = 32;
@@ -136,6 +141,7 @@ impl Asked {
     /// Evaluates, and puts what is to be kept into `kept`.
     pub(super) fn evaluate(self: &Arc<Asked>, packages: &Packages, kept: &mut Kept) -> Outcome {
         let source = Rewritten::new(&self.typed);
+        self.control.watch_memory();
         let engine = engine(self, packages, &Arc::from(source.text.as_str()));
         let mut scope = Scope::new();
         for (name, constant, value) in &kept.variables {
@@ -153,6 +159,10 @@ impl Asked {
             .and_then(|ast| engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast))
             .and_then(branch::whole);
         let result = match outcome {
+            // It was ended within a function that swallows errors.
+            Ok(_) if self.control.end().is_some() => {
+                return self.failed(EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE), &source, &scope);
+            }
             Ok(value) => value,
             Err(failure) => match *failure {
                 EvalAltResult::Exit(value, _) | EvalAltResult::Return(value, _) => value,
@@ -184,23 +194,17 @@ impl Asked {
         let place = failure.take_position();
         let limits = &self.limits;
         let mut text = match &failure {
+            _ if self.control.end().is_some() || self.control.is_abandoned() => self.ended(),
             EvalAltResult::ErrorRuntime(what, _) if what.is_string() => what.to_string(),
             EvalAltResult::ErrorRuntime(what, _) => shown(what),
-            EvalAltResult::ErrorTooManyOperations(_) => {
-                format!("too many operations: an expression has at most {}", limits.operations)
-            }
             EvalAltResult::ErrorStackOverflow(_) => format!("calls nest too deep: at most {}", limits.calls),
             EvalAltResult::ErrorDataTooLarge(what, _) => format!(
                 "{what} too large: a value has at most {} elements, {} entries of maps and {} bytes of text",
                 limits.list, limits.map, limits.text
             ),
-            EvalAltResult::ErrorTerminated(..) if self.control.is_abandoned() => "abandoned".to_owned(),
             EvalAltResult::ErrorTerminated(why, _) if why.is_string() => why.to_string(),
             EvalAltResult::ErrorDataRace(..) => {
                 "a variable is in use by another task, which waits meanwhile".to_owned()
-            }
-            EvalAltResult::ErrorTerminated(..) => {
-                format!("it took too long: an expression may compute for {} s", limits.time.as_secs())
             }
             other => other.to_string(),
         };
@@ -224,6 +228,10 @@ impl Asked {
         for name in through {
             text += &format!(", in {name}");
         }
+        let whole = text.len();
+        if whole > LONGEST_REASON {
+            text = bounded(text, LONGEST_REASON) + &format!(" ({whole} bytes)");
+        }
         if let (Some(line), Some(column)) = (place.line(), place.position()) {
             let column = source.column(line, column);
             text += &if source.text.contains('\n') {
@@ -233,6 +241,22 @@ impl Asked {
             };
         }
         Outcome::Failed(text)
+    }
+
+    /// Why the expression had to end.
+    fn ended(&self) -> String {
+        let limits = &self.limits;
+        match self.control.end() {
+            None => "abandoned".to_owned(),
+            Some(End::Steps) => format!("too many operations: an expression has at most {}", limits.operations),
+            Some(End::Time) => {
+                format!("it took too long: an expression may compute for {} s", limits.time.as_secs())
+            }
+            Some(End::Memory) => format!(
+                "too much memory: the process may grow by {} MiB while an expression computes",
+                limits.memory >> 20
+            ),
+        }
     }
 
     /// Whether somebody meant a command: a single word that is nothing, or words that begin with one and make no sense.
@@ -387,7 +411,7 @@ impl Taken {
         self.text(&value.to_string())
     }
 
-    fn list(&mut self, all: &Array, depth: usize) -> Value {
+    pub(super) fn list(&mut self, all: &Array, depth: usize) -> Value {
         let mut list = Vec::new();
         for value in all {
             if self.values == 0 {
@@ -399,7 +423,7 @@ impl Taken {
         Value::List(list)
     }
 
-    fn map(&mut self, all: &Map, depth: usize) -> Value {
+    pub(super) fn map(&mut self, all: &Map, depth: usize) -> Value {
         let mut map = Vec::new();
         for (name, value) in all {
             if !self.has_room(name.len()) {
@@ -421,7 +445,7 @@ impl Taken {
 }
 
 /// A value for the engine; too deep ones are refused.
-fn dynamic(value: &Value, depth: usize) -> Result<Dynamic, Failure> {
+pub(super) fn dynamic(value: &Value, depth: usize) -> Result<Dynamic, Failure> {
     if depth > DEEPEST {
         return Err("a value of the program is nested too deep".into());
     }
@@ -448,18 +472,17 @@ fn dynamic(value: &Value, depth: usize) -> Result<Dynamic, Failure> {
 /// An engine for one expression, whose text is as it will be parsed.
 fn engine(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -> Engine {
     let mut engine = common(asked, packages, text);
-    engine.set_max_operations(asked.limits.operations);
+    // Counted by ourselves, because the engine forgets what closures take within its functions.
+    engine.set_max_operations(0);
     let context = asked.clone();
     // No `RefCell`: with rhai's feature `sync`, which another crate may ask for, this has to be `Sync`.
     let courtesy = Mutex::new((Courtesy::new(&ALLOWANCE), Instant::now()));
-    engine.on_progress(move |steps| {
+    engine.on_progress(move |_| {
         let control = &context.control;
-        let look = steps % LOOK_AT_CLOCK == 0;
-        if look {
+        if control.is_time_to_look() {
             leave_cpu(control, &mut courtesy.lock().unwrap_or_else(PoisonError::into_inner));
         }
-        let over = look && control.computed() > context.limits.time;
-        (over || control.is_abandoned()).then_some(Dynamic::UNIT)
+        control.step(&context.limits).then_some(Dynamic::UNIT)
     });
     // In the place of Rhai's, which nobody could end.
     let context = asked.clone();
@@ -480,7 +503,8 @@ pub(super) fn common(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -
     packages.maps.register_into_engine(&mut engine);
     packages.strings.register_into_engine(&mut engine);
     bound(&mut engine, asked);
-    shallow(&mut engine);
+    shallow::register(&mut engine);
+    natives::replace(&mut engine, asked.limits);
     own_functions(&mut engine, asked);
     let (dotted, plain): (Vec<_>, Vec<_>) = function::all().into_iter().partition(|f| f.name.contains('.'));
     for function in plain.iter().filter(|function| !function.value) {
@@ -488,9 +512,18 @@ pub(super) fn common(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -
     }
     branch::register(&mut engine, text, &dotted);
     let (context, text) = (asked.clone(), text.clone());
-    engine.on_var(move |name, _, scope| {
+    #[allow(clippy::arc_with_non_send_sync, reason = "the engine wants to send it if rhai's feature `sync` is on")]
+    let cells = Arc::new(Mutex::new(Cells::default()));
+    engine.on_var(move |name, _, scope| match scope.scope().get(name) {
         // A variable of the expression comes before a value of the program.
-        if scope.scope().contains(name) { Ok(None) } else { branch::variable(&context, &text, name) }
+        Some(value) => {
+            // Once it is shared, it is asked for to be given to the closure. In a repl closures outlive their expression.
+            if !context.in_repl {
+                cells.lock().unwrap_or_else(PoisonError::into_inner).note(value);
+            }
+            Ok(None)
+        }
+        None => branch::variable(&context, &text, name),
     });
     engine
 }
@@ -531,8 +564,19 @@ fn leave_cpu(control: &Control, (courtesy, last): &mut (Courtesy, Instant)) {
     }
 }
 
+/// As much of a text as there is room for in so many bytes.
+fn bounded(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        while text.len() > most {
+            text.pop();
+        }
+        text.push('…');
+    }
+    text
+}
+
 /// How much of a value a string or `print` shows of lists and maps.
-const MOST_SHOWN: usize = 16 << 10;
+pub(super) const MOST_SHOWN: usize = 16 << 10;
 
 /// A value in one line, as it would be typed.
 fn shown(value: &Dynamic) -> String {
@@ -544,87 +588,17 @@ pub(super) fn shown_value(value: &Value) -> String {
     show::literal(value, MOST_SHOWN)
 }
 
-/// In the place of what Rhai does by calling its functions for each level of a value.
-fn shallow(engine: &mut Engine) {
-    for name in ["to_string", "to_debug", "print", "debug"] {
-        engine.register_fn(name, |value: &mut Array| show::literal(&shown_list(value), MOST_SHOWN));
-        engine.register_fn(name, |value: &mut Map| show::literal(&taken_map(value), MOST_SHOWN));
-        engine.register_fn(name, |value: &mut FnPtr| format!("Fn({})", value.fn_name()));
+fn sleep(asked: &Asked, seconds: f64) -> Result<(), Failure> {
+    let most = asked.limits.sleep;
+    let time = match Duration::try_from_secs_f64(seconds) {
+        Ok(time) => time,
+        Err(_) if seconds > 0.0 => Duration::MAX,
+        // As the engine's own: no time at all.
+        Err(_) => return Ok(()),
+    };
+    if !asked.control.may_sleep(time, most) {
+        return Err(format!("sleep: an expression may sleep for {} s in all", most.as_secs()).into());
     }
-    // Rhai says `len`; who filters tasks thinks of `count`, and so may the program.
-    if function::named("count").is_none() {
-        engine.register_fn("count", |value: &mut Array| value.len() as i64);
-    }
-    engine.register_fn("to_json", |value: &mut Map| show::json(&taken_map(value)).0);
-    engine.register_fn("==", |a: &mut Array, b: Array| lists_equal(a, &b, 0));
-    engine.register_fn("!=", |a: &mut Array, b: Array| lists_equal(a, &b, 0).map(|equal| !equal));
-    engine.register_fn("==", |a: &mut Map, b: Map| maps_equal(a, &b, 0));
-    engine.register_fn("!=", |a: &mut Map, b: Map| maps_equal(a, &b, 0).map(|equal| !equal));
-}
-
-fn shown_list(value: &Array) -> Value {
-    Taken::new(MOST_SHOWN, MOST_TEXT).list(value, 0)
-}
-
-fn taken_map(value: &Map) -> Value {
-    Taken::new(MOST_VALUES, MOST_TEXT).map(value, 0)
-}
-
-fn lists_equal(a: &Array, b: &Array, depth: usize) -> Result<bool, Failure> {
-    if a.len() != b.len() {
-        return Ok(false);
-    }
-    for (a, b) in a.iter().zip(b) {
-        if !equal(a, b, depth + 1)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn maps_equal(a: &Map, b: &Map, depth: usize) -> Result<bool, Failure> {
-    if a.len() != b.len() {
-        return Ok(false);
-    }
-    for (name, a) in a {
-        match b.get(name) {
-            Some(b) if equal(a, b, depth + 1)? => {}
-            _ => return Ok(false),
-        }
-    }
-    Ok(true)
-}
-
-/// Whether two values within lists or maps are the same. What is no plain data equals nothing.
-fn equal(a: &Dynamic, b: &Dynamic, depth: usize) -> Result<bool, Failure> {
-    if depth > DEEPEST {
-        return Err(format!("too deep to be compared: at most {DEEPEST} levels").into());
-    }
-    if let (Ok(a), Ok(b)) = (a.as_array_ref(), b.as_array_ref()) {
-        return lists_equal(&a, &b, depth);
-    }
-    if let (Ok(a), Ok(b)) = (a.as_map_ref(), b.as_map_ref()) {
-        return maps_equal(&a, &b, depth);
-    }
-    if let (Ok(a), Ok(b)) = (a.as_immutable_string_ref(), b.as_immutable_string_ref()) {
-        return Ok(a.as_str() == b.as_str());
-    }
-    let number = |x: &Dynamic| x.as_float().or_else(|_| x.as_int().map(|n| n as f64)).ok();
-    Ok(match (a.as_int(), b.as_int()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => match (number(a), number(b)) {
-            (Some(a), Some(b)) => a == b,
-            _ => {
-                (a.is_unit() && b.is_unit())
-                    || matches!((a.as_bool(), b.as_bool()), (Ok(a), Ok(b)) if a == b)
-                    || matches!((a.as_char(), b.as_char()), (Ok(a), Ok(b)) if a == b)
-            }
-        },
-    })
-}
-
-fn sleep(asked: &Asked, seconds: f64) {
-    let Ok(time) = Duration::try_from_secs_f64(seconds) else { return };
     let begun = Instant::now();
     asked.control.away("sleep", || {
         while let Some(left) = time.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
@@ -634,6 +608,7 @@ fn sleep(asked: &Asked, seconds: f64) {
             std::thread::sleep(left.min(Duration::from_millis(10)));
         }
     });
+    Ok(())
 }
 
 /// What coro itself can be asked.
@@ -691,16 +666,15 @@ fn tasks(asked: &Asked) -> Result<Array, Failure> {
     if snapshot.left_out > 0 {
         asked.control.print(
             &format!("tasks(): {} more tasks were left out, it gives at most {most}", snapshot.left_out),
-            usize::MAX,
+            asked.limits.printed + 1024,
         );
     }
     Ok((0..snapshot.tasks.len()).map(|index| Dynamic::from(Row { snapshot: snapshot.clone(), index })).collect())
 }
 
 fn one_task(asked: &Asked, id: i64) -> Result<Dynamic, Failure> {
-    let snapshot = look(asked, "where", || Arc::new(facts::snapshot(0)))?;
-    Ok(match snapshot.tasks.iter().position(|t| i64::try_from(t.id) == Ok(id)) {
-        Some(index) => Dynamic::from(Row { snapshot, index }),
+    Ok(match look(asked, "where", move || facts::one_task(id))? {
+        Some(snapshot) => Dynamic::from(Row { snapshot: Arc::new(snapshot), index: 0 }),
         None => Dynamic::UNIT,
     })
 }
@@ -738,17 +712,21 @@ pub(super) fn call(asked: &Arc<Asked>, function: &Arc<Function>, arguments: Vec<
     if taken.cut || taken.function {
         return Err(format!("{}: an argument is too large, too deep or a function", function.name).into());
     }
-    (asked.permit)(function.tier, &function.name, &asked.typed)?;
+    let shown = arguments.iter().map(|argument| show::literal(argument, MOST_RECORDED)).collect::<Vec<_>>().join(", ");
+    (asked.permit)(function.tier, &function.name, &bounded(shown, MOST_RECORDED), &asked.typed)?;
     let outcome = asked.control.away(&function.name, || {
-        catch_unwind(AssertUnwindSafe(|| match function.place {
-            // Here would be the worker, which it may block.
-            Place::Here if scheduler::current().is_some() => {
-                let function = function.clone();
-                blocking::blocking(move || (function.call)(arguments)).map_err(|error| error.to_string())?
-            }
-            Place::Here => (function.call)(arguments),
-            Place::Worker(index) => on_worker::call(function, index, arguments, &asked.control),
-        }))
+        let call = || {
+            catch_unwind(AssertUnwindSafe(|| match function.place {
+                // Here would be the worker, which it may block.
+                Place::Here if scheduler::current().is_some() => {
+                    let function = function.clone();
+                    blocking::blocking(move || (function.call)(arguments)).map_err(|error| error.to_string())?
+                }
+                Place::Here => (function.call)(arguments),
+                Place::Worker(index) => on_worker::call(function, index, arguments, &asked.control),
+            }))
+        };
+        panic::silently(false, call)
     });
     match outcome {
         Ok(Ok(value)) => dynamic(&value, 0),

@@ -16,11 +16,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::control::{Control, MOST_LEFT_BEHIND, left_behind};
+use super::control::{Control, Form, MOST_LEFT_BEHIND, left_behind};
 use super::engine::{Asked, Kept, Outcome, Packages};
 use super::limits::{LEAST_STACK, Limits, STACK};
 use super::{show, source};
 use crate::commands::{Answer, Begun, Evaluate, Expression, When};
+use crate::panic;
 use crate::scheduler::runtime::payload_text;
 use crate::sys::threads::Own;
 
@@ -34,6 +35,9 @@ const NEXT_WORD: Duration = Duration::from_secs(10);
 /// Bounds of the time between two looks at whether there is an outcome; in between a quarter of the time so far.
 const SHORTEST_LOOK: Duration = Duration::from_millis(1);
 const LONGEST_LOOK: Duration = Duration::from_millis(50);
+
+/// Bytes of a whole answer, with what was printed.
+const MOST_ANSWER: usize = 4 << 20;
 
 /// Bytes of one piece of an answer.
 const PIECE: usize = 32 * 1024;
@@ -118,7 +122,7 @@ impl Evaluator {
 
     /// Gives an expression to the thread, which is started if there is none or the one there is has not come back.
     fn give(&mut self, expression: &Expression<'_>) -> io::Result<Arc<Control>> {
-        let control = Arc::new(Control::new());
+        let control = Arc::new(Control::answering(expression));
         let asked = |limits| {
             Arc::new(Asked {
                 typed: expression.text.to_owned(),
@@ -181,7 +185,9 @@ fn serve(desk: &Desk, kept: &Mutex<Kept>) {
     while let Some(asked) = desk.take() {
         let before = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut after = before;
-        let outcome = catch_unwind(AssertUnwindSafe(|| asked.evaluate(&packages, &mut after)));
+        let evaluate = || catch_unwind(AssertUnwindSafe(|| asked.evaluate(&packages, &mut after)));
+        // A panic of the engine is no panic of the program; those of the program's own functions are told.
+        let outcome = panic::silently(true, evaluate);
         let outcome = outcome.unwrap_or_else(|payload| {
             let text = format!("the evaluation panicked: {}", payload_text(&*payload));
             std::mem::forget(payload);
@@ -194,13 +200,80 @@ fn serve(desk: &Desk, kept: &Mutex<Kept>) {
     }
 }
 
+/// Whole lines, up to [`MOST_ANSWER`] bytes.
+struct Written<'a> {
+    out: String,
+    form: &'a Form,
+    cut: bool,
+}
+
+impl Written<'_> {
+    fn push(&mut self, piece: &str) {
+        self.cut |= self.out.len() + piece.len() > MOST_ANSWER;
+        if !self.cut {
+            self.out.push_str(piece);
+        }
+    }
+
+    /// Lines of text; in JSON each as the value of `what`.
+    fn lines(&mut self, what: &str, text: &str) {
+        if !self.form.json {
+            return self.push(&show::text(&super::Value::Text(text.to_owned())));
+        }
+        for line in text.lines() {
+            self.push(&format!("{{\"{what}\":{}}}\n", show::json_text(line)));
+            if self.cut {
+                break;
+            }
+        }
+    }
+}
+
+/// The whole answer.
+pub(super) fn written(form: &Form, outcome: Outcome, printed: &str) -> String {
+    let mut all = Written { out: String::new(), form, cut: false };
+    if let Some(lines) = printed.strip_suffix('\n') {
+        all.lines("line", lines);
+    }
+    match outcome {
+        Outcome::Unknown => all.lines("error", form.unknown.trim_end()),
+        Outcome::Failed(text) => all.lines("error", &text),
+        Outcome::Value(value, mut notes) => {
+            if form.lines {
+                all.lines("line", &show::text(&value));
+            } else if form.json {
+                let (text, left_out) = show::json(&value);
+                all.push(&format!("{{\"value\":{text}}}\n"));
+                if left_out {
+                    notes.push("the value is not whole: it is too long or too deep".into());
+                }
+            } else {
+                all.push(&show::text(&value));
+            }
+            notes.iter().for_each(|text| all.push(&note(form, text)));
+        }
+    }
+    if all.cut {
+        let text = format!("the rest was left out: an answer has at most {} MiB", MOST_ANSWER >> 20);
+        all.out += &note(form, &text);
+    }
+    all.out
+}
+
+fn note(form: &Form, text: &str) -> String {
+    if form.lines {
+        return format!("{{\"line\":{}}}\n", show::json_text(&format!("… {text}")));
+    }
+    if form.json {
+        return format!("{{\"note\":{}}}\n", show::json_text(text));
+    }
+    show::text(&super::Value::Text(format!("… {text}")))
+}
+
 /// The answer to an expression, while it is evaluated and after.
 pub(super) struct Waiting {
     control: Arc<Control>,
-    json: bool,
-    lines: bool,
-    /// What to say if it meant no expression.
-    unknown: String,
+    form: Form,
     next_word: Instant,
     next_look: Instant,
     /// Once it is known.
@@ -223,8 +296,8 @@ impl Answer for Waiting {
             self.sent += piece.len();
             return self.sent < answer.len();
         }
-        if let Some((outcome, printed)) = self.control.take() {
-            self.answer = Some(self.written(outcome, &printed).into_bytes());
+        if let Some(answer) = self.control.take() {
+            self.answer = Some(answer.into_bytes());
             return true;
         }
         let now = Instant::now();
@@ -232,7 +305,7 @@ impl Answer for Waiting {
         if now >= self.next_word {
             self.next_word = now + NEXT_WORD;
             let word = self.word(lasted);
-            out.extend_from_slice(self.note(&word).as_bytes());
+            out.extend_from_slice(note(&self.form, &word).as_bytes());
         }
         self.next_look = now + (lasted / 4).clamp(SHORTEST_LOOK, LONGEST_LOOK);
         true
@@ -252,9 +325,7 @@ impl Waiting {
             next_word: control.begun() + FIRST_WORD,
             next_look: control.begun() + SHORTEST_LOOK,
             control,
-            json: expression.json,
-            lines: expression.lines,
-            unknown: expression.unknown,
+            form: Form { json: expression.json, lines: expression.lines, unknown: expression.unknown },
             answer: None,
             sent: 0,
         }
@@ -269,49 +340,6 @@ impl Waiting {
             }
             None => format!("after {lasted:.1}s still computing, in no function of the program; Ctrl-C abandons it"),
         }
-    }
-
-    fn note(&self, text: &str) -> String {
-        if self.json && !self.lines {
-            return format!("{{\"note\":{}}}\n", show::json_text(text));
-        }
-        if self.lines {
-            return self.line("line", &format!("… {text}"));
-        }
-        show::text(&super::Value::Text(format!("… {text}")))
-    }
-
-    fn line(&self, what: &str, text: &str) -> String {
-        if !self.json {
-            return show::text(&super::Value::Text(text.to_owned()));
-        }
-        text.lines().map(|line| format!("{{\"{what}\":{}}}\n", show::json_text(line))).collect()
-    }
-
-    fn written(&self, outcome: Outcome, printed: &str) -> String {
-        let mut all = match printed.strip_suffix('\n') {
-            Some(lines) => self.line("line", lines),
-            None => String::new(),
-        };
-        match outcome {
-            Outcome::Unknown => all += &self.line("error", self.unknown.trim_end()),
-            Outcome::Failed(text) => all += &self.line("error", &text),
-            Outcome::Value(value, mut notes) => {
-                if self.lines {
-                    all += &self.line("line", &show::text(&value));
-                } else if self.json {
-                    let (text, left_out) = show::json(&value);
-                    all += &format!("{{\"value\":{text}}}\n");
-                    if left_out {
-                        notes.push("the value is not whole: it is too long or too deep".into());
-                    }
-                } else {
-                    all += &show::text(&value);
-                }
-                notes.iter().for_each(|note| all += &self.note(note));
-            }
-        }
-        all
     }
 }
 

@@ -109,6 +109,18 @@ pub(super) fn snapshot(limit: usize) -> Snapshot {
     Snapshot::take(&Options { stacks: true, running: true, objects: false, limit })
 }
 
+/// A snapshot with that task only, and its stack; what else there is takes too much to be kept for one.
+pub(super) fn one_task(id: i64) -> Option<Snapshot> {
+    let mut all = snapshot(0);
+    let place = all.tasks.iter().position(|task| i64::try_from(task.id) == Ok(id))?;
+    let mut task = all.tasks.swap_remove(place);
+    let stack = task.stack.filter(|n| *n < all.stacks.len()).map(|n| all.stacks.swap_remove(n));
+    task.stack = stack.is_some().then_some(0);
+    (all.tasks, all.stacks) = (vec![task], stack.into_iter().collect());
+    (all.workers, all.objects, all.edges) = (Vec::new(), Vec::new(), Vec::new());
+    Some(all)
+}
+
 /// What is known of a task, in the order in which it is shown.
 pub(super) const TASK_FIELDS: &[&str] = &[
     "id",

@@ -2,7 +2,7 @@
 //!
 //! Values can be nested as deep as they may be long, and the engine goes through them by recursion: to copy, compare, measure and
 //! drop them. So sizes are bounded by what the stack of the evaluating thread has room for, else an expression could end the
-//! process. The same holds for closures that hold closures, of which each takes a few operations to make.
+//! process. Closures that hold closures are freed without recursion; see `cells`.
 //!
 //! Must not know: the engine.
 
@@ -17,6 +17,10 @@ pub(super) struct Limits {
     pub(super) operations: u64,
     /// How long it may compute, what the program's own functions take not included.
     pub(super) time: Duration,
+    /// How long it may sleep in all.
+    pub(super) sleep: Duration,
+    /// By how many bytes the process may grow meanwhile, what the program's own functions take not included.
+    pub(super) memory: u64,
     /// Calls within calls.
     pub(super) calls: usize,
     /// Parentheses within parentheses and the like, outside of functions and in them.
@@ -57,6 +61,8 @@ impl Limits {
         Limits {
             operations: 2_000_000.min((stack / 4 * 3 / PER_OPERATION) as u64),
             time: Duration::from_secs(10),
+            sleep: Duration::from_secs(60),
+            memory: 256 << 20,
             calls: 32,
             depth: 64,
             depth_in_functions: 32,

@@ -16,6 +16,8 @@ mod as_value;
 #[cfg(feature = "script")]
 mod branch;
 #[cfg(feature = "script")]
+mod cells;
+#[cfg(feature = "script")]
 mod control;
 #[cfg(feature = "script")]
 mod engine;
@@ -31,9 +33,15 @@ mod limits;
 mod list;
 mod name;
 #[cfg(feature = "script")]
+mod natives;
+#[cfg(feature = "script")]
 mod on_worker;
 #[cfg(feature = "script")]
+mod parse_json;
+#[cfg(feature = "script")]
 mod repl;
+#[cfg(feature = "script")]
+mod shallow;
 #[cfg(feature = "script")]
 mod show;
 #[cfg(feature = "script")]

@@ -90,6 +90,8 @@ fn scan(text: &str) -> Scan {
                     let end = (begin..chars.len()).find(|k| closes(*k));
                     found.open |= end.is_none();
                     i = end.map_or(chars.len(), |end| end + hashes);
+                } else {
+                    i += hashes - 1;
                 }
             }
             '(' => inside.push(Inside::Bracket(')')),

@@ -27,6 +27,17 @@ pub(crate) fn memory() -> Memory {
     }
 }
 
+/// Resident memory in bytes, for those who ask often. Where it cannot be told it is the most that ever was.
+#[cfg_attr(not(feature = "script"), allow(dead_code, reason = "expressions ask"))]
+pub(crate) fn resident() -> u64 {
+    // The second number counts pages (proc_pid_statm(5)).
+    let pages = || fs::read_to_string("/proc/self/statm").ok()?.split_ascii_whitespace().nth(1)?.parse::<u64>().ok();
+    match pages().filter(|_| cfg!(target_os = "linux")) {
+        Some(pages) => pages * super::mem::page_size() as u64,
+        None => usage().0,
+    }
+}
+
 /// CPU time of all threads so far, in user and in kernel mode.
 pub(crate) fn cpu() -> (Duration, Duration) {
     let (_, user, system) = usage();
@@ -122,6 +133,9 @@ mod tests {
     fn memory_is_resident_and_time_was_spent() {
         let m = memory();
         assert!(m.resident > 100_000, "{m:?}");
+        // The other tests take and give meanwhile.
+        let short = resident();
+        assert!(short / 8 < m.resident && m.resident / 8 < short, "{short} {m:?}");
         let (user, system) = cpu();
         assert!(user + system > Duration::ZERO);
     }

@@ -180,7 +180,7 @@ impl Evaluate for Evaluator {
     }
 
     fn begin(&mut self, expression: Expression<'_>) -> Begun {
-        let control = Arc::new(Control::new());
+        let control = Arc::new(Control::answering(&expression));
         let asked = Arc::new(Asked {
             typed: expression.text.to_owned(),
             permit: expression.permit.clone(),
