@@ -77,7 +77,12 @@ fn take_in(exports: &[Export], mut tell: impl FnMut(String)) -> Registry {
         }
         match registry.entry((*name).to_owned()) {
             Entry::Vacant(place) => {
-                place.insert(Arc::new(make()));
+                let function = make();
+                if let Some(why) = function.hidden() {
+                    tell(format!("#[coro::export] at {site}: nothing can be called {name:?}: {why}"));
+                    continue;
+                }
+                place.insert(Arc::new(function));
                 sites.push((name, site));
             }
             Entry::Occupied(_) => {

@@ -16,7 +16,7 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::name::refused;
+use super::name::{hidden, refused};
 use super::value::{FromValue, IntoValue, Value};
 use crate::commands::Tier;
 
@@ -119,7 +119,8 @@ impl Function {
     /// With dots in its name it is called so: `app.players.count()`.
     ///
     /// # Panics
-    /// If `name` is no identifier, nor several with dots between them, or is taken by the console itself (`tasks`, `let`…).
+    /// If `name` is no identifier, nor several with dots between them, or is taken by the console itself: by a function
+    /// (`tasks`), a command (`cancel`) or a word of the language (`let`).
     #[track_caller]
     pub fn new<A, F: Callable<A>>(name: impl Into<String>, function: F) -> Function {
         let name = name.into();
@@ -171,11 +172,23 @@ impl Function {
     }
 
     /// Makes it known to the console, in place of one of that name.
+    ///
+    /// # Panics
+    /// If the language of expressions has a function of that name with as many arguments: `clear(text)` would be found first.
+    #[track_caller]
     pub fn register(self) {
+        if let Some(why) = self.hidden() {
+            panic!("coro::console: no function can be registered as {:?}: {why}", self.name);
+        }
         let name = self.name.clone();
         let old = registry_mut().insert(name, Arc::new(self));
         // What the old one holds is the program's, and must not be dropped under the lock.
         drop(old);
+    }
+
+    /// Why no expression could call it.
+    pub(super) fn hidden(&self) -> Option<&'static str> {
+        if self.value { None } else { hidden(&self.name, self.parameters.len()) }
     }
 
     /// `set_limit(clients: int)`.
@@ -247,7 +260,8 @@ fn begun_with<'a>(registry: &'a Registry, path: &str) -> impl Iterator<Item = (&
 /// is below it, or is the value that was registered as that.
 ///
 /// # Panics
-/// If `name` is no identifier, nor several with dots between them, or is taken by the console itself (`tasks`, `let`…).
+/// If `name` is no identifier, nor several with dots between them, or is taken by the console itself: by a function
+/// (`tasks`), a command (`cancel`), a word of the language (`let`) or a function of it with as many arguments (`clear(text)`).
 #[track_caller]
 pub fn register<A, F: Callable<A>>(name: impl Into<String>, doc: impl Into<String>, function: F) {
     Function::new(name, function).doc(doc).register();

@@ -15,6 +15,7 @@
 mod as_value;
 #[cfg(feature = "script")]
 mod branch;
+mod builtin;
 #[cfg(feature = "script")]
 mod cells;
 #[cfg(feature = "script")]

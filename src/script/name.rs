@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::builtin::FUNCTIONS;
 use super::{LAST, OWN_NAMES};
 
 /// Words of the language.
@@ -58,6 +59,36 @@ const RESERVED: &[&str] = &[
     "yield",
 ];
 
+/// Commands of the console and of its sessions, where no function of the console is called so.
+const COMMANDS: &[&str] = &[
+    "blocking",
+    "cancel",
+    "channels",
+    "count",
+    "enable",
+    "exit",
+    "fds",
+    "functions",
+    "help",
+    "histogram",
+    "label",
+    "labels",
+    "latency",
+    "locks",
+    "modules",
+    "quit",
+    "sessions",
+    "set",
+    "snapshot",
+    "threads",
+    "top",
+    "tree",
+    "uptime",
+    "version",
+    "where_all",
+    "where_is",
+];
+
 /// May stand before every command, and is taken away.
 const PREFIX: &str = "coro";
 
@@ -83,12 +114,22 @@ pub(super) const fn refused(name: &str) -> Option<&'static str> {
         if first && (same(part, LAST.as_bytes()) || is_one_of(part, OWN_NAMES)) {
             return Some("the console has a function of that name");
         }
+        if first && is_one_of(part, COMMANDS) {
+            return Some("a line that begins with it is a command of the console");
+        }
         let Some((_, behind)) = behind.split_first() else { return None };
         if first && same(part, PREFIX.as_bytes()) {
             return Some("it cannot begin with \"coro.\", which may stand before every command");
         }
         rest = behind;
     }
+}
+
+/// Why a function of the program with so many arguments could not be reached by that name.
+pub(super) fn hidden(name: &str, arguments: usize) -> Option<&'static str> {
+    let own = FUNCTIONS.iter().find(|(builtin, _)| *builtin == name);
+    let is_hidden = own.is_some_and(|(_, widths)| widths.contains(&arguments));
+    is_hidden.then_some("the language of expressions has a function of that name with as many arguments")
 }
 
 const fn is_identifier(part: &[u8]) -> bool {
@@ -127,6 +168,7 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::TABLE;
 
     #[test]
     fn a_name_is_refused_with_its_reason() {
@@ -150,11 +192,19 @@ mod tests {
             ("tasks.x", "console"),
             ("last", "console"),
             ("coro.x", "coro."),
+            ("cancel", "command"),
+            ("quit", "command"),
+            ("cancel.x", "command"),
         ] {
             assert!(refused(name).is_some_and(|r| r.contains(why)), "{name:?}: {:?}", refused(name));
         }
         for name in ["cache_size", "_x1", "coro", "app.players.count", "app.tasks", "a.coro.last"] {
             assert_eq!(refused(name), None, "{name}");
         }
+        for command in TABLE.iter().flat_map(|command| command.names) {
+            assert!(refused(command).is_some(), "{command}");
+        }
+        assert!(hidden("clear", 1).is_some() && hidden("split", 2).is_some());
+        assert_eq!((hidden("clear", 0), hidden("app.clear", 1), hidden("cache_size", 1)), (None, None, None));
     }
 }
