@@ -124,8 +124,21 @@ fn masked(text: &str) -> String {
     out
 }
 
+/// The first look at the symbols and lines of a program of fifty megabytes, by code without optimisation, takes longer than
+/// the slices that are played here.
+fn look_once() {
+    coro::set_latency_warning(Duration::ZERO);
+    let all = runtime(1).block_on(|| {
+        coro::spawn(|| coro::sleep(ms(1)));
+        coro::yield_slice();
+        coro::where_all().iter().map(ToString::to_string).collect::<String>()
+    });
+    assert!(all.contains("look_once::{closure"), "{all}");
+}
+
 /// What the test program does in each of its roles. Never returns.
 fn child(case: &str) -> ! {
+    look_once();
     match case {
         "spin" => {
             coro::set_latency_warning(ms(50));
