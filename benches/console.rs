@@ -10,7 +10,7 @@
 #![cfg(target_os = "linux")]
 
 use std::io::{BufRead as _, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,15 +37,9 @@ fn main() {
 
 fn server(socket: &Path) {
     let runtime = coro::Runtime::builder().workers(1).build().expect("a runtime");
-    coro::console::Function::new("stuck", || {
-        loop {
-            std::thread::park();
-        }
-        #[allow(unreachable_code, reason = "what it would return")]
-        ()
-    })
-    .tier(coro::console::Tier::Read)
-    .register();
+    // So long that nobody sees its end; but it comes back, or later rounds could evaluate nothing.
+    let stuck = coro::console::Function::new("stuck", || std::thread::sleep(PHASE * 2));
+    stuck.tier(coro::console::Tier::Read).register();
     runtime.block_on(|| {
         for n in 0..TASKS {
             drop(coro::spawn(move || coro::sleep(Duration::from_secs(36_000 + n as u64 % 7))));
@@ -123,21 +117,33 @@ fn rate(load: &mut Process) -> f64 {
     (load.ask() - before) as f64 / begun.elapsed().as_secs_f64()
 }
 
-fn connect(socket: &Path) -> UnixStream {
-    UnixStream::connect(socket).expect("connected")
-}
+/// A session that answers in lines of JSON.
+struct Session(BufReader<UnixStream>);
 
-/// Asks, and waits for the end of the session; how many bytes came.
-fn ask(socket: &Path, text: &str) -> usize {
-    let mut stream = connect(socket);
-    stream.write_all(text.as_bytes()).expect("asked");
-    stream.shutdown(Shutdown::Write).expect("half closed");
-    let (mut bytes, mut all) = (vec![0; 1 << 16], 0);
-    loop {
-        match stream.read(&mut bytes) {
-            Ok(0) | Err(_) => return all,
-            Ok(n) => all += n,
+impl Session {
+    fn open(socket: &Path) -> Session {
+        let mut session = Session(BufReader::new(UnixStream::connect(socket).expect("connected")));
+        let mut line = String::new();
+        session.0.read_line(&mut line).expect("a banner");
+        assert!(line.contains("help lists the commands"), "no session: {line}");
+        session.send(b"#json\n");
+        session
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).expect("sent");
+    }
+
+    /// Waits for the whole answer, which has `expected` in a line.
+    fn ask(&mut self, text: &str, expected: &str) {
+        self.send(text.as_bytes());
+        let (mut line, mut seen) = (String::new(), false);
+        while !line.starts_with("{\"done\":") || line.contains("#json") {
+            line.clear();
+            assert!(self.0.read_line(&mut line).expect("an answer") > 0, "{text}: the session ended");
+            seen |= line.contains(expected);
         }
+        assert!(seen, "{text}: {line}");
     }
 }
 
@@ -151,46 +157,47 @@ struct Sessions {
 impl Sessions {
     fn begin(socket: &Path) -> Sessions {
         let stop = Arc::new(AtomicBool::new(false));
-        let spawn = |body: fn(&Path, &AtomicBool)| {
-            let (socket, stop) = (socket.to_owned(), stop.clone());
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    body(&socket, &stop);
-                }
-            })
+        let spawn = |body: fn(Session, &AtomicBool)| {
+            let (session, stop) = (Session::open(socket), stop.clone());
+            std::thread::spawn(move || body(session, &stop))
         };
-        let hostile: Vec<fn(&Path, &AtomicBool)> = vec![
-            |socket, stop| {
-                let mut deaf = connect(socket);
-                deaf.write_all("where_all\n".repeat(50).as_bytes()).expect("asked");
+        let hostile: [fn(Session, &AtomicBool); 5] = [
+            |mut deaf, stop| {
+                deaf.send("where_all\n".repeat(50).as_bytes());
                 wait_for(stop);
             },
-            |socket, stop| {
-                let mut stream = connect(socket);
+            |mut endless, stop| {
                 let (piece, mut sent) = ([b'x'; 64 << 10], 0);
-                while sent < 64 << 20 && !stop.load(Ordering::Relaxed) && stream.write_all(&piece).is_ok() {
-                    sent += piece.len();
+                while sent < 64 << 20 && !stop.load(Ordering::Relaxed) {
+                    sent += endless.0.get_mut().write(&piece).expect("it is read and thrown away");
                 }
                 wait_for(stop);
             },
-            |socket, _| _ = ask(socket, "where_all\n"),
-            |socket, _| _ = ask(socket, "loop { }\n"),
-            |socket, stop| {
-                let mut stream = connect(socket);
-                stream.write_all(b"stuck()\n").expect("asked");
+            |mut greedy, stop| {
+                while !stop.load(Ordering::Relaxed) {
+                    greedy.ask("where_all\n", "tasks");
+                }
+            },
+            |mut computing, stop| {
+                while !stop.load(Ordering::Relaxed) {
+                    computing.ask("loop { }\n", "too ");
+                }
+            },
+            |mut blocked, stop| {
+                blocked.send(b"stuck()\n");
                 wait_for(stop);
             },
         ];
         let hostile = hostile.into_iter().map(spawn).collect();
-        let ordinary = ["where 17\n", "status\n", "1 + 1\n"]
+        let ordinary = [("where 17\n", "#17"), ("status\n", "tasks"), ("40 + 2\n", "42")]
             .into_iter()
-            .map(|text| {
-                let (socket, stop) = (socket.to_owned(), stop.clone());
+            .map(|(text, expected)| {
+                let (mut session, stop) = (Session::open(socket), stop.clone());
                 std::thread::spawn(move || {
                     let mut waited = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
                         let begun = Instant::now();
-                        assert!(ask(&socket, text) > 0);
+                        session.ask(text, expected);
                         waited.push(begun.elapsed().as_secs_f64() * 1000.0);
                         std::thread::sleep(Duration::from_millis(200));
                     }

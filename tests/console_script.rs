@@ -314,6 +314,72 @@ fn functions_of_the_program_are_called_with_what_they_take() {
     );
 }
 
+/// Functions and values of each tier, called in every way that there is, by sessions of each tier.
+#[test]
+fn nothing_of_the_program_is_called_below_its_tier() {
+    const TIERS: [Tier; 3] = [Tier::Read, Tier::Probe, Tier::Act];
+    static CALLED: AtomicUsize = AtomicUsize::new(0);
+    let count = || CALLED.fetch_add(1, Ordering::SeqCst);
+    for tier in TIERS {
+        Function::new(format!("may_{tier}"), count).tier(tier).register();
+        Function::new(format!("may.{tier}"), count).tier(tier).register();
+        Function::new(format!("may.on_{tier}"), move |_: i64| count()).tier(tier).register();
+        Function::new(format!("on_{tier}"), move |_: i64| count()).tier(tier).register();
+        Function::new(format!("task_{tier}"), count).tier(tier).on_worker().register();
+    }
+    for has in TIERS {
+        for needs in TIERS {
+            for call in [
+                "may_T()",
+                "may.T()",
+                "may.on_T(1)",
+                "on_T(1)",
+                "1.on_T()",
+                "task_T()",
+                "let m = may; m.T()",
+                "may[\"T\"]",
+                "[1].map(|x| may_T())",
+                "[1].map(|x| may.T())",
+                "[1].map(Fn(\"on_T\"))",
+                "Fn(\"may_T\").call()",
+                "fn f() { may_T() } f()",
+                "try { may_T() } catch { 7 }",
+                "may_T(); sleep(0)",
+                "`${may_T()}`",
+                "print(may_T())",
+                "parse_json(\"{\\\"a\\\": may_T()}\")",
+            ] {
+                let call = call.replace('T', &needs.to_string());
+                let before = CALLED.load(Ordering::SeqCst);
+                let answer = said(&format!("enable {has}\n{call}"));
+                let called = CALLED.load(Ordering::SeqCst) - before;
+                let asks = !call.starts_with("parse_json") && !call.contains("may[");
+                if needs > has || !asks {
+                    assert_eq!(called, 0, "{has}: {call}: {answer}");
+                } else {
+                    assert_eq!(called, 1, "{has}: {call}: {answer}");
+                }
+                if needs > has && asks && !call.starts_with("try") {
+                    assert!(
+                        answer.contains(&format!(" needs the tier {needs}: write first: enable {needs}")),
+                        "{call}: {answer}"
+                    );
+                }
+            }
+        }
+    }
+    // A value is read when its name is said.
+    console::register_value("may_be_read", "", count);
+    let before = CALLED.load(Ordering::SeqCst);
+    said("may_be_read");
+    assert_eq!(CALLED.load(Ordering::SeqCst), before + 1);
+    // What only reads reaches no command that changes something.
+    for call in ["ask(\"memory trim\")", "ask(\"enable act\")", "ask(\"cancel 1\")", "ask(\"set selfishness 1\")"] {
+        assert!(!said(call).contains("may now"), "{call}");
+        assert!(said(call).contains("ask: "), "{call}: {}", said(call));
+    }
+}
+
 #[test]
 fn what_changes_something_is_recorded_before_it_is_done() {
     static AUDIT: Mutex<Vec<String>> = Mutex::new(Vec::new());

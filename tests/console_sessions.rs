@@ -95,6 +95,21 @@ fn sessions_that_misbehave_hold_up_no_other() {
             asked
         })
     };
+    // One computes without an end, one is in a function that does not come back.
+    let held = Arc::new(Mutex::new(()));
+    let holds = held.lock().unwrap_or_else(PoisonError::into_inner);
+    let (computing, blocked) = if cfg!(feature = "script") {
+        let inside = held.clone();
+        let blocks = move || drop(inside.lock());
+        coro::console::Function::new("block", blocks).tier(coro::console::Tier::Read).register();
+        let (mut computing, mut blocked) = (connect(&path), connect(&path));
+        computing.write_all("loop {}\n".repeat(100).as_bytes()).expect("asked");
+        blocked.write_all(b"block()\n").expect("asked");
+        (Some(computing), Some(blocked))
+    } else {
+        println!("no expressions: the feature script is not there");
+        (None, None)
+    };
     // One has asked and gone; its place is free again.
     let mut gone = connect(&path);
     gone.write_all(b"where_all\n").expect("asked");
@@ -105,6 +120,9 @@ fn sessions_that_misbehave_hold_up_no_other() {
     let mut buf = [0; 4096];
     for round in 0..ROUNDS {
         let begin = Instant::now();
+        if cfg!(feature = "script") {
+            assert!(ask(&path, "6 * 7\n").ends_with("\n42\n"));
+        }
         assert!(ask(&path, &format!("where {id}\n")).contains(&format!("\n#{id} ")));
         // A session that stays open gets its turn as well.
         patient.write_all(b"help quit\n").expect("asked");
@@ -121,8 +139,18 @@ fn sessions_that_misbehave_hold_up_no_other() {
     assert!(took[ROUNDS / 2] < SOON, "{took:?}");
     assert!(greedy.join().expect("it asks") > 0);
     assert!(endless.join().expect("it sends") > 0);
-    // It was not dropped at once, and costs nobody anything.
-    drop(deaf);
+    // They were not dropped at once, and cost nobody anything.
+    if let Some(mut blocked) = blocked {
+        drop(holds);
+        blocked.write_all(b"\"came \" + \"back\"\n").expect("it is there");
+        let mut seen = String::new();
+        while !seen.contains("came back\n") {
+            let n = blocked.read(&mut buf).expect("an answer");
+            assert!(n > 0, "the session ended: {seen}");
+            seen.push_str(&String::from_utf8_lossy(&buf[..n]));
+        }
+    }
+    drop((deaf, computing));
     served.server.close();
 }
 
@@ -143,14 +171,19 @@ fn coming_asking_and_leaving_leaves_nothing_behind() {
     let (path, id) = (served.path.clone(), served.id);
     let rounds = std::env::var("CORO_SOAK_SECONDS").map_or(1000, |_| 10_000);
     let once = |n: usize| {
-        match n % 4 {
+        match n % 5 {
             0 => assert!(ask(&path, "status\n").contains("tasks ")),
             1 => {
                 let text = format!("#json\nwhere {id}\nenable act\nenable read\nquit\n");
                 assert!(ask(&path, &text).contains("{\"done\":\"where\"}"));
             }
+            2 if cfg!(feature = "script") => {
+                // Evaluates, leaves in the middle of an expression.
+                assert!(ask(&path, "let all = tasks(); all.len()\n_ - _ + 42\n").ends_with("\n42\n"));
+                drop(connect(&path).write_all(b"loop { sleep(0.01) }\n"));
+            }
             // Leaves in the middle of an answer.
-            2 => drop(connect(&path).write_all(b"where_all\nstacks\nmemory\n")),
+            2 | 3 => drop(connect(&path).write_all(b"where_all\nstacks\nmemory\n")),
             // Interrupts, begins a line, and goes.
             _ => assert!(ask(&path, "stacks\n\x03where \\\n").contains("coro ")),
         }

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::stream::Listener;
 use super::{Asked, Limits, Server, Tier, absolute, bind, inert, registered, serve_asked};
@@ -39,6 +40,7 @@ pub struct Builder {
     welcome: Option<String>,
     ceiling: Option<Tier>,
     owner_only: bool,
+    expression: Option<Duration>,
 }
 
 impl Builder {
@@ -78,6 +80,13 @@ impl Builder {
         self
     }
 
+    /// How long an expression of a session may compute, and how long it may sleep. Without it, and at most, 10 s and 60 s; the
+    /// time in functions of the program does not count.
+    pub fn expression_limit(mut self, limit: Duration) -> Builder {
+        self.expression = Some(limit);
+        self
+    }
+
     /// Serves, on a thread of its own named `coro-console`.
     ///
     /// With `CORO_BACKDOOR=off` (or `0`) in the environment nothing is served, and one line on standard error says so.
@@ -100,7 +109,7 @@ impl Builder {
         let asked = Asked {
             path,
             commands,
-            limits: Limits { owner_only: self.owner_only, ..Limits::STANDARD },
+            limits: Limits { owner_only: self.owner_only, expression: self.expression, ..Limits::STANDARD },
             ceiling: self.ceiling,
             welcome: self.welcome,
             tcp: tcp.map(Listener::Tcp),

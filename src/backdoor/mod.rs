@@ -84,6 +84,8 @@ struct Limits {
     owner_only: bool,
     /// Without a report handler standard error is told who comes and goes.
     aloud: bool,
+    /// How long an expression may compute and sleep, where that is less than usual.
+    expression: Option<Duration>,
 }
 
 impl Limits {
@@ -95,6 +97,7 @@ impl Limits {
         linger: Duration::from_millis(500),
         owner_only: false,
         aloud: false,
+        expression: None,
     };
 }
 

@@ -386,13 +386,13 @@ impl Session {
 
     fn evaluate(&mut self, text: &str, unknown: String, commands: &Commands, now: Instant) {
         const NAME: &str = "expression";
-        let (json, lines, rights) = (self.json, self.lines, self.rights.clone());
+        let (json, lines, limit, rights) = (self.json, self.lines, self.limits.expression, self.rights.clone());
         let permit = Arc::new(move |needed, name: &str, arguments: &str, typed: &str| {
             let typed = escape_up_to(typed.as_bytes(), usize::MAX);
             rights.allow(needed, name, &format!("{name}({arguments}) in: {typed}"))
         });
         let Some(evaluator) = self.evaluator(commands) else { return };
-        let begin = || evaluator.begin(Expression { text, json, lines, permit, unknown });
+        let begin = || evaluator.begin(Expression { text, json, lines, permit, limit, unknown });
         match catch_unwind(AssertUnwindSafe(begin)) {
             Ok(Ok(answer)) => self.go_on(Running::new(NAME, answer, json), now),
             Ok(Err(complaint)) => {

@@ -31,7 +31,7 @@ pub(crate) use status::{dump, status, status_text};
 pub(crate) use text::nearest_of;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use text::at_once;
 
@@ -111,6 +111,8 @@ pub(crate) struct Expression<'a> {
     /// Among them what is to be shown comes as text, a line each.
     pub(crate) lines: bool,
     pub(crate) permit: Permit,
+    /// How long it may compute and sleep, where that is less than usual.
+    pub(crate) limit: Option<Duration>,
     /// What to say if it is no expression either.
     pub(crate) unknown: String,
 }

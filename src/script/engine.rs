@@ -250,7 +250,7 @@ impl Asked {
             None => "abandoned".to_owned(),
             Some(End::Steps) => format!("too many operations: an expression has at most {}", limits.operations),
             Some(End::Time) => {
-                format!("it took too long: an expression may compute for {} s", limits.time.as_secs())
+                format!("it took too long: an expression may compute for {} s", limits.time.as_secs_f64())
             }
             Some(End::Memory) => format!(
                 "too much memory: the process may grow by {} MiB while an expression computes",
@@ -597,7 +597,7 @@ fn sleep(asked: &Asked, seconds: f64) -> Result<(), Failure> {
         Err(_) => return Ok(()),
     };
     if !asked.control.may_sleep(time, most) {
-        return Err(format!("sleep: an expression may sleep for {} s in all", most.as_secs()).into());
+        return Err(format!("sleep: an expression may sleep for {} s in all", most.as_secs_f64()).into());
     }
     let begun = Instant::now();
     asked.control.away("sleep", || {

@@ -128,7 +128,7 @@ impl Evaluator {
                 typed: expression.text.to_owned(),
                 permit: expression.permit.clone(),
                 control: control.clone(),
-                limits,
+                limits: Limits::within(limits, expression.limit),
                 in_repl: false,
             })
         };

@@ -74,6 +74,12 @@ impl Limits {
             printed: 64 << 10,
         }
     }
+
+    /// With less time, if that is asked for.
+    pub(super) fn within(self, limit: Option<Duration>) -> Limits {
+        let Some(limit) = limit else { return self };
+        Limits { time: self.time.min(limit), sleep: self.sleep.min(limit), ..self }
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,11 @@ fn server() -> &'static PathBuf {
         std::mem::forget(runtime);
         let directory = std::env::temp_dir().join(format!("coro-fuzz-{}", std::process::id()));
         std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&directory).expect("a private directory");
-        let server = coro::backdoor::serve(directory.join("s")).expect("a backdoor");
+        coro::console::register("fuzz.twice", "", |text: String| format!("{text}{text}"));
+        coro::console::register_value("fuzz.value", "", || vec![1, 2, 3]);
+        let server = coro::backdoor::Builder::new().unix(directory.join("s"));
+        // What an input computes or sleeps is not what is looked for.
+        let server = server.expression_limit(Duration::from_millis(100)).serve().expect("a backdoor");
         server.path().to_owned()
     })
 }

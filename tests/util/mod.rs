@@ -55,8 +55,20 @@ pub(crate) fn again(name: &str, role: &str) -> Command {
     for variable in ["CORO_WORKERS", "CORO_STACK_GUARDS", "CORO_STACK_KB", "CORO_MAX_TASKS", "CORO_BACKDOOR"] {
         command.env_remove(variable);
     }
+    as_from_a_terminal(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// In the background of a script, and under `nohup`, SIGINT is ignored, which a child would inherit and honour.
+fn as_from_a_terminal(command: &mut Command) {
+    let default = || {
+        // SAFETY: the disposition of a process that is about to run another program.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+        Ok(())
+    };
+    // SAFETY: one system call, between fork and exec.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, default) };
 }
 
 /// The role that [`again`] gave to this process.
