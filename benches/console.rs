@@ -9,10 +9,12 @@
 //! people ask, and are timed.
 #![cfg(target_os = "linux")]
 
+use std::fs::DirBuilder;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -199,7 +201,7 @@ impl Sessions {
                         let begun = Instant::now();
                         session.ask(text, expected);
                         waited.push(begun.elapsed().as_secs_f64() * 1000.0);
-                        std::thread::sleep(Duration::from_millis(200));
+                        std::thread::sleep(Duration::from_secs(1));
                     }
                     waited
                 })
@@ -224,7 +226,9 @@ fn wait_for(stop: &AtomicBool) {
 }
 
 fn compare(rounds: usize) {
-    let socket = PathBuf::from(format!("{}/coro-bench-{}.sock", std::env::temp_dir().display(), std::process::id()));
+    let directory = std::env::temp_dir().join(format!("coro-bench-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&directory).expect("a directory of our own");
+    let socket = directory.join("s");
     let mut server = Process::start(&["server", socket.to_str().expect("text")]);
     let address = server.line();
     let mut load = Process::start(&["load", &address]);
@@ -248,5 +252,6 @@ fn compare(rounds: usize) {
         "{} answers to ordinary questions: median {median:.1} ms, p99 {p99:.1} ms, longest {longest:.1} ms",
         waited.len()
     );
-    let _ = std::fs::remove_file(&socket);
+    drop((server, load));
+    let _ = std::fs::remove_dir_all(&directory);
 }

@@ -40,8 +40,8 @@ const SPARES: usize = 2;
 const LONGEST_REASON: usize = 400;
 
 /// What answers may take of a machine without a free CPU before they have to leave it to others; see [`Courtesy`]. A dump of a
-/// million tasks is a second and a half.
-static ALLOWANCE: Allowance = Allowance::new(Duration::from_secs(2));
+/// hundred thousand tasks is 0.15 s.
+static ALLOWANCE: Allowance = Allowance::new(Duration::from_secs(1));
 
 /// Whether the loop goes on.
 #[derive(Debug, PartialEq, Eq)]

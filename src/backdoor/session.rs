@@ -46,7 +46,7 @@ const LAST_SHOWN: usize = 60;
 const LONGEST_COMMAND: usize = 4 * MAX_LINE;
 
 /// An answer that takes less of the console thread is never held up.
-const LIGHT: Duration = Duration::from_millis(10);
+const LIGHT: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {

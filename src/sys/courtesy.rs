@@ -5,8 +5,11 @@
 //! machine without a free CPU is bounded, to [`SHARE`] of one. A lower priority would not do: without privileges there is no
 //! way back from it, and threads that the program starts from here would inherit it.
 //!
-//! That no CPU is free is seen from the time this thread itself has waited for one. Where the system does not tell, nothing
-//! is bounded.
+//! That no CPU is free is seen from what is idle beside this work, unless hardly anybody else does anything; where there is less
+//! than the machine's (a container's bound), from the time that a thread itself has waited. That alone does not say enough: a
+//! server that answers one request after the other sleeps between them, a thread that computes finds its CPU free then, and every
+//! request waits for that thread. For the same reason it does not help to ask what others leave: they take less because of it. Where
+//! the system does not tell, nothing is bounded.
 
 #![forbid(unsafe_code)]
 
@@ -15,14 +18,19 @@ use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Part of one CPU that is left to work without an allowance: one in so many.
-const SHARE: u32 = 25;
+use super::usage::{self, CpuTimes};
+
+/// Part of one CPU that is left to work without an allowance: one in so many. As much again is what the allowance grows by.
+const SHARE: u32 = 100;
 
 /// CPU time between two judgements. Shorter ones would take a single late wake-up for a busy machine.
 const WINDOW: Duration = Duration::from_millis(20);
 
 /// How long a judgement holds.
 const BUSY_FOR: Duration = Duration::from_millis(500);
+
+/// Between two looks at what the machine's CPUs do.
+const LOOK_AT_CPUS: Duration = Duration::from_millis(200);
 
 /// The longest pause asked for at once.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -59,6 +67,47 @@ impl Allowance {
     }
 }
 
+/// Whether the machine's CPUs are busy, for all threads that keep an account.
+static CPUS: Mutex<Cpus> = Mutex::new(Cpus::new());
+
+#[derive(Debug)]
+struct Cpus {
+    /// When they were looked at, and what they had done by then.
+    last: Option<(Instant, CpuTimes)>,
+    /// CPU time that was taken from here since.
+    taken: Duration,
+    busy: bool,
+}
+
+impl Cpus {
+    const fn new() -> Cpus {
+        Cpus { last: None, taken: Duration::ZERO, busy: false }
+    }
+
+    /// Whether others want them, after so much more was taken. The last look may be long ago: then it is about all that time,
+    /// until the next one.
+    fn are_busy(&mut self, ran: Duration, now: Instant, times: impl FnOnce() -> Option<CpuTimes>) -> bool {
+        self.taken += ran;
+        let window = self.last.map(|(then, _)| now.saturating_duration_since(then));
+        if window.is_some_and(|window| window < LOOK_AT_CPUS) {
+            return self.busy;
+        }
+        let times = times();
+        self.busy = match (window, self.last, times) {
+            (Some(window), Some((_, before)), Some(times)) => {
+                let idle = times.idle.saturating_sub(before.idle);
+                let others = times.busy.saturating_sub(before.busy + self.taken);
+                // Ticks are coarse.
+                idle < window / 2 && others > window / 8
+            }
+            _ => false,
+        };
+        self.last = times.map(|times| (now, times));
+        self.taken = Duration::ZERO;
+        self.busy
+    }
+}
+
 /// One thread's account.
 #[derive(Debug)]
 pub(crate) struct Courtesy {
@@ -90,13 +139,20 @@ impl Courtesy {
             return None;
         }
         self.since = Duration::ZERO;
-        self.account(times(), now)
+        let mut cpus = CPUS.lock().unwrap_or_else(PoisonError::into_inner);
+        self.account(times(), now, |ran| cpus.are_busy(ran, now, usage::cpu_times))
     }
 
-    fn account(&mut self, times: Option<Times>, now: Instant) -> Option<Duration> {
+    fn account(
+        &mut self,
+        times: Option<Times>,
+        now: Instant,
+        are_busy: impl FnOnce(Duration) -> bool,
+    ) -> Option<Duration> {
         let times = times?;
         let last = self.last.replace(times).unwrap_or(times);
         let ran = times.ran.saturating_sub(last.ran);
+        let busy = are_busy(ran);
         self.window.0 += ran;
         self.window.1 += times.waited.saturating_sub(last.waited);
         if self.window.0 >= WINDOW {
@@ -105,7 +161,8 @@ impl Courtesy {
             }
             self.window = (Duration::ZERO, Duration::ZERO);
         }
-        if self.busy_until.is_none_or(|until| now >= until) || self.allowance.take(ran, now) {
+        let waits = self.busy_until.is_some_and(|until| now < until);
+        if !(busy || waits) || self.allowance.take(ran, now) {
             return None;
         }
         Some((ran * (SHARE - 1)).min(LONGEST_PAUSE))
@@ -152,7 +209,7 @@ mod tests {
         while times.ran < until {
             times = Times { ran: times.ran + 2 * MS, waited: times.waited + 2 * waits };
             *now += 2 * (MS + waits);
-            if let Some(pause) = courtesy.account(Some(times), *now) {
+            if let Some(pause) = courtesy.account(Some(times), *now, |_| false) {
                 *now += pause;
             }
         }
@@ -171,26 +228,54 @@ mod tests {
         assert_eq!(late, 1200 * MS);
         let first = work(&mut courtesy, 250 * MS, MS, &mut now);
         assert_eq!(first, 500 * MS);
-        // Nothing of the allowance is left: a twenty-fifth, and what is taken to look whether it is still so.
+        // Nothing of the allowance is left: a hundredth, as much again, and what is taken to look whether it is still so.
         work(&mut courtesy, 200 * MS, MS, &mut now);
         let busy = work(&mut courtesy, 400 * MS, MS, &mut now);
-        assert!(busy > 400 * MS * 11 && busy < 400 * MS * 26, "{busy:?}");
+        assert!(busy > 400 * MS * SHARE / 5 && busy < 400 * MS * (SHARE + 1), "{busy:?}");
         // Another thread of the kind has no allowance of its own.
         let mut other = Courtesy::new(&ALLOWANCE);
         let busy = work(&mut other, 400 * MS, MS, &mut now);
-        assert!(busy > 400 * MS * 11 && busy < 400 * MS * 26, "{busy:?}");
+        assert!(busy > 400 * MS * SHARE / 5 && busy < 400 * MS * (SHARE + 1), "{busy:?}");
         // It comes back in time, and at once where others stop.
-        now += 10_000 * MS;
+        now += 40_000 * MS;
         assert_eq!(work(&mut courtesy, 250 * MS, MS, &mut now), 500 * MS);
         now += 1000 * MS;
         assert_eq!(work(&mut courtesy, 1000 * MS, Duration::ZERO, &mut now), 1000 * MS);
     }
 
     #[test]
+    fn cpus_are_busy_if_none_is_idle_beside_this_work_and_others_work() {
+        let mut cpus = Cpus::new();
+        let (mut now, mut times) = (Instant::now(), CpuTimes::default());
+        // In a second so much is idle, others take so much, and this work; what is said at its end.
+        let mut second = |idle: u32, others: u32, taken: u32| {
+            let mut said = Vec::new();
+            for _ in 0..100 {
+                now += 10 * MS;
+                times.idle += idle * MS / 100;
+                times.busy += (others + taken) * MS / 100;
+                said.push(cpus.are_busy(taken * MS / 100, now, || Some(times)));
+            }
+            said[99]
+        };
+        // One CPU and nobody else; two, one of them idle; two and many requests to answer.
+        assert!(!second(0, 50, 950));
+        assert!(!second(950, 50, 1000));
+        assert!(second(150, 1810, 40));
+        assert!(second(0, 1100, 900));
+        // They stop.
+        assert!(!second(1900, 60, 40));
+        // Nothing is known: nothing is bounded.
+        assert!(second(0, 500, 500));
+        now += 1000 * MS;
+        assert!(!cpus.are_busy(MS, now, || None));
+    }
+
+    #[test]
     fn without_the_system_s_figures_nothing_is_bounded() {
         static ALLOWANCE: Allowance = Allowance::new(Duration::ZERO);
         let mut courtesy = Courtesy::new(&ALLOWANCE);
-        assert_eq!((0..1000).find_map(|_| courtesy.account(None, Instant::now())), None);
+        assert_eq!((0..1000).find_map(|_| courtesy.account(None, Instant::now(), |_| true)), None);
         assert!(parse(b"").is_none() && parse(b"12").is_none() && parse(b"x 1").is_none());
         let times = parse(b"1500 2500 3\n").expect("figures");
         assert_eq!((times.ran, times.waited), (Duration::from_nanos(1500), Duration::from_nanos(2500)));

@@ -78,14 +78,17 @@ fn a_thousand_waiters_are_notified_in_order() {
         let order = Arc::new(StdMutex::new(Vec::new()));
         let waiters: Vec<_> = (0..1000)
             .map(|i| {
-                let (state, order) = (state.clone(), order.clone());
+                let (ours, order) = (state.clone(), order.clone());
                 let t = coro::spawn(move || {
+                    let mut waiting = ours.0.lock().unwrap();
+                    *waiting += 1;
                     // One wait: whoever was woken was notified.
-                    let left = state.1.wait(state.0.lock().unwrap()).unwrap();
+                    let left = ours.1.wait(waiting).unwrap();
                     order.lock().unwrap().push(i);
                     drop(left);
                 });
-                until_parked(t.task(), "condvar");
+                // It gives the lock away once it stands in the queue.
+                task_until("it waits", || *state.0.lock().unwrap() == i + 1);
                 t
             })
             .collect();

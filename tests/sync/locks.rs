@@ -9,7 +9,7 @@ use std::time::Duration;
 use coro::sync::{Mutex, ReentrantLock, RwLock, RwLockWriteGuard, mpsc};
 
 use crate::crew::{Crew, PLACES};
-use crate::harness::{Rng, runtime, seed, until, until_parked};
+use crate::harness::{Rng, runtime, seed, task_until, until, until_parked};
 
 const LONG: Duration = Duration::from_secs(1000);
 
@@ -85,11 +85,13 @@ fn the_line_is_served_in_order() {
     rt.block_on(|| {
         let (l, order) = (pair(), Arc::new(StdMutex::new(Vec::new())));
         let held = l.write().unwrap();
+        let asked = Arc::new(AtomicU32::new(0));
         let mut tasks = Vec::new();
         for i in 0..1000u32 {
-            let (l, order) = (l.clone(), order.clone());
+            let (l, order, asks) = (l.clone(), order.clone(), asked.clone());
             let writes = i % 10 == 9;
             let t = coro::spawn(move || {
+                asks.fetch_add(1, Ordering::SeqCst);
                 if writes {
                     let _guard = l.write().unwrap();
                     order.lock().unwrap().push(i);
@@ -98,7 +100,8 @@ fn the_line_is_served_in_order() {
                     order.lock().unwrap().push(i);
                 }
             });
-            until_parked(t.task(), if writes { "write lock" } else { "read lock" });
+            // There is one worker: this task runs again when that one waits.
+            task_until("it asks", || asked.load(Ordering::SeqCst) == i + 1);
             tasks.push(t);
         }
         drop(held);
@@ -235,7 +238,7 @@ fn an_interrupt_is_held_back_under_a_writer_but_not_under_a_reader() {
             let mut p = l2.write().unwrap();
             p.0 = 1;
             // Not an I/O call: nothing to return an error from, and no unwind while the value is half changed.
-            coro::sleep(Duration::from_millis(20));
+            coro::sleep(Duration::from_millis(300));
             p.1 = 1;
         });
         until_parked(writer.task(), "sleep");

@@ -1,13 +1,14 @@
 //! Mutexes with and without poison, and locks that their holder may lock again.
 
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use coro::sync::{MappedMutexGuard, Mutex, MutexGuard, ReentrantLock, TryLockError, nonpoison};
 
 use crate::crew::{Crew, PLACES};
-use crate::harness::{runtime, until_parked};
+use crate::harness::{runtime, task_until, until_parked};
 
 #[test]
 fn nobody_is_inside_beside_another_one() {
@@ -44,11 +45,16 @@ fn a_thousand_tasks_get_the_lock_in_the_order_in_which_they_asked() {
     rt.block_on(|| {
         let lock = Arc::new(Mutex::new(Vec::new()));
         let held = lock.lock().unwrap();
+        let asked = Arc::new(AtomicU32::new(0));
         let waiters: Vec<_> = (0..1000)
             .map(|i| {
-                let lock = lock.clone();
-                let t = coro::spawn(move || lock.lock().unwrap().push(i));
-                until_parked(t.task(), "lock");
+                let (lock, asks) = (lock.clone(), asked.clone());
+                let t = coro::spawn(move || {
+                    asks.fetch_add(1, Ordering::SeqCst);
+                    lock.lock().unwrap().push(i);
+                });
+                // There is one worker: this task runs again when that one waits.
+                task_until("it asks", || asked.load(Ordering::SeqCst) == i + 1);
                 t
             })
             .collect();

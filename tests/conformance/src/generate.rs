@@ -118,7 +118,7 @@ fn manifest(places: &Places, target: Target) -> String {
          [dependencies]\nlibc = \"0.2\"\n",
     );
     if target == Target::Coro {
-        let _ = writeln!(text, "coro-rt = {{ path = {:?} }}", places.repository);
+        let _ = writeln!(text, "coro-rt = {{ path = {:?}, default-features = false }}", places.repository);
     }
     for file in FILES {
         let name = file.name();
