@@ -34,6 +34,7 @@
 //!   block that thread.
 //! * [`blocking`](blocking()), [`io`]: calls that would block the worker, on threads that are there for it; std's I/O
 //!   traits. Names are looked up there as well.
+//! * [`future`]: futures run inside tasks, and tasks are awaited by `async` code.
 //! * [`runner`], [`ctrl_c`], [`stopping`]: what SIGINT and SIGTERM do.
 //! * [`timeout`], [`shield`], [`Task::cancel`]: limits around any code (`docs/cancellation.md`).
 //! * [`inspect`], [`backdoor`], [`where_all`]: look inside (`docs/backdoor.md`; `docs/situations.md` shows what each trouble looks
@@ -110,6 +111,7 @@ pub mod console {
         unregister,
     };
 }
+pub mod future;
 pub mod inspect;
 pub mod io;
 mod latency;

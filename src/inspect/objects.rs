@@ -216,6 +216,7 @@ fn details(kind: &str, seen: &Seen) -> String {
         ("wait group", State::Count(n, _)) => vec![format!("{n} left"), used("done")],
         ("event", _) => vec![used("set")],
         ("condvar", _) => vec![used("notified")],
+        ("future", _) => vec![used("woken")],
         _ => Vec::new(),
     };
     parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("; ")

@@ -89,7 +89,7 @@ impl Seen {
                     let w = &*std::ptr::with_exposed_provenance::<Worded>(at);
                     Seen { state: State::Readers(w.readers()), ..Seen::plain(&w.object) }
                 }
-                WaitKind::Semaphore | WaitKind::Barrier | WaitKind::WaitGroup => {
+                WaitKind::Semaphore | WaitKind::Barrier | WaitKind::WaitGroup | WaitKind::Future => {
                     let c = &*std::ptr::with_exposed_provenance::<Counted>(at);
                     Seen { state: State::Count(c.number(), c.wanted()), ..Seen::plain(&c.object) }
                 }

@@ -21,6 +21,8 @@ use crate::sys::clock;
 
 /// How long a view looks for names of holders, in all. One look takes some nanoseconds per task of the process.
 const BUDGET: Duration = Duration::from_millis(50);
+/// Names of types are cut after so many bytes: those of combinators grow without bound.
+const LONGEST_TYPE: usize = 160;
 /// At most so many readers of one lock are named.
 const NAMED_READERS: usize = 3;
 
@@ -220,6 +222,9 @@ impl Writer<'_> {
     }
 
     fn object(&mut self, kind: WaitKind, seen: &Seen) -> fmt::Result {
+        if kind == WaitKind::Future {
+            return self.future(seen);
+        }
         place(seen, self.out)?;
         let used = (seen.owner, seen.since);
         match (kind, seen.state) {
@@ -253,6 +258,21 @@ impl Writer<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// ` app::fetch::{{closure}} src/main.rs:31 (for 12.3s, polled 4 times; last woken by #4 "reader", 1.2s ago)`
+    fn future(&mut self, seen: &Seen) -> fmt::Result {
+        let name = seen.name.unwrap_or_default();
+        let end = (0..=LONGEST_TYPE.min(name.len())).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
+        let more = if end < name.len() { "…" } else { "" };
+        write!(self.out, " {}{more} {}:{}", Escaped(&name[..end]), Escaped(seen.site.file()), seen.site.line())?;
+        let State::Count(polls, begun) = seen.state else { return Ok(()) };
+        let polls = count(polls as u64, "time", "times");
+        let about = match ago(begun as u64) {
+            Some(ago) => format!("for {}, polled {polls}", Age(ago)),
+            None => format!("polled {polls}"),
+        };
+        self.about(&about, "woken", (seen.owner, seen.since), "never woken")
     }
 
     /// ` (2 senders; last send by #4 "reader", 3.2s ago)`

@@ -4,6 +4,8 @@
 //! they block that thread.
 
 mod accept;
+#[cfg(feature = "futures-io")]
+mod async_io;
 pub(crate) mod endpoint;
 mod exact;
 mod known;

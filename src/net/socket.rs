@@ -17,6 +17,8 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::Location;
 use std::sync::Arc;
+#[cfg(feature = "futures-io")]
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, SockRef};
@@ -172,10 +174,14 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     }
 
     fn run_read(&self, room: usize, op: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-        self.source.run_done(Direction::Read, WaitKind::Read, op, |n, at| {
-            self.entry.count(Direction::Read, *n, at);
-            self.drained_by_short_read && *n > 0 && *n < room
-        })
+        self.source.run_done(Direction::Read, WaitKind::Read, op, |n, at| self.has_read(*n, room, at))
+    }
+
+    /// Counts what was read; whether nothing is left by the short-read rule.
+    #[inline]
+    fn has_read(&self, n: usize, room: usize, at: u64) -> bool {
+        self.entry.count(Direction::Read, n, at);
+        self.drained_by_short_read && n > 0 && n < room
     }
 
     /// As [`run`](Socket::run), for what receives; `bytes` says how many of them.
@@ -234,6 +240,36 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         for<'a> &'a S: Write,
     {
         self.run_send(|| self.get().write_vectored(bufs))
+    }
+
+    /// As [`read`](Socket::read), for a future.
+    #[cfg(feature = "futures-io")]
+    pub(super) fn poll_read(&self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>>
+    where
+        for<'a> &'a S: Read,
+    {
+        let room = bufs.iter().take(MOST_BUFFERS).map(|b| b.len()).sum();
+        let op = || match &mut *bufs {
+            [one] => self.get().read(one),
+            many => self.get().read_vectored(many),
+        };
+        self.source.poll_io(Direction::Read, cx, op, |n, at| self.has_read(*n, room, at))
+    }
+
+    /// As [`write`](Socket::write), for a future.
+    #[cfg(feature = "futures-io")]
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>>
+    where
+        for<'a> &'a S: Write,
+    {
+        let op = || match bufs {
+            [one] => self.get().write(one),
+            many => self.get().write_vectored(many),
+        };
+        self.source.poll_io(Direction::Write, cx, op, |n, at| {
+            self.entry.count(Direction::Write, *n, at);
+            false
+        })
     }
 
     /// As std's `set_read_timeout` and `set_write_timeout`. The kernel is told too, for whoever takes the descriptor.

@@ -13,6 +13,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
 use super::ToSocketAddrs;
 use super::accept;
+#[cfg(feature = "futures-io")]
+use super::async_io::async_traits;
 use super::endpoint::Endpoint;
 use super::exact::{RecvExactError, recv_exact};
 use super::socket::{Socket, descriptor_traits, stream_traits, zero_limit};
@@ -52,6 +54,8 @@ pub struct TcpStream {
 }
 
 stream_traits!(TcpStream);
+#[cfg(feature = "futures-io")]
+async_traits!(TcpStream);
 descriptor_traits!(TcpStream, net::TcpStream, TcpStream);
 
 /// Tries one address after the other.

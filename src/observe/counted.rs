@@ -28,6 +28,14 @@ impl Counted {
         Counted { object: Object::new(), number: AtomicUsize::new(number), wanted: AtomicUsize::new(wanted) }
     }
 
+    /// With a name, made there.
+    #[cfg(not(loom))]
+    pub(crate) fn at(site: &'static Location<'static>, name: &'static str, wanted: usize) -> Counted {
+        let mut object = Object::at(site);
+        object.set_name(name);
+        Counted { object, number: AtomicUsize::new(0), wanted: AtomicUsize::new(wanted) }
+    }
+
     #[inline]
     pub(crate) fn set(&self, number: usize) {
         if super::ON {

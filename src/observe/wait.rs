@@ -106,6 +106,9 @@ kinds! {
     Blocking = "blocking job" Number;
     /// A name lookup on the blocking pool; the name.
     Resolve = "name lookup" Text;
+    /// A future to be woken: a [`Counted`] with the future's type as its name and whoever woke it last as its user. Its
+    /// number: how often it was polled; wanted: since when, in ticks.
+    Future = "future" Object;
     /// A signal; detail: its number.
     Signal = "signal" Number;
     [Later0 Later1 Later2 Later3 Later4 Later5 Later6 Later7 Later8 Later9 Later10 Later11 Later12 Later13 Later14 Later15]

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
@@ -55,11 +56,17 @@ struct Side {
     ready: bool,
     first: *const IoWaiter,
     last: *const IoWaiter,
+    /// Futures that found nothing to do, each of another task. All are woken: a future does not say when it goes away.
+    wakers: Vec<Waker>,
 }
+
+/// So many futures may wait for one direction of a socket before the next one wakes them all to look again.
+#[cfg(feature = "futures-io")]
+const MOST_WAKERS: usize = 16;
 
 impl Side {
     const fn new() -> Side {
-        Side { ready: false, first: ptr::null(), last: ptr::null() }
+        Side { ready: false, first: ptr::null(), last: ptr::null(), wakers: Vec::new() }
     }
 
     fn first_task(&self) -> Option<TaskRef> {
@@ -126,6 +133,8 @@ impl Registration {
 pub(crate) struct Reactor {
     poller: Poller,
     slab: Slab<Registration>,
+    /// To be woken as soon as nothing is borrowed any more: they are anybody's code.
+    due: Vec<Waker>,
 }
 
 /// Counted over all workers of the process: a worker that has ended and the one that took its place never give the same
@@ -134,7 +143,7 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 impl Reactor {
     pub(crate) fn new(poller: Poller) -> Reactor {
-        Reactor { poller, slab: Slab::new() }
+        Reactor { poller, slab: Slab::new(), due: Vec::new() }
     }
 
     /// Registers a descriptor for both directions.
@@ -159,7 +168,9 @@ impl Reactor {
             // The descriptor is open (its owner is just closing it), so this fails only if the poll is gone.
             let _ = self.poller.deregister(fd);
         }
-        let registration = self.slab.remove(id.key as usize);
+        let mut registration = self.slab.remove(id.key as usize);
+        self.due.append(&mut registration.read.wakers);
+        self.due.append(&mut registration.write.wakers);
         for side in [&registration.read, &registration.write] {
             let mut at = side.first;
             while !at.is_null() {
@@ -232,6 +243,35 @@ impl Reactor {
         }
     }
 
+    /// Whether the direction is ready, whoever waits for it.
+    #[cfg(feature = "futures-io")]
+    pub(crate) fn is_ready(&mut self, id: RegistrationId, d: Direction) -> bool {
+        self.get(id).is_some_and(|r| r.side(d).ready)
+    }
+
+    /// Wakes whoever polls when the direction becomes ready. The waker comes back if it is there already.
+    #[cfg(feature = "futures-io")]
+    #[must_use = "a waker is anybody's code: drop it outside of every borrow"]
+    pub(crate) fn add_waker(&mut self, id: RegistrationId, d: Direction, waker: Waker) -> Option<Waker> {
+        let Reactor { slab, due, .. } = self;
+        let registration = slab.get_mut(id.key as usize).filter(|r| r.generation == id.generation);
+        let Some(registration) = registration else { return Some(waker) };
+        let wakers = &mut registration.side(d).wakers;
+        if wakers.iter().any(|w| w.will_wake(&waker)) {
+            return Some(waker);
+        }
+        if wakers.len() == MOST_WAKERS {
+            due.append(wakers);
+        }
+        wakers.push(waker);
+        None
+    }
+
+    /// Whoever is to be woken, once nothing is borrowed.
+    pub(crate) fn take_due(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.due)
+    }
+
     /// The task that should try next, if the direction is ready and somebody waits.
     pub(crate) fn next_if_ready(&mut self, id: RegistrationId, d: Direction) -> Option<TaskRef> {
         self.get(id).and_then(|r| {
@@ -242,7 +282,7 @@ impl Reactor {
 
     /// Waits for readiness and calls `wake` for the first waiter of each direction that became ready.
     pub(crate) fn poll(&mut self, timeout: Option<Duration>, mut wake: impl FnMut(TaskRef)) -> usize {
-        let Reactor { poller, slab, .. } = self;
+        let Reactor { poller, slab, due } = self;
         poller.wait(timeout, |e: Ready| {
             let id = RegistrationId::from_token(e.token);
             let Some(r) = slab.get_mut(id.key as usize).filter(|r| r.generation == id.generation) else { return };
@@ -250,6 +290,7 @@ impl Reactor {
             for (set, side) in [(e.readable, &mut r.read), (e.writable, &mut r.write)] {
                 if set {
                     side.ready = true;
+                    due.append(&mut side.wakers);
                     if let Some(task) = side.first_task() {
                         wake(task);
                     }
@@ -263,12 +304,14 @@ impl Reactor {
         for (_, r) in &mut self.slab {
             for side in [&mut r.read, &mut r.write] {
                 side.ready = true;
+                self.due.append(&mut side.wakers);
                 if let Some(task) = side.first_task() {
                     wake(task);
                 }
             }
         }
     }
+
     /// How many descriptors are registered.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

@@ -156,13 +156,13 @@ impl Source {
 
     /// Whatever a call met on a descriptor that was taken from under it is told as what it is.
     #[cold]
-    fn explain(&self, e: io::Error) -> io::Error {
+    pub(super) fn explain(&self, e: io::Error) -> io::Error {
         self.check_open().err().unwrap_or(e)
     }
 
     /// The registration in this worker, if there is one.
     #[inline]
-    fn registration(&self, w: &Worker) -> Option<RegistrationId> {
+    pub(super) fn registration(&self, w: &Worker) -> Option<RegistrationId> {
         let me = w.shared.identity();
         let home = self.home.load(Ordering::Acquire);
         if home == me {
@@ -176,7 +176,7 @@ impl Source {
         more.iter().find(|(w, _)| *w == me).map(|(_, id)| *id)
     }
 
-    fn register(&self, w: &Worker) -> io::Result<RegistrationId> {
+    pub(super) fn register(&self, w: &Worker) -> io::Result<RegistrationId> {
         let mut more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_open()?;
         let id = w.reactor.borrow_mut().register(self.fd)?;
@@ -221,6 +221,7 @@ impl Source {
                 Some(w) if w.shared.index == shared.index => {
                     w.wakes_in_slice();
                     w.reactor.borrow_mut().remove(id, true, |task| w.unpark_own(task));
+                    w.wake_due();
                 }
                 _ => shared.retire(self.fd, id, waiters),
             }
@@ -466,7 +467,7 @@ impl Source {
 
 /// About now, without a look at the clock: when the running slice began.
 #[inline(always)]
-fn slice_start(h: &Here) -> u64 {
+pub(super) fn slice_start(h: &Here) -> u64 {
     h.worker.shared.slice_start.load(Ordering::Relaxed)
 }
 

@@ -4,14 +4,16 @@ use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use super::suspend::{self, here};
 use super::worker::Worker;
 use crate::observe::{WaitKind, WaitReason};
 use crate::task::state::{Cancel, CellFate, HandleDrop, Joiner, Life, Unpark};
-use crate::task::{JoinResult, TaskCell, TaskRef, take_result};
+use crate::task::{JoinResult, TaskCell, TaskRef, Unparker, has_result, take_result};
 
 /// Waits for a task's result. Dropping it detaches the task.
 pub struct JoinHandle<T> {
@@ -68,14 +70,31 @@ impl<T> JoinHandle<T> {
     /// If the *caller* is cancelled, the wait unwinds and the task goes on, detached.
     pub fn join(self) -> Result<T, Box<dyn Any + Send + 'static>> {
         self.wait_done();
+        self.take()
+    }
+
+    /// The result of the task, which has ended.
+    fn take(&self) -> JoinResult<T> {
         let cell = self.task.cell();
-        // SAFETY: DONE, and this is the handle, consumed: the result is taken once and has type `T`.
-        let result: JoinResult<T> = unsafe { take_result(cell) };
-        result
+        // SAFETY: DONE, and this is the handle.
+        assert!(unsafe { has_result(cell) }, "the handle of task #{} has given its result before", self.id());
+        // SAFETY: DONE, and this is the one handle, which still has the result; that has type `T`.
+        unsafe { take_result(cell) }
+    }
+
+    /// Takes the waker out that an earlier poll has left, so that the slot belongs to the handle again. After the task's end
+    /// it is left to the worker that ended it.
+    fn unregister(&self) {
+        let cell = self.task.cell();
+        if cell.state.has_joiner() && cell.state.remove_joiner() == Joiner::Changed {
+            // SAFETY: JOINER is clear, so the slot belongs to the handle.
+            drop(unsafe { (*cell.joiner.get()).take() });
+        }
     }
 
     pub(crate) fn wait_done(&self) {
         let state = &self.task.cell().state;
+        self.unregister();
         while !state.is_done() {
             crate::sys::fork::refuse_wait("a task");
             // SAFETY: JOINER is clear, so the slot belongs to the handle.
@@ -89,6 +108,44 @@ impl<T> JoinHandle<T> {
         }
     }
 }
+
+/// The end of the task, for code that is `async`, in whatever runtime.
+///
+/// # Panics
+/// When it is polled, or [`join`](JoinHandle::join) is called, after it has given the result.
+///
+/// # Cancellation
+/// Dropping the future drops the handle, and the task goes on, detached. `(&mut handle).await` may be given up and taken up
+/// again, and be followed by `join`: the result stays in the task until somebody takes it.
+impl<T> Future for JoinHandle<T> {
+    /// As of [`join`](JoinHandle::join).
+    type Output = Result<T, Box<dyn Any + Send + 'static>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (cell, handle) = (self.task.cell(), self.into_ref());
+        if !cell.state.is_done() {
+            crate::sys::fork::refuse_wait("a task");
+            // Both are anybody's code, and may panic: before the slot is touched.
+            handle.unregister();
+            let waker = Unparker::Waker(cx.waker().clone());
+            // Still there: the task has ended meanwhile, and the slot is its worker's.
+            if cell.state.has_joiner() {
+                return Poll::Ready(handle.take());
+            }
+            // SAFETY: JOINER is clear, and only the handle sets it.
+            unsafe { (*cell.joiner.get()).set(waker) };
+            if cell.state.add_joiner() == Joiner::Changed {
+                return Poll::Pending;
+            }
+            // SAFETY: the task ended while JOINER was clear, so the slot is still the handle's.
+            drop(unsafe { (*cell.joiner.get()).take() });
+        }
+        Poll::Ready(handle.take())
+    }
+}
+
+/// Nothing of the task's value lies in the handle.
+impl<T> Unpin for JoinHandle<T> {}
 
 /// Takes the joiner out again when the wait ends for any reason.
 struct Registered(TaskRef);
@@ -106,6 +163,7 @@ impl<T> Drop for JoinHandle<T> {
             // The task lives on in the parent. Its copy here stays as it is.
             return;
         }
+        self.unregister();
         let cell = self.task.cell();
         let mut dropped = cell.state.drop_handle(false);
         if dropped == HandleDrop::ResultFirst {

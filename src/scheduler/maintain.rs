@@ -129,6 +129,7 @@ impl Worker {
                 self.woken_at.set(self.ticker.now());
                 self.reactor.borrow_mut().remove(id, false, |task| self.unpark_own(task));
             }
+            self.wake_due();
         }
     }
 
@@ -146,6 +147,14 @@ impl Worker {
             reactor.spurious(&mut wake);
         }
         Reactor::poll(&mut reactor, timeout, wake);
+        drop(reactor);
+        self.wake_due();
+    }
+
+    /// Wakes the futures that the reactor has put aside.
+    pub(super) fn wake_due(&self) {
+        let due = self.reactor.borrow_mut().take_due();
+        due.into_iter().for_each(super::waker::wake);
     }
 
     /// What is woken next is woken by the running task.
@@ -194,6 +203,10 @@ impl Worker {
     }
 
     fn fire(&self, action: TimerAction) {
+        if action.task.is_null() {
+            // SAFETY: just taken out of the timers.
+            return unsafe { super::alarm::bell_of(&action) }.ring();
+        }
         // SAFETY: timers are set by tasks of this worker with their own cell.
         let cell = unsafe { &*action.task.cast::<TaskCell>() };
         if !action.scope.is_null() {

@@ -10,6 +10,7 @@
 //! Invariants: a started task runs on one worker; unstarted tasks lie only where anyone can take them; nothing waits
 //! for an inspector. Must not know: sockets, locks, channels, text for people.
 
+pub(crate) mod alarm;
 mod ctrl_c;
 mod enter;
 mod fresh;
@@ -22,6 +23,8 @@ mod labels;
 mod maintain;
 mod marks;
 mod options;
+#[cfg(feature = "futures-io")]
+mod poll_io;
 mod run_queue;
 pub(crate) mod runtime;
 pub(crate) mod shared;
@@ -31,6 +34,7 @@ pub(crate) mod stall;
 pub(crate) mod suspend;
 mod timeout;
 mod unwinding;
+pub(crate) mod waker;
 mod worker;
 
 use std::any::Any;

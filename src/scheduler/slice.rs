@@ -168,7 +168,7 @@ impl Worker {
                 // SAFETY: JOINER was set when the task ended, so the slot is ours to read until `release`.
                 let joiner = unsafe { (*cell.joiner.get()).take() };
                 if let Some(joiner) = joiner {
-                    super::unpark(&joiner);
+                    super::waker::wake_and_drop(joiner);
                 }
                 match cell.state.release() {
                     CellFate::CallerFrees => self.free_cell(cell),
@@ -335,11 +335,12 @@ unsafe extern "C-unwind" fn task_main(arg: *mut ()) -> ! {
     }
 }
 
-/// Wakes whoever waits: a task wherever it lives, or a thread.
+/// Wakes whoever waits: a task wherever it lives, a thread, or whoever polls.
 pub(crate) fn unpark(who: &Unparker) {
     match who {
         Unparker::Task(task) => super::suspend::unpark_task(*task),
         Unparker::Thread(t) => t.unpark(),
+        Unparker::Waker(w) => w.wake_by_ref(),
     }
 }
 

@@ -190,6 +190,7 @@ impl Worker {
         }
         self.shared.current.store(ptr::null_mut(), Ordering::Release);
         self.empty_limbo();
+        super::alarm::silence(&mut self.timers.borrow_mut());
         current::set(ptr::null());
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use super::label::Label;
@@ -362,20 +363,25 @@ impl TaskRef {
     }
 }
 
-/// Who is to be woken: a task or a plain thread.
+/// Who is to be woken: a task, a plain thread, or whoever polls a future elsewhere.
 #[derive(Debug, Clone)]
 pub(crate) enum Unparker {
     Task(TaskRef),
     Thread(Arc<ThreadParker>),
+    /// Anybody's code: never to be called, cloned or dropped under a lock, and it may panic.
+    Waker(Waker),
 }
 
 /// An `Option<Unparker>` in two words, since the cell has no room for a third: no cell and a word is a thread's parker, no
-/// cell and no word is nobody.
+/// cell and no word is nobody; [`BOXED`] in place of a cell says that the word is a waker in a box.
 #[derive(Debug)]
 pub(crate) struct JoinerSlot {
     cell: *const TaskCell,
     word: *const (),
 }
+
+/// No cell lies there.
+const BOXED: *const TaskCell = ptr::without_provenance(1);
 
 impl JoinerSlot {
     pub(crate) const fn empty() -> JoinerSlot {
@@ -388,12 +394,19 @@ impl JoinerSlot {
         *self = match who {
             Unparker::Task(t) => JoinerSlot { cell: t.cell, word: ptr::without_provenance(t.id as usize) },
             Unparker::Thread(parker) => JoinerSlot { cell: ptr::null(), word: Arc::into_raw(parker).cast() },
+            Unparker::Waker(waker) => {
+                JoinerSlot { cell: BOXED, word: Box::into_raw(Box::new(waker)).cast_const().cast() }
+            }
         };
     }
 
     /// Takes out whoever is there.
     pub(crate) fn take(&mut self) -> Option<Unparker> {
         let JoinerSlot { cell, word } = std::mem::replace(self, JoinerSlot::empty());
+        if ptr::eq(cell, BOXED) {
+            // SAFETY: a word beside the mark came from `Box::into_raw` in `set`, and was taken out once.
+            return Some(Unparker::Waker(*unsafe { Box::from_raw(word.cast_mut().cast::<Waker>()) }));
+        }
         if !cell.is_null() {
             return Some(Unparker::Task(TaskRef { cell, id: word.addr() as u64 }));
         }

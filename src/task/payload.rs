@@ -116,6 +116,14 @@ pub(crate) unsafe fn store_closure<F>(cell: &TaskCell, f: F) {
     unsafe { put(cell, f, CLOSURE) }
 }
 
+/// Whether the result of a task that has ended is still there.
+///
+/// # Safety
+/// As for [`take_result`].
+pub(crate) unsafe fn has_result(cell: &TaskCell) -> bool {
+    cell.payload_kind.load(Ordering::Relaxed) == RESULT
+}
+
 /// Takes the result of a task that has ended.
 ///
 /// # Safety

@@ -399,6 +399,11 @@ impl State {
         }
     }
 
+    /// Whether a joiner stands in the cell; by the handle, which alone changes that before the end.
+    pub(crate) fn has_joiner(&self) -> bool {
+        self.load(Ordering::Relaxed) & JOINER != 0
+    }
+
     /// The joiner gives up, so that its slot may be written again.
     pub(crate) fn remove_joiner(&self) -> Joiner {
         match self.change(|w| (w & LIFE != DONE).then_some(w & !JOINER)) {

@@ -16,10 +16,10 @@ const KEPT: usize = 1024;
 /// What firing means: data for the scheduler, opaque here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TimerAction {
-    /// Which task, as the scheduler knows it.
+    /// Which task, as the scheduler knows it; null: none, but a bell.
     pub(crate) task: *const (),
     pub(crate) id: u64,
-    /// Null: just wake. Else: the scope that has expired.
+    /// Null: just wake. Else: the scope that has expired, or the bell to ring.
     pub(crate) scope: *const (),
 }
 
@@ -98,6 +98,13 @@ impl Timers {
     #[inline]
     pub(crate) fn is_pending(&self, key: TimerKey) -> bool {
         self.entries.get(key.index as usize).is_some_and(|e| e.stamp == key.stamp)
+    }
+
+    /// As [`remove`](Timers::remove), with what it would have done.
+    pub(crate) fn take_out(&mut self, key: TimerKey) -> Option<TimerAction> {
+        let action = self.is_pending(key).then(|| self.entries[key.index as usize].action);
+        self.remove(key);
+        action
     }
 
     /// Removes the timer if it is still to fire.

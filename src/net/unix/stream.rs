@@ -14,6 +14,8 @@ use socket2::{Domain, SockRef, Type};
 
 use super::UCred;
 use super::address::{from_path, to_kernel};
+#[cfg(feature = "futures-io")]
+use crate::net::async_io::async_traits;
 use crate::net::endpoint::Endpoint;
 use crate::net::exact::{RecvExactError, recv_exact};
 use crate::net::socket::{Socket, descriptor_traits, stream_traits};
@@ -36,6 +38,8 @@ pub struct UnixStream {
 }
 
 stream_traits!(UnixStream);
+#[cfg(feature = "futures-io")]
+async_traits!(UnixStream);
 descriptor_traits!(UnixStream, net::UnixStream, UnixStream);
 
 impl UnixStream {
