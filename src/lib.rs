@@ -280,4 +280,6 @@ mod pages {
     struct Tutorial;
     #[doc = include_str!("../docs/porting.md")]
     struct Porting;
+    #[doc = include_str!("../docs/listening.md")]
+    struct Listening;
 }

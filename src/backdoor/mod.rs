@@ -1,7 +1,7 @@
 //! The backdoor: a unix socket on which the running process answers questions, for `socat`, `nc` or `ask`; on request a
 //! port of 127.0.0.1 too, for `telnet`.
 //!
-//! The path a question takes: `bind` makes the socket, `console` accepts on a thread of its own and checks the peer,
+//! The path a question takes: `sys::private_socket` makes the socket, `console` accepts on a thread of its own and checks the peer,
 //! `session` takes its bytes apart with `telnet` and `line`, `table` finds the command among those that were registered as
 //! `Commands` and asks `rights`, and the command finds the answer, a piece at a time.
 //!
@@ -16,7 +16,6 @@
 pub(crate) mod attach;
 mod bind;
 mod builder;
-mod claim;
 mod console;
 mod line;
 pub(crate) mod repl;
@@ -41,8 +40,8 @@ pub(crate) use builder::as_the_environment_says;
 
 pub use crate::commands::Tier;
 use crate::commands::{Answer, Command, Evaluate};
-use crate::sys::fork;
-use claim::Claim;
+use crate::sys::claim::Claim;
+use crate::sys::{fork, private_socket};
 use console::{Console, Door};
 use stream::Listener;
 
@@ -233,7 +232,7 @@ fn serve_with(path: PathBuf, commands: &'static Commands, limits: Limits) -> io:
 
 fn serve_asked(asked: Asked) -> io::Result<Server> {
     let Asked { path, commands, limits, ceiling, welcome, tcp } = asked;
-    let (listener, claim) = bind::bind(&path)?;
+    let (listener, claim) = private_socket::bind(&path)?;
     let (control, stop) = UnixStream::pair()?;
     stop.set_nonblocking(true)?;
     let address = match &tcp {

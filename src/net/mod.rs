@@ -2,13 +2,21 @@
 //!
 //! Sockets are non-blocking underneath and registered with a worker's poll at the first wait there. On a plain thread
 //! they block that thread.
+//!
+//! Beside std's names stand those for listening at scale: [`TcpListenerBuilder`], [`WorkerListeners`], [`activation`] and
+//! [`handover`] (`docs/listening.md`).
 
 mod accept;
+pub mod activation;
 #[cfg(feature = "futures-io")]
 mod async_io;
 pub(crate) mod endpoint;
 mod exact;
+pub mod handover;
 mod known;
+mod listen;
+mod passed;
+mod per_worker;
 mod raw;
 mod resolve;
 mod socket;
@@ -18,6 +26,9 @@ mod udp;
 pub mod unix;
 
 pub use exact::RecvExactError;
+pub use listen::TcpListenerBuilder;
+pub use passed::{Passed, PassedSockets};
+pub use per_worker::{Serving, WorkerListeners};
 pub use resolve::{ToSocketAddrs, set_resolve_timeout};
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 pub use tcp::{Incoming, IntoIncoming, TcpListener, TcpStream};

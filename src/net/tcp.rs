@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
-use super::ToSocketAddrs;
 use super::accept;
 #[cfg(feature = "futures-io")]
 use super::async_io::async_traits;
@@ -19,7 +18,8 @@ use super::endpoint::Endpoint;
 use super::exact::{RecvExactError, recv_exact};
 use super::socket::{Socket, descriptor_traits, stream_traits, zero_limit};
 use super::table::{Kind, Opened};
-use crate::observe::WaitKind;
+use super::{TcpListenerBuilder, ToSocketAddrs};
+use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::Direction;
 use crate::scheduler::io::interrupted;
 use crate::sys;
@@ -325,30 +325,38 @@ pub struct TcpListener {
 
 descriptor_traits!(TcpListener, net::TcpListener, TcpListener);
 
-/// std's backlog is 128; bursts of connections deserve more, and the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
-
 impl TcpListener {
-    /// Listens on the first of the addresses that can be had, with `SO_REUSEADDR` as std.
+    /// Listens on the first of the addresses that can be had, with `SO_REUSEADDR` as std. [`TcpListenerBuilder`] has more
+    /// options.
     ///
     /// # Errors
     /// Of the last address tried, with std's kind, naming the address and what to do; the system's error is its
     /// [`source`](std::error::Error::source). `InvalidInput` if there was no address.
     #[track_caller]
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
-        let site = Location::caller();
-        each_addr(addr, |addr| TcpListener::bind_one(addr, site).map_err(|e| explain(e, addr)))
+        TcpListenerBuilder::new().bind_from(addr, Location::caller())
     }
 
-    fn bind_one(addr: SocketAddr, site: &'static Location<'static>) -> io::Result<TcpListener> {
-        let s = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        s.set_reuse_address(true)?;
-        s.set_nonblocking(true)?;
-        s.bind(&addr.into())?;
-        s.listen(BACKLOG)?;
-        let (local, backlog) = (Endpoint::local_of(&s), sys::socket::backlog(s.as_raw_fd()).map_or(0, |b| b.most));
-        let what = Opened { local, backlog, ..Opened::new(Kind::TcpListener, site) };
-        Ok(TcpListener { socket: Socket::new(s.into(), &what) })
+    /// A socket of our own making: non-blocking already, and listening.
+    pub(super) fn of(socket: net::TcpListener, what: &Opened) -> TcpListener {
+        TcpListener { socket: Socket::new(socket, what) }
+    }
+
+    /// The next connection, if it is there already; interrupts of the task do not matter.
+    pub(super) fn accept_now(&self, site: &'static Location<'static>) -> io::Result<(TcpStream, SocketAddr)> {
+        let (fd, peer) = self.socket.try_now(|| sys::socket::accept(self.socket.get().as_raw_fd()))?;
+        let stream = TcpStream { socket: self.socket.accepted(fd, &peer, site) };
+        Ok((stream, peer.as_socket().ok_or_else(no_ip)?))
+    }
+
+    /// What a task waits for that accepts here in a way of its own.
+    pub(super) fn waits_to_accept(&self) -> WaitReason {
+        self.socket.reason(WaitKind::Accept)
+    }
+
+    /// How many connections may wait in the kernel; a guess where it cannot be asked.
+    pub(super) fn longest_backlog(&self) -> u32 {
+        sys::socket::backlog(self.socket.get().as_raw_fd()).map_or(4096, |b| b.most)
     }
 
     /// The address that it listens on.
@@ -402,7 +410,16 @@ impl TcpListener {
     /// ```
     #[track_caller]
     pub fn accept_many(&self, max: usize) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
-        let (mut all, site) = (Vec::new(), Location::caller());
+        self.accept_many_at(max, Location::caller())
+    }
+
+    /// As [`accept_many`](TcpListener::accept_many), for that place in the source.
+    pub(super) fn accept_many_at(
+        &self,
+        max: usize,
+        site: &'static Location<'static>,
+    ) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
+        let mut all = Vec::new();
         accept::accept_many(&self.socket, max, |fd, peer| {
             let stream = TcpStream { socket: self.socket.accepted(fd, &peer, site) };
             all.extend(peer.as_socket().map(|peer| (stream, peer)));
@@ -482,35 +499,6 @@ impl TcpListener {
 
 fn no_ip() -> io::Error {
     io::Error::other("the peer of a TCP connection has no IP address")
-}
-
-/// A refusal to listen: which address, why, and what to do.
-#[derive(Debug)]
-struct BindError {
-    addr: SocketAddr,
-    error: io::Error,
-}
-
-impl std::fmt::Display for BindError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let advice = match self.error.kind() {
-            io::ErrorKind::AddrInUse => "; another socket has it: choose another port, or 0 for any free one",
-            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-            _ => "",
-        };
-        write!(f, "cannot listen on {}: {}{advice}", self.addr, self.error)
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
-fn explain(error: io::Error, addr: SocketAddr) -> io::Error {
-    io::Error::new(error.kind(), BindError { addr, error })
 }
 
 /// Connections of a [`TcpListener`], for ever.

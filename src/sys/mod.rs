@@ -11,6 +11,7 @@ pub(crate) mod atomic;
 pub(crate) mod attach_signal;
 #[cfg_attr(not(all(target_os = "linux", not(miri))), allow(dead_code, reason = "signals are shared on Linux only"))]
 pub(crate) mod chain;
+pub(crate) mod claim;
 pub(crate) mod clock;
 #[cfg(feature = "backdoor")]
 pub(crate) mod courtesy;
@@ -23,15 +24,17 @@ pub(crate) mod descriptors;
 pub(crate) mod directed;
 pub(crate) mod dump_signal;
 pub(crate) mod fork;
+pub(crate) mod inherited;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod kept;
 pub(crate) mod mem;
 pub(crate) mod message;
 pub(crate) mod parker;
+pub(crate) mod private_socket;
 pub(crate) mod proc;
 pub(crate) mod signal;
 pub(crate) mod socket;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code, reason = "what is set is for Linux"))]
 pub(crate) mod sockopt;
 pub(crate) mod statics;
 pub(crate) mod stderr;

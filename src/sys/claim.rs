@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
-use crate::sys::unixsock;
+use super::unixsock;
 
 /// Files to remove at exit.
 static MADE: Mutex<Vec<Made>> = Mutex::new(Vec::new());
@@ -40,11 +40,11 @@ impl Made {
 
 /// One socket's file, removed when this is dropped and, should that never happen, at exit.
 #[derive(Debug)]
-pub(super) struct Claim(Made);
+pub(crate) struct Claim(Made);
 
 impl Claim {
-    /// Claims the file at `path`, which the caller has just made.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    /// Claims the file at `path`, which the caller has just made or been given.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         static AT_EXIT: Once = Once::new();
         let found = fs::symlink_metadata(path)?;
         let made = Made { path: path.to_owned(), device: found.dev(), inode: found.ino(), process: std::process::id() };
@@ -54,8 +54,15 @@ impl Claim {
         Ok(Self(made))
     }
 
+    /// The file stays: another process serves it from now on.
+    pub(crate) fn hand_on(self) {
+        MADE.lock().unwrap_or_else(PoisonError::into_inner).retain(|made| *made != self.0);
+        std::mem::forget(self);
+    }
+
     /// Whether this process made the file: false in a child forked since.
-    pub(super) fn is_ours(&self) -> bool {
+    #[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "the backdoor asks from elsewhere"))]
+    pub(crate) fn is_ours(&self) -> bool {
         self.0.process == std::process::id()
     }
 }
