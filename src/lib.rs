@@ -34,7 +34,8 @@
 //!   block that thread.
 //! * [`blocking`](blocking()), [`io`]: calls that would block the worker, on threads that are there for it; std's I/O
 //!   traits. Names are looked up there as well.
-//! * [`future`]: futures run inside tasks, and tasks are awaited by `async` code.
+//! * [`future`]: futures run inside tasks, and tasks are awaited by `async` code. [`select!`](macro@select): whatever comes first
+//!   of messages, ends of tasks, readiness, futures and points in time (`docs/futures.md`).
 //! * [`runner`], [`ctrl_c`], [`stopping`]: what SIGINT and SIGTERM do.
 //! * [`timeout`], [`shield`], [`Task::cancel`]: limits around any code (`docs/cancellation.md`).
 //! * [`inspect`], [`backdoor`], [`where_all`]: look inside (`docs/backdoor.md`; `docs/situations.md` shows what each trouble looks
@@ -121,6 +122,7 @@ mod panic;
 pub mod report;
 #[cfg(feature = "backdoor")]
 mod script;
+pub mod select;
 pub mod sync;
 pub mod tb;
 pub mod thread;
@@ -282,4 +284,6 @@ mod pages {
     struct Porting;
     #[doc = include_str!("../docs/listening.md")]
     struct Listening;
+    #[doc = include_str!("../docs/futures.md")]
+    struct Futures;
 }

@@ -56,7 +56,22 @@ impl Objects {
         }
         let place = c.waiting.object.map(|seen| self.waited_for(c.wait.kind, &seen, age));
         self.edge(c, place);
+        self.choices(c, age);
         place
+    }
+
+    /// Of a wait for several things any may end it: no edge is certain.
+    fn choices(&mut self, c: &Captured, age: Duration) {
+        for (reason, seen) in c.waiting.choices.iter().flatten() {
+            let object = seen.map(|seen| self.waited_for(reason.kind, &seen, age));
+            let to = match (reason.kind, seen) {
+                (WaitKind::Join, _) => reason.detail,
+                (WaitKind::Send, Some(Seen { state: State::Channel(ch), .. })) => ch.received.0,
+                (_, Some(seen)) => seen.owner,
+                _ => 0,
+            };
+            self.edges.extend(party(to).map(|to| Edge { from: c.id, to, object, certain: false }));
+        }
     }
 
     fn waited_for(&mut self, kind: WaitKind, seen: &Seen, age: Duration) -> usize {

@@ -302,13 +302,17 @@ impl Tasks {
         for cell in scheduler::all_cells() {
             let word = cell.state.snapshot();
             // A first look without a window: most tasks are of no interest here.
-            let waits = || word.life() == Life::Parked && cell.wait().as_descriptor().is_some();
+            let on_one = |wait: WaitReason| wait.as_descriptor().is_some() || wait.kind == WaitKind::Select;
+            let waits = || word.life() == Life::Parked && on_one(cell.wait());
             if !(wanted.contains(&word.id()) || waits()) || !c.capture(cell, Some(word.id())) {
                 continue;
             }
             let name = c.name().map(str::to_owned);
-            if let (super::capture::Doing::Parked, Some(on)) = (c.doing, c.wait.as_descriptor()) {
-                let (wants, age) = (c.wait.kind.word(), clock::since(c.since));
+            let choices = c.waiting.choices.iter().flatten().map(|(reason, _)| *reason);
+            let parked = c.doing == super::capture::Doing::Parked;
+            let waits = std::iter::once(c.wait).chain(choices).filter(|_| parked);
+            for (wait, on) in waits.filter_map(|wait| Some((wait, wait.as_descriptor()?))) {
+                let (wants, age) = (wait.kind.word(), clock::since(c.since));
                 let waiter = Waiter { task: c.id, name: name.clone(), wants, age };
                 tasks.waiting.entry(on).or_default().push(waiter);
             }

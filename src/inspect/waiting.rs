@@ -8,7 +8,9 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::observe::{Counted, Detail, MOST_READS, Object, Traffic, WaitKind, WaitReason, Worded};
+use crate::observe::{
+    Choices, Counted, Detail, MOST_CHOICES, MOST_READS, Object, Traffic, WaitKind, WaitReason, Worded,
+};
 use crate::scheduler;
 use crate::task::state::Life;
 use crate::task::{TaskCell, TaskLocal};
@@ -104,6 +106,8 @@ impl Seen {
 pub(super) struct Waiting {
     /// What is waited for, where that is an object.
     pub(super) object: Option<Seen>,
+    /// Of a wait for several things at once: each of the first of them, with its object where it has one.
+    pub(super) choices: [Option<(WaitReason, Option<Seen>)>; MOST_CHOICES],
     /// The mutex that a wait on a condition variable will take again.
     pub(super) with: Option<Seen>,
     /// What is waited for, where that is a text; cut. Has its room from the start: nothing is allocated in a window.
@@ -130,6 +134,7 @@ impl Waiting {
     fn nothing(text: String) -> Waiting {
         Waiting {
             object: None,
+            choices: [None; MOST_CHOICES],
             with: None,
             text,
             has_text: false,
@@ -172,6 +177,14 @@ impl Waiting {
                     let text: &str = *std::ptr::with_exposed_provenance::<&str>(wait.detail as usize);
                     self.text.push_str(cut(text));
                     self.has_text = true;
+                }
+                Detail::Choices => {
+                    let choices = &*std::ptr::with_exposed_provenance::<Choices>(wait.detail as usize);
+                    self.number = choices.number as u64;
+                    for (place, reason) in self.choices.iter_mut().zip(choices.reasons) {
+                        let seen = |r: WaitReason| r.kind.has_object().then(|| Seen::of(r));
+                        *place = reason.map(|r| (r, seen(r)));
+                    }
                 }
                 Detail::Number => {}
             }

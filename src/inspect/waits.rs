@@ -15,7 +15,7 @@ use super::snapshot::{Party, Wait};
 use super::sockets::{descriptor_and_peer, socket_text};
 use super::text::{Age, Escaped};
 use super::waiting::{Channel, Seen, State, name_of, readers};
-use crate::observe::{Detail, THREAD, WaitKind};
+use crate::observe::{Detail, THREAD, WaitKind, WaitReason};
 use crate::scheduler::{self, shared};
 use crate::sys::clock;
 
@@ -173,7 +173,26 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn wait(&mut self) -> fmt::Result {
-        let (kind, detail) = (self.c.wait.kind, self.c.wait.detail);
+        if self.c.wait.kind == WaitKind::Select {
+            return self.choices();
+        }
+        self.one(self.c.wait, self.c.waiting.object)
+    }
+
+    /// ` over 3: recv channel "jobs" src/a.rs:7 (…) | join #5 | …`
+    fn choices(&mut self) -> fmt::Result {
+        let known = self.c.waiting.choices.iter().flatten();
+        write!(self.out, "{} over {}", WaitKind::Select.word(), self.c.waiting.number)?;
+        for (i, (reason, seen)) in known.enumerate() {
+            self.out.push_str(if i == 0 { ": " } else { " | " });
+            self.one(*reason, *seen)?;
+        }
+        Ok(())
+    }
+
+    /// One thing that is waited for.
+    fn one(&mut self, wait: WaitReason, object: Option<Seen>) -> fmt::Result {
+        let (kind, detail) = (wait.kind, wait.detail);
         if let Some(describe) = kind.words().and_then(|w| w.describe) {
             self.out.push_str(kind.word());
             return describe(detail, self.out);
@@ -185,7 +204,7 @@ impl Writer<'_> {
         });
         match kind {
             WaitKind::Read | WaitKind::Write | WaitKind::Accept | WaitKind::Connect => {
-                socket_text(self.c.wait, self.out);
+                socket_text(wait, self.out);
                 Ok(())
             }
             WaitKind::Join => {
@@ -193,7 +212,6 @@ impl Writer<'_> {
                 self.name(detail)
             }
             WaitKind::Scope => write!(self.out, " ({} left)", count(self.c.waiting.number, "child", "children")),
-            WaitKind::Select => write!(self.out, " over {detail}"),
             WaitKind::Signal => write!(self.out, " {detail}"),
             WaitKind::Sleep => self.sleep(detail),
             WaitKind::Stack => write!(self.out, ": {}", std::io::Error::from_raw_os_error(detail as i32)),
@@ -205,7 +223,7 @@ impl Writer<'_> {
                 Some(text) => write!(self.out, " \"{}\"", Escaped(text)),
                 None => Ok(()),
             },
-            kind => match self.c.waiting.object {
+            kind => match object {
                 Some(seen) => self.object(kind, &seen),
                 None => Ok(()),
             },

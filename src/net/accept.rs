@@ -22,7 +22,7 @@ use crate::sys;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-fn no_descriptors(e: &io::Error) -> bool {
+pub(crate) fn no_descriptors(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
@@ -74,6 +74,23 @@ pub(super) fn accept_many<S: AsRawFd + AsFd>(
         }
     }
     Ok(())
+}
+
+/// A connection that is there now.
+pub(super) fn accept_now<S: AsRawFd + AsFd>(listener: &Socket<S>) -> io::Result<(OwnedFd, SockAddr)> {
+    let fd = listener.get().as_raw_fd();
+    loop {
+        match listener.try_now(|| sys::socket::accept(fd)) {
+            Err(e) if aborted(&e) => {}
+            Err(e) => {
+                if no_descriptors(&e) {
+                    report(&e);
+                }
+                return Err(e);
+            }
+            accepted => return accepted,
+        }
+    }
 }
 
 fn report(e: &io::Error) {

@@ -169,6 +169,11 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         self.source.attempt(op).inspect(|n| self.entry.count(Direction::Write, *n, now_ticks()))
     }
 
+    /// For waits that are for other things as well.
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
     pub(super) fn keep_ready(&self, d: Direction) {
         self.source.keep_ready(d);
     }
@@ -445,6 +450,11 @@ macro_rules! descriptor_traits {
             /// Off at the start: several waiters queue, first in, first out. Holds for waits that begin from now on.
             pub fn set_deny_simultaneous(&self, deny: bool) {
                 self.socket.set_deny_simultaneous(deny);
+            }
+        }
+        impl $crate::net::Polled for $socket {
+            fn parts(&self) -> $crate::net::PolledParts<'_> {
+                $crate::net::PolledParts::new(self.socket.source(), $crate::net::table::Kind::$kind)
             }
         }
         impl std::fmt::Debug for $socket {

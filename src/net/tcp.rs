@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
+use super::Accepts;
 use super::accept;
 #[cfg(feature = "futures-io")]
 use super::async_io::async_traits;
@@ -324,6 +325,16 @@ pub struct TcpListener {
 }
 
 descriptor_traits!(TcpListener, net::TcpListener, TcpListener);
+
+impl Accepts for TcpListener {
+    type Connection = (TcpStream, SocketAddr);
+
+    fn accept_now(&self, site: &'static Location<'static>) -> io::Result<(TcpStream, SocketAddr)> {
+        let (fd, peer) = accept::accept_now(&self.socket)?;
+        let stream = TcpStream { socket: self.socket.accepted(fd, &peer, site) };
+        Ok((stream, peer.as_socket().ok_or_else(no_ip)?))
+    }
+}
 
 impl TcpListener {
     /// Listens on the first of the addresses that can be had, with `SO_REUSEADDR` as std. [`TcpListenerBuilder`] has more

@@ -21,6 +21,34 @@ pub(crate) enum Detail {
     Object,
     /// The address of a `&str` that the waiting frames keep.
     Text,
+    /// The address of [`Choices`] that the waiting frames keep.
+    Choices,
+}
+
+/// So many of the things that one wait is for are shown.
+pub(crate) const MOST_CHOICES: usize = 8;
+
+/// Several things that a task waits for at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choices {
+    /// How many there are, points in time included.
+    pub(crate) number: usize,
+    /// The first of them, none among them that has choices itself.
+    pub(crate) reasons: [Option<WaitReason>; MOST_CHOICES],
+}
+
+impl Choices {
+    pub(crate) const fn new(number: usize) -> Choices {
+        Choices { number, reasons: [None; MOST_CHOICES] }
+    }
+
+    /// One more thing that is waited for.
+    #[cfg(not(loom))]
+    pub(crate) fn add(&mut self, reason: Option<WaitReason>) {
+        if let Some(place) = self.reasons.iter_mut().find(|r| r.is_none()) {
+            *place = reason.filter(|r| r.kind != WaitKind::Select);
+        }
+    }
 }
 
 /// How the views speak of a kind.
@@ -100,8 +128,8 @@ kinds! {
     Event = "event" Object;
     /// The members of a wait group: a [`Counted`].
     WaitGroup = "wait group" Object;
-    /// One of several at once; detail: how many.
-    Select = "select" Number;
+    /// One of several at once: [`Choices`].
+    Select = "select" Choices;
     /// A job on the blocking pool; no detail.
     Blocking = "blocking job" Number;
     /// A name lookup on the blocking pool; the name.
@@ -204,6 +232,12 @@ impl WaitReason {
     #[cfg(not(loom))]
     pub(crate) fn text(kind: WaitKind, text: &&str) -> WaitReason {
         WaitReason { kind, detail: std::ptr::from_ref(text).expose_provenance() as u64 }
+    }
+
+    /// For a wait for several things at once, which the caller keeps where they are for as long as it waits.
+    #[cfg(not(loom))]
+    pub(crate) fn choices(choices: &Choices) -> WaitReason {
+        WaitReason { kind: WaitKind::Select, detail: std::ptr::from_ref(choices).expose_provenance() as u64 }
     }
 
     /// For a kind whose detail is a descriptor: its number, and the serial number of the socket that has it now (0: not

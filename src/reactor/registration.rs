@@ -244,7 +244,6 @@ impl Reactor {
     }
 
     /// Whether the direction is ready, whoever waits for it.
-    #[cfg(feature = "futures-io")]
     pub(crate) fn is_ready(&mut self, id: RegistrationId, d: Direction) -> bool {
         self.get(id).is_some_and(|r| r.side(d).ready)
     }

@@ -119,6 +119,10 @@ impl Source {
         Source { fd, serial, home, home_id, closed, more: Mutex::default(), options }
     }
 
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
     /// What a task waits for that waits on this descriptor.
     pub(crate) fn reason(&self, kind: WaitKind) -> WaitReason {
         WaitReason::descriptor(kind, self.fd, self.serial)
@@ -483,7 +487,7 @@ pub(crate) fn interrupted() -> bool {
 
 /// Others may be waiting for what this call left over.
 #[inline]
-fn pass_on(h: &Here, id: RegistrationId, d: Direction) {
+pub(super) fn pass_on(h: &Here, id: RegistrationId, d: Direction) {
     let next = h.worker.reactor.borrow_mut().next_if_ready(id, d);
     if let Some(next) = next {
         unpark_task(next);

@@ -74,7 +74,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// The result of the task, which has ended.
-    fn take(&self) -> JoinResult<T> {
+    pub(crate) fn take(&self) -> JoinResult<T> {
         let cell = self.task.cell();
         // SAFETY: DONE, and this is the handle.
         assert!(unsafe { has_result(cell) }, "the handle of task #{} has given its result before", self.id());
@@ -84,12 +84,28 @@ impl<T> JoinHandle<T> {
 
     /// Takes the waker out that an earlier poll has left, so that the slot belongs to the handle again. After the task's end
     /// it is left to the worker that ended it.
-    fn unregister(&self) {
+    pub(crate) fn unregister(&self) {
         let cell = self.task.cell();
         if cell.state.has_joiner() && cell.state.remove_joiner() == Joiner::Changed {
             // SAFETY: JOINER is clear, so the slot belongs to the handle.
             drop(unsafe { (*cell.joiner.get()).take() });
         }
+    }
+
+    /// Has somebody be woken at the task's end; false if it has ended. [`unregister`](JoinHandle::unregister) was called before.
+    pub(crate) fn announce(&self, who: Unparker) -> bool {
+        let cell = self.task.cell();
+        if cell.state.has_joiner() {
+            return false;
+        }
+        // SAFETY: JOINER is clear, and only the handle sets it: the slot is the handle's.
+        unsafe { (*cell.joiner.get()).set(who) };
+        let lasts = cell.state.add_joiner() == Joiner::Changed;
+        if !lasts {
+            // SAFETY: the task ended while JOINER was clear, so the slot is still the handle's.
+            drop(unsafe { (*cell.joiner.get()).take() });
+        }
+        lasts
     }
 
     pub(crate) fn wait_done(&self) {
@@ -128,17 +144,9 @@ impl<T> Future for JoinHandle<T> {
             // Both are anybody's code, and may panic: before the slot is touched.
             handle.unregister();
             let waker = Unparker::Waker(cx.waker().clone());
-            // Still there: the task has ended meanwhile, and the slot is its worker's.
-            if cell.state.has_joiner() {
-                return Poll::Ready(handle.take());
-            }
-            // SAFETY: JOINER is clear, and only the handle sets it.
-            unsafe { (*cell.joiner.get()).set(waker) };
-            if cell.state.add_joiner() == Joiner::Changed {
+            if handle.announce(waker) {
                 return Poll::Pending;
             }
-            // SAFETY: the task ended while JOINER was clear, so the slot is still the handle's.
-            drop(unsafe { (*cell.joiner.get()).take() });
         }
         Poll::Ready(handle.take())
     }

@@ -25,6 +25,7 @@ mod marks;
 mod options;
 #[cfg(feature = "futures-io")]
 mod poll_io;
+pub(crate) mod readiness;
 mod run_queue;
 pub(crate) mod runtime;
 pub(crate) mod shared;

@@ -84,6 +84,7 @@ impl Options {
 }
 
 /// The caller is noted as the one that waits.
+#[derive(Debug)]
 pub(super) struct Entered<'a> {
     options: &'a Options,
     direction: Direction,

@@ -12,9 +12,9 @@
 
 use std::collections::VecDeque;
 use std::mem::{self, ManuallyDrop};
-use std::sync::mpsc::{RecvTimeoutError, TryRecvError, TrySendError};
+use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError, TrySendError};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::live;
 use super::ticket::{End, Line, Node, Ticket, Withdrawal};
@@ -24,12 +24,23 @@ use crate::scheduler::suspend;
 use crate::sys::atomic::{Lock, LockGuard};
 
 #[derive(Debug)]
-struct Inner<T> {
+pub(super) struct Inner<T> {
     queue: VecDeque<T>,
     senders: usize,
     receivers: usize,
     sending: Line<T>,
     receiving: Line<T>,
+    /// When the clock, if the channel has one, gives its next message.
+    next: Option<Instant>,
+}
+
+/// Whence messages come that nobody sends. Nobody is needed for it: whoever waits for one knows when it comes.
+#[derive(Debug)]
+pub(super) struct Clock<T> {
+    /// `None`: one message in all.
+    pub(super) period: Option<Duration>,
+    /// The message that comes at that time.
+    pub(super) message: fn(Instant) -> T,
 }
 
 /// See the module's head. It begins with one sender and one receiver.
@@ -39,6 +50,8 @@ pub(super) struct Channel<T> {
     shown: Traffic,
     /// `None`: unbounded. 0: every message goes from hand to hand.
     capacity: Option<usize>,
+    /// Then there are no senders, but it is as if there were one.
+    clock: Option<Clock<T>>,
     inner: Lock<Inner<T>>,
 }
 
@@ -65,7 +78,7 @@ enum Offer<'a, T> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Side {
+pub(super) enum Side {
     Sending,
     Receiving,
 }
@@ -83,27 +96,48 @@ impl<T> Channel<T> {
         Channel {
             shown: Traffic::new(capacity, name),
             capacity,
+            clock: None,
             inner: Lock::new(Inner {
                 queue: VecDeque::new(),
                 senders: 1,
                 receivers: 1,
                 sending: Line::new(),
                 receiving: Line::new(),
+                next: None,
             }),
         }
+    }
+
+    /// A channel whose messages come from a clock, the first one at `next`.
+    #[track_caller]
+    pub(super) fn ticking(
+        capacity: usize,
+        name: &'static str,
+        clock: Clock<T>,
+        next: Option<Instant>,
+    ) -> Arc<Channel<T>> {
+        let mut channel = Channel::new(Some(capacity), Some(name));
+        channel.clock = Some(clock);
+        channel.lock().next = next;
+        channel.shown.set_ends(0, 1);
+        Channel::kept(channel)
     }
 
     /// A channel that views find until it goes.
     #[track_caller]
     pub(super) fn shared(capacity: Option<usize>, name: Option<&'static str>) -> Arc<Channel<T>> {
-        let channel = Arc::new(Channel::new(capacity, name));
+        Channel::kept(Channel::new(capacity, name))
+    }
+
+    fn kept(channel: Channel<T>) -> Arc<Channel<T>> {
+        let channel = Arc::new(channel);
         // SAFETY: nobody moves it out of its `Arc`, and its end takes it out.
         unsafe { live::keep(&channel.shown) };
         channel
     }
 
     #[inline]
-    fn lock(&self) -> Guard<'_, T> {
+    pub(super) fn lock(&self) -> Guard<'_, T> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -162,7 +196,7 @@ impl<T> Channel<T> {
             let slot = node.into_slot();
             value = match (left, slot) {
                 (Left::Ended(End::Served), _) | (_, None) => {
-                    self.shown.object.used(suspend::user());
+                    self.has_sent();
                     return Ok(());
                 }
                 (Left::Ended(End::Disconnected), Some(value)) => return Err(Unsent::Disconnected(value)),
@@ -202,7 +236,7 @@ impl<T> Channel<T> {
                 (value, Some(wake))
             }
             (None, Some((value, wake))) => (value, Some(wake)),
-            (None, None) => return Err(inner),
+            (None, None) => return self.take_tick(inner),
         };
         self.shown.received.set(suspend::user());
         self.shown.set_length(inner.queue.len());
@@ -211,6 +245,30 @@ impl<T> Channel<T> {
             wake.wake();
         }
         Ok(value)
+    }
+
+    /// The message of the clock, if there is a clock and it is time. Of those that nobody came for in time one is kept: the channel
+    /// holds one message.
+    fn take_tick<'a>(&self, mut inner: Guard<'a, T>) -> Result<T, Guard<'a, T>> {
+        let (Some(clock), Some(due)) = (&self.clock, inner.next) else { return Err(inner) };
+        let now = Instant::now();
+        if now < due {
+            return Err(inner);
+        }
+        inner.next = clock.period.and_then(|period| match due.checked_add(period) {
+            // Counted from when there was room again.
+            Some(next) if next <= now => now.checked_add(period),
+            next => next,
+        });
+        self.shown.received.set(suspend::user());
+        drop(inner);
+        Ok((clock.message)(due))
+    }
+
+    /// When there will be a message that nobody sends.
+    pub(super) fn next_tick(&self) -> Option<Instant> {
+        self.clock.as_ref()?;
+        self.lock().next
     }
 
     /// Receives, waiting until `limit` at the latest; that is only asked for if there is something to wait for.
@@ -232,13 +290,22 @@ impl<T> Channel<T> {
             }
             let ticket = Ticket::new();
             let node = Node::new(&ticket, None);
-            match self.wait(inner, Side::Receiving, &node, &ticket, deadline) {
+            let until = match inner.next {
+                None => deadline,
+                Some(next) => Some(deadline.map_or(next, |d| d.min(next))),
+            };
+            match self.wait(inner, Side::Receiving, &node, &ticket, until) {
                 Left::Ended(End::Served) => {
-                    self.shown.received.set(suspend::user());
+                    self.has_received();
                     return Ok(node.into_slot().expect("whoever serves fills the slot"));
                 }
                 Left::Ended(End::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-                Left::Expired => return Err(RecvTimeoutError::Timeout),
+                Left::Expired if until == deadline => {
+                    // Perhaps the clock's message comes at the very end of the time.
+                    let last = self.clock.as_ref().and_then(|_| self.take(self.lock()).ok());
+                    return last.ok_or(RecvTimeoutError::Timeout);
+                }
+                Left::Expired => {}
                 Left::Interrupted => suspend::checkpoint(),
             }
             // It was not raised after all.
@@ -281,12 +348,7 @@ impl<T> Channel<T> {
         unsafe { inner.line(side).push_back(node) };
         drop(inner);
         let queued = Queued { channel: self, side, node };
-        let kind = match side {
-            Side::Sending => WaitKind::Send,
-            Side::Receiving => WaitKind::Recv,
-        };
-        let reason = WaitReason::traffic(kind, &self.shown);
-        let waited = handover::wait_revocably(reason, deadline, || ticket.end().is_some());
+        let waited = handover::wait_revocably(self.reason(side), deadline, || ticket.end().is_some());
         let queued = ManuallyDrop::new(queued);
         match (waited, ticket.end()) {
             (_, Some(end)) => Left::Ended(end),
@@ -298,6 +360,51 @@ impl<T> Channel<T> {
         }
     }
 
+    /// What whoever stands on that side waits for.
+    pub(super) fn reason(&self, side: Side) -> WaitReason {
+        let kind = match side {
+            Side::Sending => WaitKind::Send,
+            Side::Receiving => WaitKind::Recv,
+        };
+        WaitReason::traffic(kind, &self.shown)
+    }
+
+    /// A message, or the news that there will be none; `None`: neither now.
+    pub(super) fn recv_now(&self) -> Option<Result<T, RecvError>> {
+        match self.take(self.lock()) {
+            Ok(value) => Some(Ok(value)),
+            Err(inner) => (inner.senders == 0).then_some(Err(RecvError)),
+        }
+    }
+
+    /// Sends, or gives the message back because nobody will receive it; the outer error: neither now.
+    pub(super) fn send_now(&self, value: T) -> Result<Result<(), T>, T> {
+        match self.offer(self.lock(), value) {
+            Offer::Queued(_) | Offer::HandedOver => Ok(Ok(())),
+            Offer::Disconnected(value) => Ok(Err(value)),
+            Offer::Full(value, inner) => {
+                drop(inner);
+                Err(value)
+            }
+        }
+    }
+
+    /// Whether a message would be taken now, by somebody else than the waiter with that ticket.
+    pub(super) fn has_room(&self, inner: &Inner<T>, own: &Ticket) -> bool {
+        let fits = self.capacity.is_none_or(|c| inner.queue.len() < c);
+        fits || inner.receivers == 0 || inner.receiving.has_other(own)
+    }
+
+    /// The running task or thread was given a message in a line.
+    pub(super) fn has_received(&self) {
+        self.shown.received.set(suspend::user());
+    }
+
+    /// The running task or thread got rid of a message in a line.
+    pub(super) fn has_sent(&self) {
+        self.shown.object.used(suspend::user());
+    }
+
     pub(super) fn add_sender(&self) {
         let mut inner = self.lock();
         inner.senders += 1;
@@ -307,7 +414,7 @@ impl<T> Channel<T> {
     pub(super) fn add_receiver(&self) {
         let mut inner = self.lock();
         inner.receivers += 1;
-        self.shown.set_ends(inner.senders, inner.receivers);
+        self.show_ends(&inner);
     }
 
     pub(super) fn remove_sender(&self) {
@@ -323,7 +430,7 @@ impl<T> Channel<T> {
     pub(super) fn remove_receiver(&self) {
         let mut inner = self.lock();
         inner.receivers -= 1;
-        self.shown.set_ends(inner.senders, inner.receivers);
+        self.show_ends(&inner);
         if inner.receivers == 0 {
             self.shown.set_length(0);
             let undelivered = mem::take(&mut inner.queue);
@@ -342,8 +449,17 @@ impl<T> Channel<T> {
         }
     }
 
+    fn show_ends(&self, inner: &Inner<T>) {
+        let senders = if self.clock.is_some() { 0 } else { inner.senders };
+        self.shown.set_ends(senders, inner.receivers);
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.lock().queue.len()
+        let inner = self.lock();
+        match (&self.clock, inner.next) {
+            (Some(_), Some(next)) => usize::from(Instant::now() >= next),
+            _ => inner.queue.len(),
+        }
     }
 
     pub(super) fn capacity(&self) -> Option<usize> {
@@ -362,7 +478,12 @@ impl<T> Drop for Channel<T> {
 }
 
 impl<T> Inner<T> {
-    fn line(&mut self, side: Side) -> &mut Line<T> {
+    /// Whether there is something to receive, from somebody else than the waiter with that ticket.
+    pub(super) fn has_message(&self, own: &Ticket) -> bool {
+        !self.queue.is_empty() || self.senders == 0 || self.sending.has_other(own)
+    }
+
+    pub(super) fn line(&mut self, side: Side) -> &mut Line<T> {
         match side {
             Side::Sending => &mut self.sending,
             Side::Receiving => &mut self.receiving,

@@ -6,6 +6,7 @@
 mod barrier;
 mod channel;
 mod channel_iter;
+pub(crate) mod choice;
 mod condvar;
 mod const_new;
 mod event;
@@ -32,6 +33,8 @@ mod wait_group;
 mod waiters;
 
 pub use barrier::{Barrier, BarrierWaitResult};
+#[cfg(not(loom))]
+pub use choice::{Receives, Sends};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
 pub use lazy_lock::LazyLock;

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
-use super::channel::{Channel, Unsent};
+use super::channel::{Channel, Clock, Unsent};
 use super::channel_iter::receiver_iterators;
 
-/// An unbounded channel.
+/// An unbounded channel; crossbeam-channel's `unbounded`.
 ///
 /// # Examples
 /// ```
@@ -42,6 +42,7 @@ use super::channel_iter::receiver_iterators;
 /// });
 /// assert_eq!(total, 5050);
 /// ```
+#[doc(alias = "unbounded")]
 #[must_use]
 #[track_caller]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
@@ -49,6 +50,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 /// A channel that holds at most `cap` messages; with 0 every message goes directly from a sender to a receiver.
+#[doc(alias = "bounded")]
 #[must_use]
 #[track_caller]
 pub fn sync_channel<T>(cap: usize) -> (Sender<T>, Receiver<T>) {
@@ -73,6 +75,67 @@ pub fn sync_channel_named<T>(name: &'static str, cap: usize) -> (Sender<T>, Rece
 pub(super) fn pair<T>(capacity: Option<usize>, name: Option<&'static str>) -> (Sender<T>, Receiver<T>) {
     let channel = Channel::shared(capacity, name);
     (Sender { channel: channel.clone() }, Receiver { channel })
+}
+
+/// A channel that gives one message, `duration` from now: the time at which that was.
+///
+/// It holds one message and is never disconnected. Nothing runs for it meanwhile. A duration that no [`Instant`] can hold makes it
+/// [`never`](never()). Inside a `select!` the arm `after` does the same without a channel; this is for what goes from choice to choice.
+///
+/// # Examples
+/// ```
+/// use coro::sync::mpmc;
+/// use std::time::{Duration, Instant};
+///
+/// let begun = Instant::now();
+/// let limit = mpmc::after(Duration::from_millis(5));
+/// assert!(limit.recv().unwrap() >= begun + Duration::from_millis(5));
+/// assert!(limit.try_recv().is_err());
+/// ```
+#[must_use]
+#[track_caller]
+pub fn after(duration: Duration) -> Receiver<Instant> {
+    ticking("after", Clock { period: None, message: |at| at }, Instant::now().checked_add(duration))
+}
+
+/// As [`after`], at that time.
+#[must_use]
+#[track_caller]
+pub fn at(when: Instant) -> Receiver<Instant> {
+    ticking("at", Clock { period: None, message: |at| at }, Some(when))
+}
+
+/// A channel that gives a message every `period`, the first one a period from now: the time at which that was.
+///
+/// It holds one message: while nobody takes that, there are no others, and the next one comes at its place in the row, or a
+/// period after the one that was taken too late. It is never disconnected, and nothing runs for it meanwhile.
+///
+/// # Examples
+/// ```
+/// use coro::sync::mpmc;
+/// use std::time::Duration;
+///
+/// let ticks = mpmc::tick(Duration::from_millis(2));
+/// let (first, second) = (ticks.recv().unwrap(), ticks.recv().unwrap());
+/// assert!(second >= first + Duration::from_millis(2));
+/// ```
+#[must_use]
+#[track_caller]
+pub fn tick(period: Duration) -> Receiver<Instant> {
+    ticking("tick", Clock { period: Some(period), message: |at| at }, Instant::now().checked_add(period))
+}
+
+/// A channel that never gives anything and is never disconnected: for an arm of a choice that is switched off.
+#[must_use]
+#[track_caller]
+pub fn never<T>() -> Receiver<T> {
+    let clock = Clock { period: None, message: |_| -> T { unreachable!("a channel without a time has no messages") } };
+    Receiver { channel: Channel::ticking(0, "never", clock, None) }
+}
+
+#[track_caller]
+fn ticking(name: &'static str, clock: Clock<Instant>, next: Option<Instant>) -> Receiver<Instant> {
+    Receiver { channel: Channel::ticking(1, name, clock, next) }
 }
 
 /// A send that did not happen in time, with the message.
@@ -117,6 +180,10 @@ impl<T> UnwindSafe for Sender<T> {}
 impl<T> RefUnwindSafe for Sender<T> {}
 
 impl<T> Sender<T> {
+    pub(super) fn channel(&self) -> &Channel<T> {
+        &self.channel
+    }
+
     /// Sends a message when there is room; without a bound there always is, but a task that gets a thousand messages
     /// ahead gives way to others once.
     ///
@@ -226,6 +293,10 @@ impl<T> UnwindSafe for Receiver<T> {}
 impl<T> RefUnwindSafe for Receiver<T> {}
 
 impl<T> Receiver<T> {
+    pub(super) fn channel(&self) -> &Channel<T> {
+        &self.channel
+    }
+
     /// Waits for a message.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
+use super::channel::Channel;
 use super::channel_iter::receiver_iterators;
 use super::mpmc;
 
@@ -75,6 +76,10 @@ pub struct Sender<T> {
 }
 
 impl<T> Sender<T> {
+    pub(super) fn channel(&self) -> &Channel<T> {
+        self.inner.channel()
+    }
+
     /// Queues a message; never waits for anything. A task that gets a thousand messages ahead gives way to others once.
     ///
     /// # Errors
@@ -102,6 +107,10 @@ pub struct SyncSender<T> {
 }
 
 impl<T> SyncSender<T> {
+    pub(super) fn channel(&self) -> &Channel<T> {
+        self.inner.channel()
+    }
+
     /// Sends a message when there is room; with a bound of 0 when a receiver takes it.
     ///
     /// # Errors
@@ -163,6 +172,10 @@ pub struct Receiver<T> {
 impl<T> RefUnwindSafe for Receiver<T> {}
 
 impl<T> Receiver<T> {
+    pub(super) fn channel(&self) -> &Channel<T> {
+        self.inner.channel()
+    }
+
     fn new(inner: mpmc::Receiver<T>) -> Receiver<T> {
         Receiver { inner, not_sync: PhantomData }
     }

@@ -1,7 +1,7 @@
 //! The waiting lines of channels: whoever is served gets the thing itself, and waits end exactly once.
 //!
 //! A waiter has one [`Ticket`] and, in each line that it stands in, one [`Node`]. A wait on one channel has one node; a
-//! choice between several will have several of one ticket, which is why the two are apart.
+//! choice between several (`choice.rs`) has several of one ticket, which is why the two are apart.
 //!
 //! Invariants: the links of a node, every line, and the slot of a linked node are touched only under the lock of the
 //! line's channel. The ticket's word decides who ends the wait: WAITING becomes CLAIMED by whoever serves the waiter,
@@ -9,6 +9,7 @@
 //! word to its end last: from then on the waiter's frame may go. Must not know values, queues or errors.
 
 use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomPinned;
 use std::ptr;
 
 use crate::scheduler::suspend;
@@ -93,8 +94,12 @@ pub(super) struct Node<T> {
     next: Cell<*const Node<T>>,
     prev: Cell<*const Node<T>>,
     linked: Cell<bool>,
+    /// Of the waiter's nodes, this is the one by which it was claimed.
+    claimed: Cell<bool>,
     /// The waiter's before it is linked and after the end; of whoever holds the lock in between.
     slot: UnsafeCell<Option<T>>,
+    /// Others reach it by its address while its owner may hold what it lies in by `&mut`.
+    _pinned: PhantomPinned,
 }
 
 impl<T> Node<T> {
@@ -104,8 +109,16 @@ impl<T> Node<T> {
             next: Cell::new(ptr::null()),
             prev: Cell::new(ptr::null()),
             linked: Cell::new(false),
+            claimed: Cell::new(false),
             slot: UnsafeCell::new(slot),
+            _pinned: PhantomPinned,
         }
+    }
+
+    /// How the wait ended, if it did by way of this node. Under the lock of its line, after `withdraw`.
+    pub(super) fn served(&self) -> Option<End> {
+        // SAFETY: the waiter itself calls, and its ticket outlives its node.
+        if self.claimed.get() { unsafe { &*self.ticket }.end() } else { None }
     }
 
     /// What is in the slot, after the end.
@@ -135,8 +148,24 @@ impl<T> Line<T> {
         self.first.is_null()
     }
 
+    /// Whether somebody else than that waiter can be served here.
+    pub(super) fn has_other(&self, own: &Ticket) -> bool {
+        let mut at = self.first;
+        // SAFETY: linked nodes are alive, and so is their ticket.
+        while let Some(node) = unsafe { at.as_ref() } {
+            // SAFETY: as above.
+            let waits = unsafe { (*node.ticket).word.load(Ordering::Acquire) } == WAITING;
+            if waits && !ptr::eq(node.ticket, own) {
+                return true;
+            }
+            at = node.next.get();
+        }
+        false
+    }
+
     /// # Safety
-    /// The node and its ticket stay where they are until the ticket has ended or `withdraw` was called for the node.
+    /// The node and its ticket stay where they are until `withdraw` was called for the node; for a ticket with one node alone:
+    /// or the ticket has ended.
     pub(super) unsafe fn push_back(&mut self, node: &Node<T>) {
         node.linked.set(true);
         node.next.set(ptr::null());
@@ -190,6 +219,7 @@ impl<T> Line<T> {
             let (node, ticket) = unsafe { (&*self.first, &*(*self.first).ticket) };
             self.remove(node);
             if ticket.decide(CLAIMED) {
+                node.claimed.set(true);
                 return Some((node.slot.get(), node.ticket));
             }
         }

@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Type};
 
 use super::UnixStream;
 use super::address::{from_kernel, from_path, to_kernel};
+use crate::net::Accepts;
 use crate::net::accept;
 use crate::net::endpoint::Endpoint;
 use crate::net::socket::{Socket, descriptor_traits};
@@ -32,6 +33,15 @@ pub struct UnixListener {
 }
 
 descriptor_traits!(UnixListener, net::UnixListener, UnixListener);
+
+impl Accepts for UnixListener {
+    type Connection = (UnixStream, SocketAddr);
+
+    fn accept_now(&self, site: &'static Location<'static>) -> io::Result<(UnixStream, SocketAddr)> {
+        let (fd, peer) = accept::accept_now(&self.socket)?;
+        self.accepted(fd, &peer, site)
+    }
+}
 
 impl UnixListener {
     /// Listens at `path`, which must not exist.
