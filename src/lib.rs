@@ -33,7 +33,8 @@
 //! * [`net`], [`sync`], [`thread`], [`time`]: std's names; they park the task instead of blocking the worker, and on a plain thread
 //!   block that thread.
 //! * [`blocking`](blocking()), [`io`]: calls that would block the worker, on threads that are there for it; std's I/O
-//!   traits. Names are looked up there as well.
+//!   traits, pipes, standard input and output. Names are looked up there as well.
+//! * [`fs`], [`process`], [`signal`]: files, child processes, and what the process is told from outside (`docs/around.md`).
 //! * [`future`]: futures run inside tasks, and tasks are awaited by `async` code. [`select!`](macro@select): whatever comes first
 //!   of messages, ends of tasks, readiness, futures and points in time (`docs/futures.md`).
 //! * [`runner`], [`ctrl_c`], [`stopping`]: what SIGINT and SIGTERM do.
@@ -112,6 +113,7 @@ pub mod console {
         unregister,
     };
 }
+pub mod fs;
 pub mod future;
 pub mod inspect;
 pub mod io;
@@ -119,10 +121,12 @@ mod latency;
 pub mod net;
 pub mod os;
 mod panic;
+pub mod process;
 pub mod report;
 #[cfg(feature = "backdoor")]
 mod script;
 pub mod select;
+pub mod signal;
 pub mod sync;
 pub mod tb;
 pub mod thread;
@@ -286,4 +290,6 @@ mod pages {
     struct Listening;
     #[doc = include_str!("../docs/futures.md")]
     struct Futures;
+    #[doc = include_str!("../docs/around.md")]
+    struct Around;
 }

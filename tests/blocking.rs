@@ -27,7 +27,7 @@ fn the_views_show_who_waits_and_the_worker_goes_on() {
     let waiter = rt.spawn(move || coro::blocking(move || told.recv().is_err()));
     until_parked(waiter.task(), "blocking job");
     until("it runs", || coro::blocking_stats().running.iter().any(|j| j.task == waiter.id()));
-    let job = *coro::blocking_stats().running.iter().find(|j| j.task == waiter.id()).unwrap();
+    let job = coro::blocking_stats().running.into_iter().find(|j| j.task == waiter.id()).unwrap();
     assert!(job.site.file().ends_with("blocking.rs") && job.age < PATIENCE, "{job:?}");
     let ticks = rt.block_on(|| (0..20).map(|_| coro::sleep(Duration::from_micros(100))).count());
     assert_eq!(ticks, 20);

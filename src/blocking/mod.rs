@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod in_order;
 mod job;
 mod pool;
 #[cfg(all(test, not(miri)))]
@@ -12,13 +13,15 @@ mod tests;
 
 use std::io;
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(crate) use in_order::Line;
 pub(crate) use pool::job_of;
 pub use pool::{BlockingJob, BlockingStats};
 
-use crate::observe::{WaitKind, WaitReason};
-use crate::scheduler::suspend::{self, here};
+use crate::observe::{FileCall, WaitKind, WaitReason};
+use crate::scheduler::suspend::{self, here, set_wait_extra};
 use pool::Pool;
 
 /// The one of this process. Ten seconds: a thread costs some 20 µs to start, so being a little early or late matters to
@@ -76,7 +79,7 @@ where
     // Before the job is on its way: nothing is begun for a task that is to end, or may not wait.
     h.refuse_if_no_switch();
     h.checkpoint_wait();
-    let ticket = pool.submit(site, f)?;
+    let ticket = pool.submit(site, None, f)?;
     while !ticket.finished() {
         suspend::wait(WaitReason::of(WaitKind::Blocking));
     }
@@ -94,11 +97,28 @@ where
     let Some(h) = here() else { return Ok(Some(f())) };
     h.refuse_if_no_switch();
     h.checkpoint_io()?;
-    let ticket = POOL.submit(Location::caller(), f)?;
+    let ticket = POOL.submit(Location::caller(), None, f)?;
     if !suspend::wait_for_io(reason, deadline, || ticket.finished())? {
         return Ok(None);
     }
     ticket.take().map(Some)
+}
+
+/// As [`call`], without a limit of time, for a call on the file with that path, which views name.
+#[track_caller]
+pub(crate) fn call_on_file<F, T>(call: FileCall, path: &Arc<str>, f: F) -> io::Result<T>
+where
+    F: FnOnce() -> io::Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    let Some(h) = here() else { return f() };
+    h.refuse_if_no_switch();
+    h.checkpoint_io()?;
+    let ticket = POOL.submit(Location::caller(), Some((call, path.clone())), f)?;
+    let text: &str = path;
+    set_wait_extra(call as u64);
+    suspend::wait_for_io(WaitReason::text(WaitKind::File, &text), None, || ticket.finished())?;
+    ticket.take()?
 }
 
 /// Sets how many threads [`blocking`] may use, at least 1; returns the old number.

@@ -17,6 +17,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::job::{Job, JobCell};
+use crate::observe::FileCall;
 use crate::scheduler::suspend;
 
 /// Most threads unless somebody says otherwise. They sit in system calls and use no CPU; 512 is more than a disk or a
@@ -71,12 +72,16 @@ impl fmt::Debug for Entry {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Asked {
     task: u64,
     site: &'static Location<'static>,
     at: Instant,
+    file: Option<OnFile>,
 }
+
+/// What is done with which file.
+pub(super) type OnFile = (FileCall, Arc<str>);
 
 /// What the pool of [`blocking`](crate::blocking()) is doing.
 #[derive(Debug, Clone)]
@@ -97,7 +102,7 @@ pub struct BlockingStats {
 }
 
 /// A job that a thread of the pool is running.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BlockingJob {
     /// Since it was taken up.
@@ -106,6 +111,8 @@ pub struct BlockingJob {
     pub task: u64,
     /// Where that asked.
     pub site: &'static Location<'static>,
+    /// What it does (`read`, `open`…) with which file, if it is a call of [`fs`](crate::fs).
+    pub file: Option<(&'static str, Arc<str>)>,
 }
 
 /// A job in the pool, held by whoever waits for it; dropped early, the job is given up.
@@ -159,14 +166,19 @@ impl Pool {
     /// # Errors
     /// A malformed `CORO_BLOCKING_THREADS`; a process that was forked off the one with the threads. That no thread could
     /// be started is told by the ticket.
-    pub(super) fn submit<F, T>(&'static self, site: &'static Location<'static>, f: F) -> io::Result<Ticket<F, T>>
+    pub(super) fn submit<F, T>(
+        &'static self,
+        site: &'static Location<'static>,
+        file: Option<OnFile>,
+        f: F,
+    ) -> io::Result<Ticket<F, T>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
         self.refuse_after_fork()?;
         let cell = Arc::new(JobCell::new(f, suspend::current_unparker()));
-        let asked = Asked { task: suspend::here().map_or(0, |h| h.id()), site, at: Instant::now() };
+        let asked = Asked { task: suspend::here().map_or(0, |h| h.id()), site, at: Instant::now(), file };
         let mut state = self.lock();
         let limit = state.limit()?;
         let number = state.next;
@@ -223,9 +235,10 @@ impl Pool {
         state.live += 1;
         while state.live <= state.limit_or_default() {
             if let Some((number, Entry { job, asked })) = state.queue.pop_first() {
+                let task = asked.task;
                 state.running.insert(number, (asked, Instant::now()));
                 drop(state);
-                JOB_OF.set(asked.task);
+                JOB_OF.set(task);
                 job.run();
                 drop(job);
                 JOB_OF.set(0);
@@ -284,6 +297,7 @@ impl Pool {
             age: now.saturating_duration_since(*since),
             task: asked.task,
             site: asked.site,
+            file: asked.file.as_ref().map(|(call, path)| (call.word(), path.clone())),
         };
         BlockingStats {
             limit: state.limit_or_default(),

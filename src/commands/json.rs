@@ -109,6 +109,8 @@ struct Job {
     task: u64,
     age: Duration,
     site: Site,
+    /// The call and the path, of a call on a file.
+    file: Option<(&'static str, std::sync::Arc<str>)>,
 }
 
 #[derive(Serialize)]
@@ -206,7 +208,7 @@ fn without_tasks(name: &str, every_one: bool) -> Option<Vec<Line>> {
 
 fn blocking() -> Vec<Line> {
     let BlockingStats { limit, threads, idle, queued, oldest_queued, running, .. } = blocking_stats();
-    let job = |job: BlockingJob| Line::Job(Job { task: job.task, age: job.age, site: job.site.into() });
+    let job = |job: BlockingJob| Line::Job(Job { task: job.task, age: job.age, site: job.site.into(), file: job.file });
     let mut lines = vec![Line::Pool(Pool { limit, threads, idle, queued, oldest_queued })];
     lines.extend(running.into_iter().map(job));
     lines

@@ -12,6 +12,9 @@ use crate::blocking::{BlockingJob, BlockingStats, blocking_stats};
 use crate::inspect::{self, Census};
 use crate::sys::{stderr, usage};
 
+/// As much of a path is shown.
+const LONGEST_PATH: usize = 200;
+
 /// So long names of tasks are looked for.
 const NAMES: Duration = Duration::from_millis(30);
 
@@ -74,5 +77,9 @@ fn write_job(job: &BlockingJob, name: Option<String>, out: &mut String) {
     if let Some(name) = name {
         let _ = write!(out, " \"{}\"", clean(&name, LONGEST_NAME));
     }
-    let _ = writeln!(out, " at {}:{}", clean(job.site.file(), LONGEST_NAME), job.site.line());
+    let _ = write!(out, " at {}:{}", clean(job.site.file(), LONGEST_NAME), job.site.line());
+    if let Some((call, path)) = &job.file {
+        let _ = write!(out, ": {call} \"{}\"", clean(path, LONGEST_PATH));
+    }
+    out.push('\n');
 }

@@ -42,6 +42,16 @@ pub enum SocketKind {
     UnixStream,
     /// [`UnixDatagram`](crate::net::unix::UnixDatagram).
     UnixDatagram,
+    /// [`PipeReader`](crate::io::PipeReader): no socket, but a descriptor like one.
+    PipeReader,
+    /// [`PipeWriter`](crate::io::PipeWriter).
+    PipeWriter,
+    /// [`ChildStdin`](crate::process::ChildStdin).
+    ChildStdin,
+    /// [`ChildStdout`](crate::process::ChildStdout).
+    ChildStdout,
+    /// [`ChildStderr`](crate::process::ChildStderr).
+    ChildStderr,
 }
 
 impl SocketKind {
@@ -54,6 +64,11 @@ impl SocketKind {
             SocketKind::UnixListener => "unix listener",
             SocketKind::UnixStream => "unix",
             SocketKind::UnixDatagram => "unix datagram",
+            SocketKind::PipeReader => "pipe reader",
+            SocketKind::PipeWriter => "pipe writer",
+            SocketKind::ChildStdin => "child stdin",
+            SocketKind::ChildStdout => "child stdout",
+            SocketKind::ChildStderr => "child stderr",
         }
     }
 }
@@ -67,6 +82,11 @@ impl From<Kind> for SocketKind {
             Kind::UnixListener => SocketKind::UnixListener,
             Kind::UnixStream => SocketKind::UnixStream,
             Kind::UnixDatagram => SocketKind::UnixDatagram,
+            Kind::PipeReader => SocketKind::PipeReader,
+            Kind::PipeWriter => SocketKind::PipeWriter,
+            Kind::ChildStdin => SocketKind::ChildStdin,
+            Kind::ChildStdout => SocketKind::ChildStdout,
+            Kind::ChildStderr => SocketKind::ChildStderr,
         }
     }
 }
@@ -329,7 +349,8 @@ impl Tasks {
     }
 }
 
-/// Every socket of [`coro::net`](crate::net) that is open, by descriptor.
+/// Every socket of [`coro::net`](crate::net) that is open, and every end of a pipe of [`coro::io`](crate::io) and
+/// [`coro::process`](crate::process), by descriptor.
 ///
 /// Sockets that come or go meanwhile may be missing. Tasks that wait are listed; plain threads are not.
 ///
@@ -520,7 +541,12 @@ fn push_ends(seen: &Seen, out: &mut String) {
     match seen.kind {
         Kind::Udp => out.push_str(" udp"),
         kind if kind.is_unix() => out.push_str(" unix"),
-        _ => {}
+        kind => {
+            if let Some(word) = kind.pipe_word() {
+                out.push(' ');
+                out.push_str(word);
+            }
+        }
     }
     if is_shown(seen.local) {
         out.push(' ');
@@ -578,8 +604,10 @@ pub(super) fn socket_text(wait: WaitReason, out: &mut String) {
     let Some((fd, serial)) = wait.as_descriptor() else { return };
     out.push_str(" fd ");
     push_number(fd as u64, out);
-    if let Some(seen) = table::find(fd, serial) {
-        push_ends(&seen, out);
+    match table::find(fd, serial) {
+        Some(seen) => push_ends(&seen, out),
+        None if fd == 0 && serial == 0 => out.push_str(" stdin"),
+        None => {}
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) struct Waiting {
     /// What is waited for, where that is a text; cut. Has its room from the start: nothing is allocated in a window.
     text: String,
     has_text: bool,
-    /// Permits wanted, children that still run.
+    /// Permits wanted, children that still run, the call on a file.
     pub(super) number: u64,
     /// When the wait ends by itself, on the timer clock of the task's runtime; 0: never.
     pub(super) until: u64,
@@ -192,7 +192,12 @@ impl Waiting {
                 WaitKind::Condvar if local.wait_extra.get() != 0 => {
                     self.with = Some(Seen::of(WaitReason::new(WaitKind::Lock, local.wait_extra.get())));
                 }
-                WaitKind::Semaphore => self.number = local.wait_extra.get(),
+                WaitKind::Semaphore | WaitKind::File => self.number = local.wait_extra.get(),
+                WaitKind::Child if local.wait_extra.get() != 0 => {
+                    let text: &str = *std::ptr::with_exposed_provenance::<&str>(local.wait_extra.get() as usize);
+                    self.text.push_str(cut(text));
+                    self.has_text = true;
+                }
                 WaitKind::Scope => {
                     let left = std::ptr::with_exposed_provenance::<AtomicUsize>(wait.detail as usize);
                     self.number = (*left).load(Ordering::Relaxed) as u64;

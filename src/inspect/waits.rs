@@ -15,7 +15,7 @@ use super::snapshot::{Party, Wait};
 use super::sockets::{descriptor_and_peer, socket_text};
 use super::text::{Age, Escaped};
 use super::waiting::{Channel, Seen, State, name_of, readers};
-use crate::observe::{Detail, THREAD, WaitKind, WaitReason};
+use crate::observe::{Detail, FileCall, THREAD, WaitKind, WaitReason};
 use crate::scheduler::{self, shared};
 use crate::sys::clock;
 
@@ -215,18 +215,44 @@ impl Writer<'_> {
             WaitKind::Signal => write!(self.out, " {detail}"),
             WaitKind::Sleep => self.sleep(detail),
             WaitKind::Stack => write!(self.out, ": {}", std::io::Error::from_raw_os_error(detail as i32)),
-            WaitKind::Blocking => match self.others.job(self.c.id) {
-                Some(age) => write!(self.out, " that has run for {}", Age(age)),
-                None => self.out.write_str(" that waits for a thread"),
-            },
-            kind if kind.detail() == Detail::Text => match self.c.waiting.text() {
-                Some(text) => write!(self.out, " \"{}\"", Escaped(text)),
-                None => Ok(()),
-            },
+            WaitKind::Signals => {
+                (1..=64u32).filter(|n| detail & 1 << (n - 1) != 0).enumerate().try_for_each(|(i, n)| {
+                    self.out.write_str(if i == 0 { " " } else { ", " })?;
+                    crate::sys::signal_name::write(n as i32, self.out)
+                })
+            }
+            WaitKind::Child => {
+                write!(self.out, " pid {}", detail >> 32)?;
+                self.quoted()
+            }
+            WaitKind::Spawn => self.quoted(),
+            WaitKind::File => {
+                write!(self.out, " {}", FileCall::from_extra(self.c.waiting.number).word())?;
+                self.quoted()?;
+                self.job()
+            }
+            WaitKind::Blocking => self.job(),
+            kind if kind.detail() == Detail::Text => self.quoted(),
             kind => match object {
                 Some(seen) => self.object(kind, &seen),
                 None => Ok(()),
             },
+        }
+    }
+
+    /// The text that is waited for.
+    fn quoted(&mut self) -> fmt::Result {
+        match self.c.waiting.text() {
+            Some(text) => write!(self.out, " \"{}\"", Escaped(text)),
+            None => Ok(()),
+        }
+    }
+
+    /// What becomes of the job on the blocking pool.
+    fn job(&mut self) -> fmt::Result {
+        match self.others.job(self.c.id) {
+            Some(age) => write!(self.out, " that has run for {}", Age(age)),
+            None => self.out.write_str(" that waits for a thread"),
         }
     }
 

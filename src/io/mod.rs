@@ -3,9 +3,8 @@
 //! Everything here *is* std's, unchanged: a type that implements `std::io::Read` implements `coro::io::Read`, and
 //! [`BufReader`], [`BufWriter`] and [`LineWriter`] around this crate's sockets park the task where the sockets do.
 //!
-//! What reads or writes a descriptor by itself is std's as well, and still blocks the worker: [`stdin`], and [`stdout`],
-//! [`stderr`] and [`pipe`] when nobody reads the other end. Until there are versions that park the task, put such a
-//! call into [`coro::blocking`](crate::blocking()).
+//! What reads or writes a descriptor by itself is our own: [`pipe`] and its ends, [`stdin`], [`stdout`] and [`stderr`] park the
+//! task. std's `println!` and its like still block the worker when nobody reads at the other end.
 //!
 //! # Examples
 //! ```
@@ -23,8 +22,14 @@
 //! # }
 //! ```
 
-#![forbid(unsafe_code)]
+mod copy;
+pub(crate) mod pipe;
+mod raw;
+mod stdio;
 
+pub use copy::{HalfClose, copy, copy_bidirectional};
+pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use std::io::*;
+pub use stdio::{Stderr, StderrLock, Stdin, StdinLines, StdinLock, Stdout, StdoutLock, stderr, stdin, stdout};
 // By name, because these three are to be replaced by ones whose calls can be logged.
 pub use std::io::{BufReader, BufWriter, LineWriter};

@@ -20,7 +20,7 @@ mod per_worker;
 mod polled;
 mod raw;
 mod resolve;
-mod socket;
+pub(crate) mod socket;
 pub(crate) mod table;
 mod tcp;
 mod udp;

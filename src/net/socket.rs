@@ -36,7 +36,7 @@ const MOST_BUFFERS: usize = 1024;
 
 /// A std socket `S` and its readiness.
 #[derive(Debug)]
-pub(super) struct Socket<S: AsRawFd + AsFd> {
+pub(crate) struct Socket<S: AsRawFd + AsFd> {
     /// `None` only while it is being dropped.
     inner: Option<S>,
     source: Source,
@@ -47,7 +47,7 @@ pub(super) struct Socket<S: AsRawFd + AsFd> {
 
 impl<S: AsRawFd + AsFd> Socket<S> {
     /// For a socket of our own making: `inner` must be non-blocking already, with nothing set on it.
-    pub(super) fn new(inner: S, what: &Opened) -> Socket<S> {
+    pub(crate) fn new(inner: S, what: &Opened) -> Socket<S> {
         let entry = Entry::new(inner.as_raw_fd(), what);
         let source = Source::new(inner.as_raw_fd(), entry.serial());
         Socket { inner: Some(inner), source, entry, drained_by_short_read: what.kind == Kind::TcpStream }
@@ -71,7 +71,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
 
     /// Takes over a socket that somebody else made, in whatever mode it is, with the time limits that it has. Of one that
     /// is held here already, this is another handle.
-    pub(super) fn adopt(inner: S, kind: Kind, site: &'static Location<'static>) -> Socket<S> {
+    pub(crate) fn adopt(inner: S, kind: Kind, site: &'static Location<'static>) -> Socket<S> {
         let fd = inner.as_raw_fd();
         let mut known = known::lock();
         let known_as = known.find(&inner);
@@ -107,7 +107,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     }
 
     /// The std socket, also after [`close`](Socket::close).
-    pub(super) fn get(&self) -> &S {
+    pub(crate) fn get(&self) -> &S {
         self.inner.as_ref().expect("a socket holds its descriptor until it is dropped")
     }
 
@@ -121,7 +121,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     }
 
     /// Another handle of the same open file description. `clone` is std's `try_clone`.
-    pub(super) fn try_clone(&self, clone: impl FnOnce(&S) -> io::Result<S>) -> io::Result<Socket<S>> {
+    pub(crate) fn try_clone(&self, clone: impl FnOnce(&S) -> io::Result<S>) -> io::Result<Socket<S>> {
         let inner = clone(self.open()?)?;
         let entry = self.entry.share(inner.as_raw_fd());
         let source = Source::sharing(inner.as_raw_fd(), entry.serial(), self.source.options().clone());
@@ -217,14 +217,14 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         })
     }
 
-    pub(super) fn read(&self, buf: &mut [u8]) -> io::Result<usize>
+    pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize>
     where
         for<'a> &'a S: Read,
     {
         self.run_read(buf.len(), || self.get().read(buf))
     }
 
-    pub(super) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize>
+    pub(crate) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize>
     where
         for<'a> &'a S: Read,
     {
@@ -233,14 +233,14 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         self.run_read(room, || self.get().read_vectored(bufs))
     }
 
-    pub(super) fn write(&self, buf: &[u8]) -> io::Result<usize>
+    pub(crate) fn write(&self, buf: &[u8]) -> io::Result<usize>
     where
         for<'a> &'a S: Write,
     {
         self.run_send(|| self.get().write(buf))
     }
 
-    pub(super) fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>
+    pub(crate) fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>
     where
         for<'a> &'a S: Write,
     {
@@ -330,7 +330,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     }
 
     /// The std socket, no longer known to any poll, in blocking mode unless the user or a clone needs it otherwise.
-    pub(super) fn into_inner(mut self) -> S {
+    pub(crate) fn into_inner(mut self) -> S {
         self.source.deregister();
         let inner = self.inner.take().expect("a socket holds its descriptor until it is dropped");
         self.entry.leave(inner.as_raw_fd());

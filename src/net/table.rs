@@ -36,6 +36,12 @@ pub(crate) enum Kind {
     UnixListener,
     UnixStream,
     UnixDatagram,
+    /// Ends of pipes, and those that belong to a child process. Not of `net`, but they wait in the same way.
+    PipeReader,
+    PipeWriter,
+    ChildStdin,
+    ChildStdout,
+    ChildStderr,
 }
 
 impl Kind {
@@ -46,6 +52,11 @@ impl Kind {
             2 => Kind::Udp,
             3 => Kind::UnixListener,
             4 => Kind::UnixStream,
+            6 => Kind::PipeReader,
+            7 => Kind::PipeWriter,
+            8 => Kind::ChildStdin,
+            9 => Kind::ChildStdout,
+            10 => Kind::ChildStderr,
             _ => Kind::UnixDatagram,
         }
     }
@@ -53,6 +64,17 @@ impl Kind {
     /// Of what a listener accepts.
     pub(super) fn accepted(self) -> Kind {
         if self == Kind::TcpListener { Kind::TcpStream } else { Kind::UnixStream }
+    }
+
+    /// What stands between a descriptor and the process at its other end; `None` for sockets.
+    pub(crate) fn pipe_word(self) -> Option<&'static str> {
+        match self {
+            Kind::PipeReader | Kind::PipeWriter => Some("pipe"),
+            Kind::ChildStdin => Some("child stdin"),
+            Kind::ChildStdout => Some("child stdout"),
+            Kind::ChildStderr => Some("child stderr"),
+            _ => None,
+        }
     }
 
     pub(crate) fn is_unix(self) -> bool {
@@ -66,17 +88,17 @@ impl Kind {
 
 /// What is known of a socket when it is made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Opened {
-    pub(super) kind: Kind,
-    pub(super) site: &'static Location<'static>,
-    pub(super) local: Endpoint,
-    pub(super) peer: Endpoint,
+pub(crate) struct Opened {
+    pub(crate) kind: Kind,
+    pub(crate) site: &'static Location<'static>,
+    pub(crate) local: Endpoint,
+    pub(crate) peer: Endpoint,
     /// Connections that may wait in the kernel; 0: not known.
-    pub(super) backlog: u32,
+    pub(crate) backlog: u32,
 }
 
 impl Opened {
-    pub(super) fn new(kind: Kind, site: &'static Location<'static>) -> Opened {
+    pub(crate) fn new(kind: Kind, site: &'static Location<'static>) -> Opened {
         Opened { kind, site, local: Endpoint::None, peer: Endpoint::None, backlog: 0 }
     }
 }

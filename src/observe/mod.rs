@@ -28,5 +28,5 @@ pub(crate) use overrun::{After, Overrun, ShortName};
 pub(crate) use reads::{HeldReads, MOST_READS};
 #[allow(unused_imports, reason = "for modules to come; the tests use it")]
 pub(crate) use wait::WaitWords;
-pub(crate) use wait::{Choices, Detail, MOST_CHOICES, WaitKind, WaitReason};
+pub(crate) use wait::{Choices, Detail, FileCall, MOST_CHOICES, WaitKind, WaitReason};
 pub(crate) use words::WordRing;

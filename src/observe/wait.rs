@@ -139,11 +139,67 @@ kinds! {
     Future = "future" Object;
     /// A signal; detail: its number.
     Signal = "signal" Number;
+    /// One of several signals; detail: a bit for each, the lowest for number 1.
+    Signals = "signals" Number;
+    /// The end of a child process; detail: the descriptor that announces it, -1 for none, and the process's number in the
+    /// upper half. Extra: the address of a `&str`, its program, that the waiting frames keep.
+    Child = "wait child" Number;
+    /// The start of a child process on the blocking pool; the program.
+    Spawn = "spawn child" Text;
+    /// A call on a file, on the blocking pool; the path. Extra: a [`FileCall`].
+    File = "file" Text;
     [Later0 Later1 Later2 Later3 Later4 Later5 Later6 Later7 Later8 Later9 Later10 Later11 Later12 Later13 Later14 Later15]
 }
 
 static LATER: [OnceLock<&'static WaitWords>; 16] = [const { OnceLock::new() }; 16];
 static LATER_USED: AtomicUsize = AtomicUsize::new(0);
+
+/// What is done with a file: the extra of [`WaitKind::File`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum FileCall {
+    Other,
+    Open,
+    Read,
+    Write,
+    Seek,
+    Sync,
+    Metadata,
+    List,
+    Create,
+    Remove,
+    Rename,
+    Copy,
+    Link,
+}
+
+static FILE_CALLS: [(FileCall, &str); 13] = [
+    (FileCall::Other, "call on"),
+    (FileCall::Open, "open"),
+    (FileCall::Read, "read"),
+    (FileCall::Write, "write"),
+    (FileCall::Seek, "seek"),
+    (FileCall::Sync, "sync"),
+    (FileCall::Metadata, "metadata"),
+    (FileCall::List, "list"),
+    (FileCall::Create, "create"),
+    (FileCall::Remove, "remove"),
+    (FileCall::Rename, "rename"),
+    (FileCall::Copy, "copy"),
+    (FileCall::Link, "link"),
+];
+
+impl FileCall {
+    /// As a view says it.
+    pub(crate) fn word(self) -> &'static str {
+        FILE_CALLS[self as usize].1
+    }
+
+    /// From what a task said beside its wait.
+    pub(crate) fn from_extra(extra: u64) -> FileCall {
+        FILE_CALLS.get(extra as usize).map_or(FileCall::Other, |(call, _)| *call)
+    }
+}
 
 impl WaitKind {
     /// A kind that a module brings along, once per process; `None` if there are too many, which a module may show as
@@ -252,6 +308,8 @@ impl WaitReason {
             WaitKind::Read | WaitKind::Write | WaitKind::Accept | WaitKind::Connect => {
                 Some((self.detail as u32 as i32, (self.detail >> 32) as u32))
             }
+            // What stands in the upper half is no socket's.
+            WaitKind::Child if self.detail as u32 as i32 >= 0 => Some((self.detail as u32 as i32, 0)),
             _ => None,
         }
     }
@@ -270,13 +328,30 @@ mod tests {
     fn kinds_and_words_go_together() {
         assert_eq!(WaitKind::None.word(), "");
         assert_eq!(WaitKind::Signal.word(), "signal");
-        assert_eq!(usize::from(WaitKind::Signal.byte()) + 1, WORDS.len());
+        assert_eq!(WaitKind::from_byte(WORDS.len() as u8), LATER_FIRST);
         assert_eq!(KINDS.len(), WORDS.len() + LATER.len());
         for b in 0..=u8::MAX {
             let kind = WaitKind::from_byte(b);
             assert!(kind.byte() == b || kind == WaitKind::None, "{kind:?}");
             assert!(kind.words().is_some() || usize::from(b) >= WORDS.len(), "{kind:?}");
         }
+    }
+
+    /// The first of those that are given out.
+    const LATER_FIRST: WaitKind = WaitKind::Later0;
+
+    #[test]
+    fn calls_on_files_stand_at_their_numbers() {
+        for (n, (call, word)) in FILE_CALLS.iter().enumerate() {
+            assert_eq!((*call as usize, FileCall::from_extra(n as u64), call.word()), (n, *call, *word));
+        }
+        assert_eq!(FileCall::from_extra(u64::MAX), FileCall::Other);
+    }
+
+    #[test]
+    fn a_child_that_is_waited_for_without_a_descriptor_has_none() {
+        assert_eq!(WaitReason::descriptor(WaitKind::Child, 7, 1234).as_descriptor(), Some((7, 0)));
+        assert_eq!(WaitReason::descriptor(WaitKind::Child, -1, 1234).as_descriptor(), None);
     }
 
     #[test]

@@ -16,6 +16,19 @@ pub mod fd {
 pub mod unix {
     pub use crate::net::unix as net;
 
+    /// As [`std::os::unix::fs`], for the types of [`fs`](crate::fs); a link is made on the blocking pool.
+    pub mod fs {
+        pub use crate::fs::paths::symlink;
+        pub use std::os::unix::fs::{
+            DirBuilderExt, DirEntryExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt,
+        };
+    }
+
+    /// As [`std::os::unix::process`]; what `CommandExt` has are methods of [`Command`](crate::process::Command).
+    pub mod process {
+        pub use std::os::unix::process::{ExitStatusExt, parent_id};
+    }
+
     /// As [`std::os::unix::io`], which it is.
     pub mod io {
         pub use std::os::unix::io::*;

@@ -1,4 +1,4 @@
-//! Waiting for SIGINT.
+//! Waiting for signals: `ctrl_c`, and what the streams of `signal` stand on.
 //!
 //! The handler writes to a pipe, a thread of ours reads it and wakes everybody who waits. Invariants: whoever waits has
 //! a number in the list from before the handler is looked after until it leaves; `run` puts an older handler back only
@@ -29,6 +29,8 @@ struct Waiter {
     number: u64,
     /// The runtime whose task it is; 0: a plain thread.
     runtime: u32,
+    /// It waits for SIGINT by way of [`ctrl_c`].
+    interrupt: bool,
     unparker: Unparker,
 }
 
@@ -76,11 +78,30 @@ pub fn ctrl_c() -> io::Result<()> {
         h.refuse_if_no_switch();
         h.checkpoint_wait();
     }
-    let place = Place::take()?;
-    while !place.arrived() {
+    let (_place, seen) = Place::for_interrupt()?;
+    while signal::interrupts() == seen {
         suspend::wait(WaitReason::new(WaitKind::Signal, libc::SIGINT as u64));
     }
     Ok(())
+}
+
+/// Sees to it that signals become wakes, from now on.
+///
+/// # Errors
+/// If there is no descriptor or no thread left.
+pub(crate) fn listen_for_signals() -> io::Result<()> {
+    state().listen()
+}
+
+/// Waits until `arrived`, which a signal's handler makes true, says so.
+pub(crate) fn wait_for_signal(reason: WaitReason, mut arrived: impl FnMut() -> bool) {
+    if let Some(h) = here() {
+        h.refuse_if_no_switch();
+    }
+    let _place = Place::in_line(&mut state(), false);
+    while !arrived() {
+        suspend::wait(reason);
+    }
 }
 
 /// Whether a task or plain thread waits for a signal, which may come at any time.
@@ -91,26 +112,33 @@ pub(crate) fn somebody_waits_for_a_signal() -> bool {
 /// A place in the list.
 struct Place {
     number: u64,
-    seen: u64,
 }
 
 impl Place {
-    fn take() -> io::Result<Place> {
+    /// And how many SIGINTs came before.
+    fn for_interrupt() -> io::Result<(Place, u64)> {
         let mut state = state();
-        if !state.listening {
-            listen()?;
-            state.listening = true;
-        }
+        state.listen()?;
         signal::take_interrupt()?;
-        let place = Place { number: state.next, seen: signal::interrupts() };
-        state.next += 1;
-        let runtime = here().map_or(0, |h| h.worker.runtime.id);
-        state.waiters.push(Waiter { number: place.number, runtime, unparker: suspend::current_unparker() });
-        Ok(place)
+        Ok((Place::in_line(&mut state, true), signal::interrupts()))
     }
 
-    fn arrived(&self) -> bool {
-        signal::interrupts() != self.seen
+    fn in_line(state: &mut State, interrupt: bool) -> Place {
+        let number = state.next;
+        state.next += 1;
+        let runtime = here().map_or(0, |h| h.worker.runtime.id);
+        state.waiters.push(Waiter { number, runtime, interrupt, unparker: suspend::current_unparker() });
+        Place { number }
+    }
+}
+
+impl State {
+    fn listen(&mut self) -> io::Result<()> {
+        if !self.listening {
+            listen()?;
+            self.listening = true;
+        }
+        Ok(())
     }
 }
 
@@ -138,7 +166,7 @@ fn listen() -> io::Result<()> {
         // The sender's end closes, and with it everything is as before.
         Err(e) => {
             let kind = if e.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::QuotaExceeded } else { e.kind() };
-            let text = format!("no thread could be started to wait for SIGINT: {e}; raise the limit on threads");
+            let text = format!("no thread could be started to wait for signals: {e}; raise the limit on threads");
             Err(io::Error::new(kind, text))
         }
     }
@@ -147,7 +175,7 @@ fn listen() -> io::Result<()> {
 /// Puts back the handlers that `run` found, but for SIGINT's while somebody waits who does not end with this runtime.
 pub(super) fn give_back(mut handlers: HandlerGuard, runtime: u32) {
     let state = state();
-    if state.waiters.iter().any(|w| w.runtime != runtime) {
+    if state.waiters.iter().any(|w| w.interrupt && w.runtime != runtime) {
         handlers.keep_interrupt();
     }
     drop(handlers);

@@ -239,7 +239,17 @@ impl Source {
     /// `WouldBlock` if the user's time limit has passed or in non-blocking mode.
     #[inline]
     pub(crate) fn run<T>(&self, d: Direction, kind: WaitKind, op: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        self.run_with(d, kind, None, op, |_, _| false)
+        self.run_with(d, self.reason(kind), None, op, |_, _| false)
+    }
+
+    /// As [`run`](Source::run), for what waits for something else than the descriptor's bytes.
+    pub(crate) fn run_as<T>(
+        &self,
+        d: Direction,
+        reason: WaitReason,
+        op: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.run_with(d, reason, None, op, |_, _| false)
     }
 
     /// As [`run`](Source::run) with a time limit of this call's own instead of the user's.
@@ -250,7 +260,7 @@ impl Source {
         deadline: Instant,
         op: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        self.run_with(d, kind, Some(deadline), op, |_, _| false)
+        self.run_with(d, self.reason(kind), Some(deadline), op, |_, _| false)
     }
 
     /// As [`run`](Source::run); `done` is shown every result, with the time (see [`now_ticks`]). Where it says that nothing
@@ -265,14 +275,14 @@ impl Source {
         op: impl FnMut() -> io::Result<T>,
         done: impl Fn(&T, u64) -> bool,
     ) -> io::Result<T> {
-        self.run_with(d, kind, None, op, done)
+        self.run_with(d, self.reason(kind), None, op, done)
     }
 
     #[inline(always)]
     fn run_with<T>(
         &self,
         d: Direction,
-        kind: WaitKind,
+        reason: WaitReason,
         deadline: Option<Instant>,
         mut op: impl FnMut() -> io::Result<T>,
         done: impl Fn(&T, u64) -> bool,
@@ -304,7 +314,7 @@ impl Source {
                 }
             }
         }
-        self.run_waiting(&h, id, d, kind, deadline, op, done)
+        self.run_waiting(&h, id, d, reason, deadline, op, done)
     }
 
     /// The part of [`run_with`](Source::run_with) that waits.
@@ -314,7 +324,7 @@ impl Source {
         h: &Here,
         id: Option<RegistrationId>,
         d: Direction,
-        kind: WaitKind,
+        reason: WaitReason,
         deadline: Option<Instant>,
         mut op: impl FnMut() -> io::Result<T>,
         done: impl Fn(&T, u64) -> bool,
@@ -332,7 +342,6 @@ impl Source {
             Some(id) => id,
             None => self.register(h.worker)?,
         };
-        let reason = self.reason(kind);
         let timer = deadline.map(|at| ArmedTimer::new(h, h.worker.timer_ns(at)));
         let waiter = IoWaiter::new(h.task());
         // SAFETY: `Linked` borrows the waiter and unlinks it when dropped.
@@ -496,7 +505,7 @@ pub(super) fn pass_on(h: &Here, id: RegistrationId, d: Direction) {
 
 /// Counts a call that did not wait; every so often the task gives way.
 #[inline]
-pub(super) fn spend(h: &Here) {
+pub(crate) fn spend(h: &Here) {
     let local = h.local();
     let streak = local.io_streak.get() + 1;
     local.io_streak.set(streak);

@@ -42,7 +42,7 @@ use std::any::Any;
 use std::sync::OnceLock;
 
 pub use ctrl_c::ctrl_c;
-pub(crate) use ctrl_c::somebody_waits_for_a_signal;
+pub(crate) use ctrl_c::{listen_for_signals, somebody_waits_for_a_signal, wait_for_signal};
 pub use enter::{RunBuilder, event_loop, run, runner, set_exit, stopping};
 pub use io::{set_own_selfishness, set_selfishness};
 pub use join::{CancelOutcome, JoinHandle, Task, current, current_name, current_worker};

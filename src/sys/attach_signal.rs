@@ -44,7 +44,7 @@ impl Calls {
         use std::os::fd::FromRawFd;
 
         // Neither end waits: a full pipe must not hold up the handler, nor an empty one the reader.
-        let fds = super::signal::pipe(libc::O_NONBLOCK)?;
+        let fds = crate::sys::signal::pipe(libc::O_NONBLOCK)?;
         PROCESS.store(std::process::id(), Ordering::SeqCst);
         WRITE_END.store(fds[1], Ordering::SeqCst);
         // SAFETY: the descriptors are new and nobody else's.

@@ -16,7 +16,7 @@ use std::ffi::{c_int, c_void};
 /// foreign signals as well, and has to be async-signal-safe.
 pub(crate) type Taker = fn(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) -> bool;
 
-pub(crate) use imp::ensure;
+pub(crate) use imp::{ensure, handles};
 
 #[cfg(all(target_os = "linux", not(miri)))]
 mod imp {
@@ -138,6 +138,11 @@ mod imp {
             found = replaced;
         }
         Err(0)
+    }
+
+    /// Whether the handler is the one of this module.
+    pub(crate) fn handles(action: &libc::sigaction) -> bool {
+        action.sa_sigaction == ours()
     }
 
     fn ours() -> usize {
@@ -273,5 +278,9 @@ mod imp {
 
     pub(crate) fn ensure(_signal: c_int, _taker: Taker) -> Result<(), i32> {
         Err(libc::ENOSYS)
+    }
+
+    pub(crate) fn handles(_action: &libc::sigaction) -> bool {
+        false
     }
 }

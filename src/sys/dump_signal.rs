@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::fork::Own;
-use super::signal::{handling, install, pipe, write_byte};
+use crate::sys::signal::{handling, install, pipe, write_byte};
 
 /// Where the handler writes; -1 before there is a reader.
 static WRITE_END: AtomicI32 = AtomicI32::new(-1);
@@ -88,6 +88,11 @@ impl Drop for Listener {
 /// From now on that signal is for the listener, whatever was done about it before.
 pub(crate) fn take(signal: libc::c_int) -> io::Result<()> {
     install(signal, on_signal)
+}
+
+/// Whether the handler is this one.
+pub(super) fn handles(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == on_signal as *const () as usize
 }
 
 extern "C" fn on_signal(number: libc::c_int) {

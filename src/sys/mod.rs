@@ -23,6 +23,7 @@ pub(crate) mod descriptors;
 )]
 pub(crate) mod directed;
 pub(crate) mod dump_signal;
+pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod inherited;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -32,7 +33,10 @@ pub(crate) mod message;
 pub(crate) mod parker;
 pub(crate) mod private_socket;
 pub(crate) mod proc;
+pub(crate) mod process;
 pub(crate) mod signal;
+pub(crate) mod signal_name;
+pub(crate) mod signal_streams;
 pub(crate) mod socket;
 #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code, reason = "what is set is for Linux"))]
 pub(crate) mod sockopt;

@@ -1,11 +1,14 @@
-//! The pipe that `run` waits on, the one for those who wait for SIGINT, and the signal handler that writes to both.
+//! The pipe that `run` waits on, the one for those who wait for signals, and the signal handlers that write to them.
+//!
+//! What streams of signals need beyond SIGINT and SIGTERM stands in `signal_streams`.
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::fork::Own;
+use super::signal_streams;
 
 /// What arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +50,13 @@ pub(crate) fn on_alternate_stack() -> bool {
 }
 
 static WRITE_END: AtomicI32 = AtomicI32::new(-1);
-/// Where SIGINT goes once somebody has asked for it; open for the rest of the process.
+/// Where signals go for which somebody waits; open for the rest of the process.
 static INTERRUPT_END: AtomicI32 = AtomicI32::new(-1);
-/// How many have gone there. Counted in the handler, so that whoever begins to wait knows which came before.
+/// Somebody has asked for SIGINT by way of [`take_interrupt`]; for the rest of the process.
+static TAKES_INTERRUPT: AtomicBool = AtomicBool::new(false);
+/// The signals that stop the `run` that lasts, a bit for each.
+static RUN_HANDLES: AtomicU32 = AtomicU32::new(0);
+/// How many SIGINTs have gone there. Counted in the handler, so that whoever begins to wait knows which came before.
 static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
 /// The process that the pipes belong to: a forked child has copies of them.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
@@ -159,7 +166,7 @@ impl Drop for ControlPipe {
     }
 }
 
-/// The reading end of the pipe for SIGINT.
+/// The reading end of the pipe for those who wait for signals.
 #[derive(Debug)]
 pub(crate) struct InterruptPipe {
     read: RawFd,
@@ -201,7 +208,7 @@ impl Drop for InterruptPipe {
 pub(crate) struct InterruptSender(RawFd);
 
 impl InterruptSender {
-    /// From now on SIGINT goes here, for the rest of the process.
+    /// From now on signals that somebody waits for go here, for the rest of the process.
     pub(crate) fn connect(self) {
         INTERRUPT_END.store(self.0, Ordering::SeqCst);
         std::mem::forget(self);
@@ -225,10 +232,44 @@ pub(crate) fn take_interrupt() -> io::Result<()> {
     if cfg!(miri) {
         return Ok(());
     }
-    if disposition(libc::SIGINT)?.sa_sigaction == on_signal as *const () as usize {
+    TAKES_INTERRUPT.store(true, Ordering::SeqCst);
+    if handles(&disposition(libc::SIGINT)?) {
         return Ok(());
     }
     handle(libc::SIGINT)
+}
+
+/// Whether the handler is the one of SIGINT and SIGTERM.
+pub(super) fn handles(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == on_signal as *const () as usize
+}
+
+/// Whether that signal stops `run` where nobody else asks for it.
+pub(super) fn stops_run_now(signal: libc::c_int) -> bool {
+    RUN_HANDLES.load(Ordering::SeqCst) & 1 << signal != 0
+}
+
+/// Whether the signal is somebody's who waits, other than by a stream.
+pub(super) fn is_asked_for(signal: libc::c_int) -> bool {
+    signal == libc::SIGINT && TAKES_INTERRUPT.load(Ordering::SeqCst)
+}
+
+/// Tells those who wait for signals. Async-signal-safe.
+pub(super) fn wake_waiters() {
+    let fd = INTERRUPT_END.load(Ordering::SeqCst);
+    if fd >= 0 {
+        write_byte(fd, 0);
+    }
+}
+
+/// The frame of a handler of this module; see [`handling`].
+pub(super) fn handling_here(number: libc::c_int, act: impl FnOnce()) {
+    handling(number, &PROCESS, act);
+}
+
+/// Makes the process known whose handlers these are.
+pub(super) fn of_this_process() {
+    PROCESS.store(std::process::id(), Ordering::SeqCst);
 }
 
 pub(super) fn disposition(signal: libc::c_int) -> io::Result<libc::sigaction> {
@@ -242,8 +283,8 @@ pub(super) fn disposition(signal: libc::c_int) -> io::Result<libc::sigaction> {
     }
 }
 
-fn handle(signal: libc::c_int) -> io::Result<()> {
-    PROCESS.store(std::process::id(), Ordering::SeqCst);
+pub(super) fn handle(signal: libc::c_int) -> io::Result<()> {
+    of_this_process();
     install(signal, on_signal)
 }
 
@@ -281,13 +322,17 @@ pub(super) fn handling(number: libc::c_int, process: &AtomicU32, act: impl FnOnc
 }
 
 extern "C" fn on_signal(number: libc::c_int) {
-    handling(number, &PROCESS, || match INTERRUPT_END.load(Ordering::SeqCst) {
-        fd if fd >= 0 && number == libc::SIGINT => {
-            INTERRUPTS.fetch_add(1, Ordering::SeqCst);
-            write_byte(fd, 0);
+    handling(number, &PROCESS, || {
+        let streamed = signal_streams::arrived(number);
+        if streamed || is_asked_for(number) {
+            if number == libc::SIGINT {
+                INTERRUPTS.fetch_add(1, Ordering::SeqCst);
+            }
+            wake_waiters();
             ControlPipe::notify(Event::Interrupt);
+        } else {
+            ControlPipe::notify(Event::Signal(number));
         }
-        _ => ControlPipe::notify(Event::Signal(number)),
     });
 }
 
@@ -319,6 +364,7 @@ impl HandlerGuard {
                 continue;
             }
             handle(signal)?;
+            RUN_HANDLES.fetch_or(1 << signal, Ordering::SeqCst);
             guard.old.push((signal, old));
         }
         Ok(guard)
@@ -327,9 +373,14 @@ impl HandlerGuard {
 
 impl Drop for HandlerGuard {
     fn drop(&mut self) {
+        RUN_HANDLES.store(0, Ordering::SeqCst);
         for (signal, old) in &self.old {
-            // SAFETY: restores what `install` found.
-            unsafe { libc::sigaction(*signal, old, std::ptr::null_mut()) };
+            // A stream that was made before the run and has gone meanwhile left it to this to put back what *it* found; one
+            // that is still there takes what is to be put back.
+            if let Some(old) = signal_streams::after_run(*signal, old) {
+                // SAFETY: restores what `install` found.
+                unsafe { libc::sigaction(*signal, &old, std::ptr::null_mut()) };
+            }
         }
     }
 }
