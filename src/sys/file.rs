@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a read without waiting gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(all(target_os = "linux", not(miri))), allow(dead_code, reason = "only Linux reads like that"))]
 pub(crate) enum Cached {
     /// So many bytes, at least one.
     Bytes(usize),
