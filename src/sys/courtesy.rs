@@ -18,7 +18,7 @@ use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::usage::{self, CpuTimes};
+use super::cpus::{self, CpuTimes};
 
 /// Part of one CPU that is left to work without an allowance: one in so many. As much again is what the allowance grows by.
 const SHARE: u32 = 100;
@@ -139,8 +139,8 @@ impl Courtesy {
             return None;
         }
         self.since = Duration::ZERO;
-        let mut cpus = CPUS.lock().unwrap_or_else(PoisonError::into_inner);
-        self.account(times(), now, |ran| cpus.are_busy(ran, now, usage::cpu_times))
+        let mut all = CPUS.lock().unwrap_or_else(PoisonError::into_inner);
+        self.account(times(), now, |ran| all.are_busy(ran, now, cpus::times))
     }
 
     fn account(

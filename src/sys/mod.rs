@@ -15,6 +15,8 @@ pub(crate) mod claim;
 pub(crate) mod clock;
 #[cfg(feature = "backdoor")]
 pub(crate) mod courtesy;
+#[cfg(feature = "backdoor")]
+mod cpus;
 pub(crate) mod current;
 pub(crate) mod descriptors;
 #[cfg_attr(
