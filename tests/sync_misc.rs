@@ -287,9 +287,13 @@ fn lazy_locks_are_made_once_and_not_lost_by_an_interrupt() {
     }
     let rt = runtime(2);
     rt.block_on(|| {
-        let lazy = Arc::new(LazyLock::new(|| {
-            // Two waits: the second one would unwind if the first had not been shielded.
-            coro::sleep(ms(1000));
+        let asked = Arc::new(AtomicBool::new(false));
+        let a = asked.clone();
+        let lazy = Arc::new(LazyLock::new(move || {
+            // Each wait after the cancellation would unwind if it were not shielded.
+            while !a.load(Ordering::SeqCst) {
+                coro::sleep(ms(20));
+            }
             coro::sleep(ms(1));
             7
         }));
@@ -301,6 +305,7 @@ fn lazy_locks_are_made_once_and_not_lost_by_an_interrupt() {
         });
         until_parked(first.task(), "sleep");
         first.cancel();
+        asked.store(true, Ordering::SeqCst);
         assert_eq!(**lazy, 7);
         assert!(coro::is_cancel(&*first.join().unwrap_err()), "the interrupt comes after the initialiser");
     });

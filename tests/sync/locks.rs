@@ -2,7 +2,7 @@
 //! poison by the task's own unwinding.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
@@ -234,15 +234,21 @@ fn an_interrupt_is_held_back_under_a_writer_but_not_under_a_reader() {
     runtime(2).block_on(|| {
         let l = pair();
         let l2 = l.clone();
+        let asked = Arc::new(AtomicBool::new(false));
+        let a = asked.clone();
         let writer = coro::spawn(move || {
             let mut p = l2.write().unwrap();
             p.0 = 1;
             // Not an I/O call: nothing to return an error from, and no unwind while the value is half changed.
-            coro::sleep(Duration::from_millis(300));
+            while !a.load(Ordering::SeqCst) {
+                coro::sleep(Duration::from_millis(20));
+            }
+            coro::sleep(Duration::from_millis(1));
             p.1 = 1;
         });
         until_parked(writer.task(), "sleep");
         writer.cancel();
+        asked.store(true, Ordering::SeqCst);
         let _ = writer.join();
         assert_eq!(*l.read().expect("no poison"), (1, 1));
         let l2 = l.clone();
