@@ -1,0 +1,48 @@
+//! Starts one of the servers of this crate, with a backdoor: `coro-ecosystem` says how.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+
+use coro::net::{Serving, TcpListenerBuilder, WorkerListeners};
+use coro_ecosystem::{https, tls};
+
+const USAGE: &str = "\
+coro-ecosystem http ADDR                     HTTP with keep-alive: /, /requests, /echo
+coro-ecosystem https ADDR [CERTIFICATE KEY]  the same with TLS; without files, a certificate that proves nothing
+It says where it listens, and ends with SIGINT or SIGTERM. CORO_BACKDOOR=PATH says where it can be asked.";
+
+type AnyError = Box<dyn Error + Send + Sync>;
+
+fn main() -> Result<(), AnyError> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    coro::run(move || run(&args))
+}
+
+/// One socket for all workers: these connections stay, so whoever is free should take the next.
+fn listen(addr: &str) -> Result<WorkerListeners, AnyError> {
+    Ok(WorkerListeners::shared(TcpListenerBuilder::new().nodelay(true).bind(addr)?)?)
+}
+
+fn run(args: &[String]) -> Result<(), AnyError> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    if std::env::var_os("CORO_BACKDOOR").is_none() {
+        coro::backdoor::serve_default()?;
+    }
+    let serving = match *words {
+        ["http", addr] => https::serve(listen(addr)?, None)?,
+        ["https", addr] => https::serve(listen(addr)?, Some(tls::server_config(tls::CERTIFICATE, tls::KEY)?))?,
+        ["https", addr, certificate, key] => {
+            let (certificate, key) = (coro::fs::read_to_string(certificate)?, coro::fs::read_to_string(key)?);
+            https::serve(listen(addr)?, Some(tls::server_config(&certificate, &key)?))?
+        }
+        _ => return Err(USAGE.into()),
+    };
+    serve(&serving)
+}
+
+fn serve(serving: &Serving) -> Result<(), AnyError> {
+    let Some(first) = serving.listeners().next() else { return Err("no listener".into()) };
+    println!("listening on {}", first.local_addr()?);
+    Ok(serving.wait()?)
+}
