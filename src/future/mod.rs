@@ -116,12 +116,14 @@ fn run<F: Future>(future: F, site: &'static Location<'static>) -> F::Output {
     let mut context = Context::from_waker(&waker);
     loop {
         own.begin_poll();
+        suspend::begin_poll();
         if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
             return value;
         }
         if own.is_woken() {
             scheduler::yield_slice();
         } else {
+            suspend::show_polled_io();
             suspend::wait_for(own.reason(), None, || own.is_woken());
         }
     }

@@ -112,6 +112,14 @@ pub(super) struct Captured {
 }
 
 impl Captured {
+    /// The wait, or for a future the descriptor that its last poll found not ready.
+    pub(super) fn io(&self) -> WaitReason {
+        match self.waiting.choices[0] {
+            Some((io, _)) if self.wait.kind == WaitKind::Future => io,
+            _ => self.wait,
+        }
+    }
+
     pub(super) fn new() -> Captured {
         let labels = MOST_LABELS * (LONGEST_KEY + LONGEST_VALUE);
         let mut bytes = vec![0; FIRST_ROOM];

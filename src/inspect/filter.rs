@@ -211,7 +211,7 @@ impl Looked<'_> {
             }
             Field::Site => c.site.map(|site| write!(self.text, "{}:{}", site.file(), site.line())).is_some(),
             Field::Peer if c.doing == Doing::Parked => {
-                descriptor_and_peer(c.wait).1.map(|peer| self.text.push_str(&peer)).is_some()
+                descriptor_and_peer(c.io()).1.map(|peer| self.text.push_str(&peer)).is_some()
             }
             Field::Label(key) => {
                 c.labels().find(|(k, _)| **k == **key).map(|(_, value)| self.text.push_str(value)).is_some()

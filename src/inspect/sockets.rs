@@ -322,7 +322,8 @@ impl Tasks {
         for cell in scheduler::all_cells() {
             let word = cell.state.snapshot();
             // A first look without a window: most tasks are of no interest here.
-            let on_one = |wait: WaitReason| wait.as_descriptor().is_some() || wait.kind == WaitKind::Select;
+            let several = |kind| matches!(kind, WaitKind::Select | WaitKind::Future);
+            let on_one = |wait: WaitReason| wait.as_descriptor().is_some() || several(wait.kind);
             let waits = || word.life() == Life::Parked && on_one(cell.wait());
             if !(wanted.contains(&word.id()) || waits()) || !c.capture(cell, Some(word.id())) {
                 continue;

@@ -106,7 +106,8 @@ impl Seen {
 pub(super) struct Waiting {
     /// What is waited for, where that is an object.
     pub(super) object: Option<Seen>,
-    /// Of a wait for several things at once: each of the first of them, with its object where it has one.
+    /// Of a wait for several things at once: each of the first of them, with its object where it has one. Of a wait for a
+    /// future: the descriptor that its last poll found not ready.
     pub(super) choices: [Option<(WaitReason, Option<Seen>)>; MOST_CHOICES],
     /// The mutex that a wait on a condition variable will take again.
     pub(super) with: Option<Seen>,
@@ -197,6 +198,9 @@ impl Waiting {
                     let text: &str = *std::ptr::with_exposed_provenance::<&str>(local.wait_extra.get() as usize);
                     self.text.push_str(cut(text));
                     self.has_text = true;
+                }
+                WaitKind::Future => {
+                    self.choices[0] = WaitReason::from_future(local.wait_extra.get()).map(|reason| (reason, None));
                 }
                 WaitKind::Scope => {
                     let left = std::ptr::with_exposed_provenance::<AtomicUsize>(wait.detail as usize);

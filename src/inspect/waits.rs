@@ -102,7 +102,7 @@ pub(super) fn fields(c: &Captured, kind: &'static str, text: String, object: Opt
         return Wait { kind, text, object: None, fd: None, peer: None, left: None, timeout_left: None };
     }
     let (left, timeout_left) = left(c);
-    let (fd, peer) = descriptor_and_peer(c.wait);
+    let (fd, peer) = descriptor_and_peer(c.io());
     Wait { kind, text, object, fd, peer, left, timeout_left }
 }
 
@@ -304,7 +304,7 @@ impl Writer<'_> {
         }
     }
 
-    /// ` app::fetch::{{closure}} src/main.rs:31 (for 12.3s, polled 4 times; last woken by #4 "reader", 1.2s ago)`
+    /// ` app::fetch::{{closure}} src/main.rs:31 (read fd 9 a → b; for 12.3s, polled 4 times; last woken by #4 "reader", 1.2s ago)`
     fn future(&mut self, seen: &Seen) -> fmt::Result {
         let name = seen.name.unwrap_or_default();
         let end = (0..=LONGEST_TYPE.min(name.len())).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
@@ -312,10 +312,16 @@ impl Writer<'_> {
         write!(self.out, " {}{more} {}:{}", Escaped(&name[..end]), Escaped(seen.site.file()), seen.site.line())?;
         let State::Count(polls, begun) = seen.state else { return Ok(()) };
         let polls = count(polls as u64, "time", "times");
-        let about = match ago(begun as u64) {
-            Some(ago) => format!("for {}, polled {polls}", Age(ago)),
-            None => format!("polled {polls}"),
-        };
+        let mut about = String::new();
+        if let Some((io, _)) = self.c.waiting.choices[0] {
+            about.push_str(io.kind.word());
+            socket_text(io, &mut about);
+            about.push_str("; ");
+        }
+        if let Some(ago) = ago(begun as u64) {
+            write!(about, "for {}, ", Age(ago))?;
+        }
+        write!(about, "polled {polls}")?;
         self.about(&about, "woken", (seen.owner, seen.since), "never woken")
     }
 

@@ -135,7 +135,8 @@ kinds! {
     /// A name lookup on the blocking pool; the name.
     Resolve = "name lookup" Text;
     /// A future to be woken: a [`Counted`] with the future's type as its name and whoever woke it last as its user. Its
-    /// number: how often it was polled; wanted: since when, in ticks.
+    /// number: how often it was polled; wanted: since when, in ticks. Extra: [`WaitReason::in_future`] of the descriptor that
+    /// its last poll found not ready, the last of several; 0: none.
     Future = "future" Object;
     /// A signal; detail: its number.
     Signal = "signal" Number;
@@ -312,6 +313,22 @@ impl WaitReason {
             WaitKind::Child if self.detail as u32 as i32 >= 0 => Some((self.detail as u32 as i32, 0)),
             _ => None,
         }
+    }
+
+    /// What stands beside a future's wait of this one, which is for reading from or writing to a descriptor.
+    #[allow(dead_code, reason = "without the feature futures-io no future does I/O")]
+    pub(crate) const fn in_future(self) -> u64 {
+        // Descriptors are not negative: the bit is free.
+        self.detail | ((self.kind as u8 == WaitKind::Write as u8) as u64) << 31
+    }
+
+    /// From what stands beside a future's wait.
+    pub(crate) const fn from_future(extra: u64) -> Option<WaitReason> {
+        if extra == 0 {
+            return None;
+        }
+        let kind = if extra & 1 << 31 == 0 { WaitKind::Read } else { WaitKind::Write };
+        Some(WaitReason { kind, detail: extra & !(1 << 31) })
     }
 
     /// For a kind without detail.

@@ -48,6 +48,20 @@ pub(crate) fn set_wait_extra(extra: u64) {
     }
 }
 
+/// A poll of a future begins: what it finds not ready is news.
+pub(crate) fn begin_poll() {
+    if let Some(h) = here() {
+        h.local().polled_io.set(0);
+    }
+}
+
+/// The task comes to the wait for that future.
+pub(crate) fn show_polled_io() {
+    if let Some(h) = here() {
+        h.local().wait_extra.set(h.local().polled_io.get());
+    }
+}
+
 /// The clock of [`Object::since`](crate::observe::Object::since).
 pub(crate) fn ticks() -> u64 {
     crate::sys::clock::ticks()

@@ -10,6 +10,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::suspend::here;
+use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::scheduler::io::{Source, slice_start, spend};
 
@@ -54,6 +55,8 @@ impl Source {
                     let left = id.and_then(|id| h.worker.reactor.borrow_mut().add_waker(id, d, waker));
                     drop(left);
                     h.worker.wake_due();
+                    let kind = if d == Direction::Read { WaitKind::Read } else { WaitKind::Write };
+                    h.local().polled_io.set(self.reason(kind).in_future());
                     // Closed meanwhile, by a waker that was just called or dropped.
                     return match self.check_open() {
                         Ok(()) => Poll::Pending,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-pub(crate) use super::marks::{set_wait_extra, this_thread, ticks, user};
+pub(crate) use super::marks::{begin_poll, set_wait_extra, show_polled_io, this_thread, ticks, user};
 pub(crate) use super::timeout::{deadline, timeout_scope, timeout_scope_at};
 use super::worker::{Outcome, Worker};
 use crate::context;

@@ -50,6 +50,9 @@ pub(crate) struct TaskLocal {
     pub(crate) wait_until: Cell<u64>,
     /// What else is to be known of the wait; its meaning stands with the kind (`observe::WaitKind`).
     pub(crate) wait_extra: Cell<u64>,
+    /// The descriptor for which a future that the task polls was the last to find nothing: see
+    /// `observe::WaitReason::in_future`.
+    pub(crate) polled_io: Cell<u64>,
     /// Read-write locks that the task holds for reading.
     pub(crate) held_reads: HeldReads,
     /// Innermost `timeout` in force.
@@ -108,6 +111,7 @@ impl TaskLocal {
             attention: Cell::new(false),
             wait_until: Cell::new(0),
             wait_extra: Cell::new(0),
+            polled_io: Cell::new(0),
             held_reads: HeldReads::new(),
             scopes: Cell::new(ptr::null()),
             scopes_begun: Cell::new(0),

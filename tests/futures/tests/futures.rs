@@ -454,6 +454,52 @@ fn views_say_what_is_polled_and_who_woke_it() {
     });
 }
 
+/// Not only that a future is waited for, but also the descriptor that it waits for, wherever descriptors are shown.
+#[test]
+fn views_say_on_which_descriptor_a_future_waits() {
+    in_task(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let theirs = listener.accept().unwrap().0;
+        let (here, there) = (ours.local_addr().unwrap(), ours.peer_addr().unwrap());
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&ours);
+        let (go, gone) = oneshot::channel::<()>();
+        let task = coro::spawn(move || {
+            block_on(async {
+                ours.read_exact(&mut [0; 1]).await.unwrap();
+                ours.write_all(&[0; 20_000_000]).await.unwrap_err();
+                let _ = gone.await;
+            });
+        });
+        let waits = |what: &str| {
+            let says = || coro::where_is(task.id()).is_some_and(|t| t.wait.contains(what));
+            until(LIMIT, what, says);
+        };
+        let on_it = |direction: &str| {
+            let events = coro::inspect::events();
+            let one = events.iter().find(|e| e.waiting.iter().any(|w| w.task == task.id())).expect("an event");
+            assert_eq!((one.fd, one.direction, one.waiting.len()), (fd, direction, 1));
+            let peer = there.to_string();
+            let snapshot = coro::inspect::Snapshot::take(&coro::inspect::Options::default());
+            let wait = snapshot.tasks.into_iter().find(|t| t.id == task.id()).unwrap().wait.unwrap();
+            assert_eq!((wait.kind, wait.fd, wait.peer), ("future", Some(fd), Some(peer)));
+        };
+        waits(&format!("(read fd {fd} {here} → {there}; for "));
+        on_it("read");
+        std::io::Write::write_all(&mut &theirs, b"x").unwrap();
+        waits(&format!("(write fd {fd} {here} → {there}; for "));
+        on_it("write");
+        drop(theirs);
+        // The next poll finds nothing to do but the channel.
+        until(LIMIT, "it waits for no descriptor", || {
+            coro::where_is(task.id()).is_some_and(|t| !t.wait.contains(" fd "))
+        });
+        assert!(!coro::inspect::events().iter().any(|e| e.waiting.iter().any(|w| w.task == task.id())));
+        drop(go);
+        task.join().unwrap();
+    });
+}
+
 #[test]
 fn a_plain_thread_is_blocked() {
     within(LIMIT, || {
