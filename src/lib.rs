@@ -115,6 +115,8 @@ pub mod console {
 }
 pub mod fs;
 pub mod future;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 pub mod inspect;
 pub mod io;
 mod latency;

@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["io", "signal", "fs"],
     &["process"],
     &["os", "future"],
-    &["select"],
+    &["select", "hyper"],
     &["inspect"],
     &["tb"],
     &["report"],

@@ -9,4 +9,6 @@
 
 pub mod http;
 pub mod https;
+pub mod hyper_client;
+pub mod hyper_server;
 pub mod tls;

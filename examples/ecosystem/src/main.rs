@@ -3,13 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::io::Write;
 
 use coro::net::{Serving, TcpListenerBuilder, WorkerListeners};
-use coro_ecosystem::{https, tls};
+use coro_ecosystem::{https, hyper_client, hyper_server, tls};
 
 const USAGE: &str = "\
 coro-ecosystem http ADDR                     HTTP with keep-alive: /, /requests, /echo
 coro-ecosystem https ADDR [CERTIFICATE KEY]  the same with TLS; without files, a certificate that proves nothing
+coro-ecosystem hyper ADDR                    HTTP/1.1 and HTTP/2 by hyper: /, /slow, /task, /echo
+coro-ecosystem get http1|http2 URL           gets what is there, by hyper's clients
 It says where it listens, and ends with SIGINT or SIGTERM. CORO_BACKDOOR=PATH says where it can be asked.";
 
 type AnyError = Box<dyn Error + Send + Sync>;
@@ -35,6 +38,11 @@ fn run(args: &[String]) -> Result<(), AnyError> {
         ["https", addr, certificate, key] => {
             let (certificate, key) = (coro::fs::read_to_string(certificate)?, coro::fs::read_to_string(key)?);
             https::serve(listen(addr)?, Some(tls::server_config(&certificate, &key)?))?
+        }
+        ["hyper", addr] => hyper_server::serve(listen(addr)?)?,
+        ["get", version @ ("http1" | "http2"), url] => {
+            let body = hyper_client::get(url, version == "http2")?;
+            return Ok(coro::io::stdout().write_all(&body)?);
         }
         _ => return Err(USAGE.into()),
     };

@@ -3,6 +3,7 @@
 
 mod http;
 mod https;
+mod hyper;
 mod page;
 mod real;
 mod server;
