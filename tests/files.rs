@@ -253,16 +253,22 @@ fn an_abandoned_write_keeps_its_bytes_and_its_turn() {
             assert!(cut.is_err() || cut.unwrap().is_err_and(|e| e.kind() == ErrorKind::TimedOut));
             drop(bytes);
         }
-        tell.send(()).unwrap();
         let other = vec![b'x'; 200_000];
+        tell.send(()).unwrap();
+        // A pipe cannot be synchronised, which is said when the bytes before are written.
+        let synced = file.sync_all();
+        tell.send(()).unwrap();
+        assert_eq!(synced.unwrap_err().raw_os_error(), Some(libc::EINVAL));
         file.write_all(b"bbb").unwrap();
         drop(other);
     });
     told.recv().unwrap();
-    until_parked(writer.task(), "file write \"");
+    until_parked(writer.task(), "file sync \"");
+    assert!(told.recv_timeout(Duration::from_millis(20)).is_err(), "nothing of it is on any disk");
     let mut got = vec![0; 200_003];
     reader.read_exact(&mut got).unwrap();
     writer.join().unwrap();
+    told.recv().unwrap();
     assert!(got[..200_000].iter().all(|b| *b == b'a') && &got[200_000..] == b"bbb");
 }
 

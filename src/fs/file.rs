@@ -1,7 +1,7 @@
 //! [`File`].
 //!
-//! Invariants: whatever a job uses it owns: a handle of the file, and the bytes. Jobs that use the file's own place have turns in a
-//! line, which clones share as they share the place: so a call after an abandoned one begins when that is over.
+//! Invariants: whatever a job uses it owns: a handle of the file, and the bytes. Jobs that use the file's own place, or write, have
+//! turns in a line, which clones share as they share the place: so a call after an abandoned one begins when that is over.
 
 #![forbid(unsafe_code)]
 
@@ -89,7 +89,7 @@ impl File {
         call_on_file(call, &self.name, move || f(&file))
     }
 
-    /// As [`run`](File::run), for what uses the file's own place.
+    /// As [`run`](File::run), for what uses the file's own place or writes.
     #[track_caller]
     fn run_in_turn<T: Send + 'static>(
         &self,
@@ -106,13 +106,32 @@ impl File {
         })
     }
 
+    /// As [`run_in_turn`](File::run_in_turn), but nobody waits for it in turn: it must see what abandoned calls still write, and
+    /// uses no place.
+    #[track_caller]
+    fn run_after<T: Send + 'static>(
+        &self,
+        call: FileCall,
+        f: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        if self.line.is_idle() {
+            return self.run(call, f);
+        }
+        let turn = self.line.turn();
+        self.run(call, move |file| {
+            turn.wait();
+            drop(turn);
+            f(file)
+        })
+    }
+
     /// Waits until everything that was written is on the disk, with what is known of the file.
     ///
     /// # Errors
     /// Of the system: then what was written may be lost.
     #[track_caller]
     pub fn sync_all(&self) -> io::Result<()> {
-        self.run(FileCall::Sync, |file| file.sync_all())
+        self.run_after(FileCall::Sync, |file| file.sync_all())
     }
 
     /// As [`sync_all`](File::sync_all), without what is not needed to read it again.
@@ -121,7 +140,7 @@ impl File {
     /// Of the system: then what was written may be lost.
     #[track_caller]
     pub fn sync_data(&self) -> io::Result<()> {
-        self.run(FileCall::Sync, |file| file.sync_data())
+        self.run_after(FileCall::Sync, |file| file.sync_data())
     }
 
     /// Cuts the file to that many bytes, or fills it up with zeros.
@@ -130,7 +149,7 @@ impl File {
     /// Of the system.
     #[track_caller]
     pub fn set_len(&self, size: u64) -> io::Result<()> {
-        self.run(FileCall::Write, move |file| file.set_len(size))
+        self.run_after(FileCall::Write, move |file| file.set_len(size))
     }
 
     /// What there is to know of it.
@@ -403,11 +422,12 @@ impl FileExt for File {
 
     #[track_caller]
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        if here().is_none() {
+        if here().is_none() && self.line.is_idle() {
             return self.inner.write_at(buf, offset);
         }
         let bytes = buf[..buf.len().min(MOST)].to_vec();
-        self.run(FileCall::Write, move |file| retried(|| file.write_at(&bytes, offset)))
+        // In turn, as an abandoned one must not come after what was written there since.
+        self.run_in_turn(FileCall::Write, move |file| retried(|| file.write_at(&bytes, offset)))
     }
 }
 
