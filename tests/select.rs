@@ -12,7 +12,7 @@ use coro::net::{TcpListener, TcpStream, UdpSocket};
 use coro::select;
 use coro::sync::{mpmc, mpsc};
 use coro::{Builder, JoinHandle};
-use util::{Rng, runtime, until, within};
+use util::{Rng, masked, runtime, until, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(3600);
@@ -453,31 +453,6 @@ fn a_wait_inside_no_switch_is_refused_and_leaves_nothing() {
         assert!(refused.is_err());
         assert!(tx.try_send(1).is_err(), "it still stands in line");
     });
-}
-
-/// Digits after `#`, `rs:`, `fd` become letters, and times.
-fn masked(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number = &rest[..end];
-        rest = &rest[end..];
-        let unit = ["ns", "us", "ms", "s", "m", "h"].into_iter().find(|unit| rest.starts_with(unit));
-        if out.ends_with('#') || out.ends_with("fd ") || out.ends_with("pid ") {
-            out.push('N');
-        } else if out.ends_with(".rs:") {
-            out.push('L');
-        } else if let Some(unit) = unit {
-            out.push('T');
-            rest = rest[unit.len()..].trim_start_matches(|c: char| c.is_ascii_digit() || c == 'm');
-        } else {
-            out.push_str(number);
-        }
-    }
-    out + rest
 }
 
 #[test]

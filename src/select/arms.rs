@@ -37,6 +37,30 @@ macro_rules! arm {
     };
 }
 
+/// What an arm with a place in a channel's line does, but for its time.
+macro_rules! in_a_line {
+    () => {
+        fn attempt(&mut self) -> bool {
+            self.result = self.place.attempt();
+            self.result.is_some()
+        }
+
+        unsafe fn enlist(&mut self, choice: &Choice) -> bool {
+            // SAFETY: forwarded.
+            unsafe { self.place.enlist(choice) }
+        }
+
+        fn leave(&mut self) -> bool {
+            self.result = self.place.leave();
+            self.result.is_some()
+        }
+
+        fn reason(&self) -> Option<WaitReason> {
+            Some(self.place.reason())
+        }
+    };
+}
+
 /// Receives; see [`recv`].
 #[derive(Debug)]
 pub struct RecvArm<'a, T> {
@@ -66,27 +90,10 @@ impl<T> RecvArm<'_, T> {
 arm!(['a, T] RecvArm<'a, T>);
 
 impl<T> Operation for RecvArm<'_, T> {
-    fn attempt(&mut self) -> bool {
-        self.result = self.place.attempt();
-        self.result.is_some()
-    }
-
-    unsafe fn enlist(&mut self, choice: &Choice) -> bool {
-        // SAFETY: forwarded.
-        unsafe { self.place.enlist(choice) }
-    }
-
-    fn leave(&mut self) -> bool {
-        self.result = self.place.leave();
-        self.result.is_some()
-    }
+    in_a_line!();
 
     fn deadline(&self) -> Option<Instant> {
         self.place.deadline()
-    }
-
-    fn reason(&self) -> Option<WaitReason> {
-        Some(self.place.reason())
     }
 }
 
@@ -124,24 +131,7 @@ impl<T> SendArm<'_, T> {
 arm!(['a, T] SendArm<'a, T>);
 
 impl<T> Operation for SendArm<'_, T> {
-    fn attempt(&mut self) -> bool {
-        self.result = self.place.attempt();
-        self.result.is_some()
-    }
-
-    unsafe fn enlist(&mut self, choice: &Choice) -> bool {
-        // SAFETY: forwarded.
-        unsafe { self.place.enlist(choice) }
-    }
-
-    fn leave(&mut self) -> bool {
-        self.result = self.place.leave();
-        self.result.is_some()
-    }
-
-    fn reason(&self) -> Option<WaitReason> {
-        Some(self.place.reason())
-    }
+    in_a_line!();
 }
 
 /// A point in time; see [`after`] and [`at`].

@@ -161,3 +161,28 @@ pub(crate) fn byte_at(stream: u64, at: u64) -> u8 {
     let x = (at ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     (x >> 56) as u8
 }
+
+/// What a view says, with its numbers of tasks, threads, processes and descriptors as N, its lines as L, its times as T.
+pub(crate) fn masked(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number = &rest[..end];
+        rest = &rest[end..];
+        let unit = ["ns", "us", "ms", "s", "m", "h"].into_iter().find(|unit| rest.starts_with(unit));
+        if ["#", "fd ", "pid ", "thread "].iter().any(|before| out.ends_with(before)) {
+            out.push('N');
+        } else if out.ends_with(".rs:") {
+            out.push('L');
+        } else if let Some(unit) = unit {
+            out.push('T');
+            rest = rest[unit.len()..].trim_start_matches(|c: char| c.is_ascii_digit() || c == 'm');
+        } else {
+            out.push_str(number);
+        }
+    }
+    out + rest
+}

@@ -17,7 +17,7 @@ use coro::net::{TcpListener, TcpStream};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
-use util::{Rng, byte_at, runtime, until, within};
+use util::{Rng, byte_at, masked, runtime, until, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -394,30 +394,6 @@ fn an_interrupt_drops_the_future() {
         assert!(coro::is_cancel(&*task.join().unwrap_err()));
         assert_eq!((kept.ended(), kept.waker.lock().unwrap().is_some()), (1, false));
     });
-}
-
-/// Digits after `#` and `rs:` become N and L, times T.
-fn masked(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number = &rest[..end];
-        rest = &rest[end..];
-        if out.ends_with('#') || out.ends_with("thread ") {
-            out.push('N');
-        } else if out.ends_with(".rs:") {
-            out.push('L');
-        } else if let Some(after) = ["ns", "us", "ms", "s"].iter().find_map(|unit| rest.strip_prefix(unit)) {
-            out.push('T');
-            rest = after;
-        } else {
-            out.push_str(number);
-        }
-    }
-    out + rest
 }
 
 #[test]
