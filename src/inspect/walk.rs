@@ -32,6 +32,7 @@ pub(crate) struct Registers {
     pub(crate) sp: usize,
     pub(crate) fp: usize,
     #[cfg(target_arch = "aarch64")]
+    #[cfg_attr(target_vendor = "apple", allow(dead_code, reason = "stacks of Mach-O programs are not walked yet"))]
     pub(crate) lr: usize,
 }
 
