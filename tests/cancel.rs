@@ -828,7 +828,7 @@ fn storm(workers: usize, capacity: Option<usize>) {
     }
     rt.block_on(|| {
         let mut rng = Rng(seed);
-        let end = Instant::now() + Duration::from_millis(1500);
+        let end = Instant::now() + Duration::from_millis(1000);
         let mut rounds = 0u32;
         while Instant::now() < end || rounds == 0 {
             rounds += 1;
@@ -941,7 +941,7 @@ fn cancel_storm_over_a_mutex() {
         let inside = Arc::new(AtomicUsize::new(0));
         rt.block_on(|| {
             let mut rng = Rng(seed);
-            let end = Instant::now() + Duration::from_millis(2000);
+            let end = Instant::now() + Duration::from_millis(1000);
             let mut done = 0;
             while Instant::now() < end {
                 let tasks: Vec<_> = (0..12)

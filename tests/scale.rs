@@ -247,7 +247,7 @@ fn wedge(time: Duration) {
     std::thread::sleep(time);
 }
 
-const WEDGED: Duration = Duration::from_millis(2500);
+const WEDGED: Duration = Duration::from_millis(1400);
 
 /// Spawns many tasks on worker 0, which then blocks: how long until the last of them has started elsewhere.
 fn stranded(n: usize, hogs: usize) -> Duration {

@@ -530,7 +530,7 @@ fn load_child() {
     println!("seed {seed}");
     let mut rng = Rng(seed);
     let mut base = None;
-    let end = Instant::now() + Duration::from_secs(8);
+    let end = Instant::now() + Duration::from_secs(4);
     let mut rounds = 0;
     while Instant::now() < end {
         let rt = runtime(1 + rng.below(3) as usize);

@@ -479,7 +479,7 @@ fn dumps_under_fire() {
     let (mut dumps, mut seen, mut stacks, mut cut) = (0u64, 0u64, 0u64, 0u64);
     let mut ids = std::collections::HashSet::new();
     // Longer in `.ci/soak`.
-    let seconds = std::env::var("CORO_SOAK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
+    let seconds = std::env::var("CORO_SOAK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(4);
     // The first dumps read debug information, which takes a debug build seconds.
     while begun.elapsed() < Duration::from_secs(seconds) || dumps <= 20 && begun.elapsed() < Duration::from_secs(60) {
         dumps += 1;

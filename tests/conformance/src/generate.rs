@@ -114,7 +114,7 @@ fn log(package: &Path) -> PathBuf {
 fn manifest(places: &Places, target: Target) -> String {
     let mut text = String::from(
         "[package]\nname = \"generated\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\nautotests = false\n\n\
-         [workspace]\n\n[profile.dev]\ndebug = \"line-tables-only\"\nincremental = false\n\n\
+         [workspace]\n\n[profile.dev]\ndebug = false\nincremental = false\n\n\
          [dependencies]\nlibc = \"0.2\"\n",
     );
     if target == Target::Coro {

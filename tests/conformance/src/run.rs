@@ -83,7 +83,7 @@ pub fn all(tests: &[Test<'_>], modes: &[&'static str], dir: &Path) -> io::Result
     let results = Mutex::new(vec![Outcomes::new(); tests.len()]);
     let next = AtomicUsize::new(0);
     // Most tests wait more than they work.
-    let at_once = thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+    let at_once = thread::available_parallelism().map_or(2, |cpus| 2 * cpus.get()).clamp(2, 8);
     thread::scope(|scope| {
         let runners: Vec<_> = (0..at_once)
             .map(|slot| {

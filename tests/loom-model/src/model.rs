@@ -11,6 +11,11 @@ pub(crate) fn check(preemptions: impl Into<Option<usize>>, f: impl Fn() + Sync +
     b.check(f);
 }
 
+/// As many preemptions in the long form, one in the short one: for models of which each takes ten seconds of it otherwise.
+pub(crate) fn in_the_long_form(preemptions: usize) -> usize {
+    if std::env::var_os("LOOM_LONG").is_some() { preemptions } else { preemptions.min(1) }
+}
+
 /// The test's own bound (`None`: no bound) in the long form, `LOOM_LONG=1`, as `.ci/loom` and `.ci/soak` run it. With the other
 /// tests of the workspace the few that look further than two preemptions would take a minute and a half of two CPUs.
 fn bound(own: Option<usize>) -> Option<usize> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use loom::cell::UnsafeCell;
 use loom::thread;
 
-use crate::model::check;
+use crate::model::{check, in_the_long_form};
 use crate::scheduler::suspend::{cancel, run_as};
 use crate::sync::{Mutex, mpsc};
 use crate::task::Task;
@@ -129,10 +129,10 @@ fn senders(bound: usize, preemptions: usize) {
 
 #[test]
 fn a_cancelled_sender_of_a_full_channel_passes_its_room_on() {
-    senders(1, 2);
+    senders(1, in_the_long_form(2));
 }
 
 #[test]
 fn a_cancelled_rendezvous_was_received_or_not_sent() {
-    senders(0, 2);
+    senders(0, in_the_long_form(2));
 }
