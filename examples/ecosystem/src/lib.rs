@@ -7,8 +7,15 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod chat;
 pub mod http;
 pub mod https;
 pub mod hyper_client;
 pub mod hyper_server;
+pub mod jobs;
+pub mod postgres;
+pub mod proxy;
+pub mod redis_client;
+mod sockets;
 pub mod tls;
+pub mod ureq_client;

@@ -4,16 +4,20 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::net::SocketAddr;
 
 use coro::net::{Serving, TcpListenerBuilder, WorkerListeners};
-use coro_ecosystem::{https, hyper_client, hyper_server, tls};
+use coro_ecosystem::{chat, https, hyper_client, hyper_server, jobs, proxy, tls};
 
 const USAGE: &str = "\
 coro-ecosystem http ADDR                     HTTP with keep-alive: /, /requests, /echo
 coro-ecosystem https ADDR [CERTIFICATE KEY]  the same with TLS; without files, a certificate that proves nothing
 coro-ecosystem hyper ADDR                    HTTP/1.1 and HTTP/2 by hyper: /, /slow, /task, /echo
+coro-ecosystem proxy ADDR BACKEND...         a reverse proxy for HTTP
+coro-ecosystem chat ADDR                     a WebSocket chat
+coro-ecosystem jobs REDIS WORKERS            workers that take jobs from a redis server, until it says \"end\" to each
 coro-ecosystem get http1|http2 URL           gets what is there, by hyper's clients
-It says where it listens, and ends with SIGINT or SIGTERM. CORO_BACKDOOR=PATH says where it can be asked.";
+Servers say where they listen, and end with SIGINT or SIGTERM. CORO_BACKDOOR=PATH says where it can be asked.";
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -43,6 +47,18 @@ fn run(args: &[String]) -> Result<(), AnyError> {
         ["get", version @ ("http1" | "http2"), url] => {
             let body = hyper_client::get(url, version == "http2")?;
             return Ok(coro::io::stdout().write_all(&body)?);
+        }
+        ["proxy", addr, ref backends @ ..] => {
+            let backends: Result<Vec<SocketAddr>, _> = backends.iter().map(|b| b.parse()).collect();
+            proxy::serve(listen(addr)?, backends?)?
+        }
+        ["chat", addr] => chat::serve(listen(addr)?)?,
+        ["jobs", server, workers] => {
+            let server = server.parse()?;
+            let pool = jobs::start(server, workers.parse()?)?;
+            println!("working for {server}");
+            println!("{} jobs done", pool.join()?);
+            return Ok(());
         }
         _ => return Err(USAGE.into()),
     };

@@ -1,15 +1,19 @@
 //! The crates of this package over coro's streams, against real servers and other people's clients; and its servers under
 //! load, seen through their backdoors.
 
+mod chat;
 mod http;
 mod https;
 mod hyper;
 mod page;
+mod postgres;
+mod proxy;
 mod real;
+mod redis;
 mod server;
 
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coro_ecosystem::http::{Message, Reader, Side};
 
@@ -19,6 +23,16 @@ const LONG: Duration = Duration::from_secs(60);
 #[track_caller]
 fn on<T: Send + 'static>(workers: usize, f: impl FnOnce() -> T + Send + 'static) -> T {
     coro::Runtime::builder().workers(workers).build().unwrap().block_on(|| coro::timeout(LONG, f).expect("in time"))
+}
+
+/// Looks until `f` says yes; bounded, so that a wait can fail. From a task or from a plain thread.
+#[track_caller]
+fn until(what: &str, mut f: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !f() {
+        assert!(Instant::now() < deadline, "not within {LONG:?}: {what}");
+        coro::sleep(Duration::from_millis(2));
+    }
 }
 
 fn get<S: Read + Write>(stream: &mut S, reader: &mut Reader, target: &str) -> Message {

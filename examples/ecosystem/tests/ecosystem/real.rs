@@ -1,10 +1,13 @@
 //! Programs of others, from Debian's packages (`.ci/servers` installs them): started at an address of their own in a
 //! directory of their own, ended by their process id. What is not there is skipped by name.
 
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
-use std::process::Child;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::until;
 
 /// A child that is killed at the end.
 pub(crate) struct Kept(pub(crate) Child);
@@ -28,6 +31,10 @@ impl Directory {
         Directory(path)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -48,4 +55,27 @@ pub(crate) fn has(program: &str) -> bool {
         coro::print_stderr(format!("SKIPPED: {program} is not here; .ci/servers installs it"));
     }
     found
+}
+
+/// An address of loopback that no other process takes: Linux has all of 127.0.0.0/8 there. A free port would be free for
+/// others, too, until the server binds it.
+pub(crate) fn own_addr(port: u16) -> SocketAddr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    // A process id has 22 bits.
+    ([127, 64 + a, b, c], port).into()
+}
+
+/// A server whose words nobody needs.
+pub(crate) fn quietly(command: &mut Command) -> Kept {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Kept(command.spawn().unwrap())
+}
+
+pub(crate) fn until_it_listens(child: &mut Kept, addr: SocketAddr) {
+    until(&format!("something listens on {addr}"), || {
+        if let Some(status) = child.0.try_wait().unwrap() {
+            panic!("it has ended with {status} before it listened on {addr}");
+        }
+        TcpStream::connect(addr).is_ok()
+    });
 }

@@ -1,10 +1,12 @@
 //! One of the servers as a process of its own, and its backdoor.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use coro::net::unix::UnixStream;
 
@@ -14,8 +16,19 @@ use crate::{LONG, page};
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     backdoor: PathBuf,
-    _child: Kept,
-    _directory: Directory,
+    child: Kept,
+    last: Receiver<String>,
+    directory: Directory,
+}
+
+impl Drop for Server {
+    /// Where a test fails, what the server has said against it.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = std::fs::read(self.directory.at("stderr")).unwrap_or_default();
+            coro::print_stderr(format!("the server said:\n{}", String::from_utf8_lossy(&said)));
+        }
+    }
 }
 
 impl Server {
@@ -25,13 +38,22 @@ impl Server {
         let backdoor = directory.at("backdoor.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_coro-ecosystem"));
         command.arg(name).args(args).env("CORO_BACKDOOR", &backdoor).env("CORO_WORKERS", "2");
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(directory.at("stderr")).unwrap());
         let mut child = Kept(command.spawn().unwrap());
         let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let first = lines.next().expect("it says where it listens").unwrap();
         let addr = first.rsplit(' ').next().unwrap().parse().unwrap_or_else(|e| panic!("{first}: {e}"));
-        std::thread::spawn(move || lines.for_each(drop));
-        Server { addr, backdoor, _child: child, _directory: directory }
+        let (send, last) = channel();
+        std::thread::spawn(move || send.send(lines.map_while(Result::ok).last().unwrap_or_default()));
+        Server { addr, backdoor, child, last, directory }
+    }
+
+    /// Waits until it has ended by itself, well, and returns the last line that it said.
+    pub(crate) fn ends(mut self) -> String {
+        let last = self.last.recv_timeout(LONG).expect("it ends");
+        let status = self.child.0.wait().unwrap();
+        assert!(status.success(), "{status}: {last}");
+        last
     }
 
     /// What the backdoor says.
