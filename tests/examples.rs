@@ -432,6 +432,68 @@ fn echo_takes_its_number_of_workers() {
     assert!(ask(&echo.backdoor, "help").contains("3 workers"), "the greeting counts them");
 }
 
+/// The supervisor with three programs: one that stays, one that ends at once, one that does not care for SIGTERM.
+#[test]
+fn a_supervisor_starts_again_what_ends_and_stops_all_in_order() {
+    let scratch = Scratch::new("supervisor");
+    let stubborn = "trap '' TERM; echo ready; while :; do sleep 1000; done";
+    let words = ["sleep", "1000", "--", "sh", "-c", "exit 3", "--", "sh", "-c", stubborn];
+    let mut command = example("supervisor");
+    command
+        .args(["--grace", "200", "--backoff", "10", "--backdoor"])
+        .arg(scratch.0.join("b.sock"))
+        .arg("--")
+        .args(words);
+    command.env("CORO_WORKERS", "1").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the example starts");
+    let stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let backdoor = PathBuf::new();
+    let mut supervisor = Server { child, stdout, addr: String::new(), backdoor, _scratch: scratch };
+    supervisor.backdoor = supervisor.line_after("backdoor on ").into();
+    supervisor.line_after("ready");
+
+    // By name of the program: its task's wait, with the number of the process.
+    let pid = |supervisor: &Server| {
+        let all = supervisor.where_all();
+        let line = tasks(&all).into_iter().find(|line| is_named(line, "sleep\""))?;
+        line.split_once("wait child pid ")?.1.split_once(" \"sleep\"")?.0.parse::<libc::pid_t>().ok()
+    };
+    let look = |what: &str, supervisor: &Server, seen: &dyn Fn(&str) -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        while !seen(&ask(&supervisor.backdoor, "children")) {
+            let children = ask(&supervisor.backdoor, "children");
+            assert!(Instant::now() < deadline, "{what}: {children}{}", supervisor.where_all());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let again = |children: &str| children.lines().any(|l| l.starts_with("exit status: 3") && !l.ends_with(" 1"));
+    look("what ended is started again", &supervisor, &again);
+    let first = pid(&supervisor).expect("the first one is waited for");
+    // SAFETY: a child of the supervisor's, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(first, libc::SIGKILL) }, 0);
+    look("what was killed is started again", &supervisor, &|children| children.contains("signal: 9 (SIGKILL)"));
+    let deadline = Instant::now() + PATIENCE;
+    let second = loop {
+        match pid(&supervisor) {
+            Some(second) if second != first => break second,
+            _ => assert!(Instant::now() < deadline, "it is not started again: {}", supervisor.where_all()),
+        }
+    };
+
+    // SAFETY: our own child, not yet waited for.
+    assert_eq!(unsafe { libc::kill(supervisor.child.id().cast_signed(), libc::SIGTERM) }, 0);
+    let (status, _) = supervisor.end();
+    let said = supervisor.errors();
+    assert_eq!(status.code(), Some(0), "{said}");
+    // The last one first, after the time that it was given, by force.
+    let at = |what: &str| said.find(what).unwrap_or_else(|| panic!("no {what:?} in {said}"));
+    let (told, forced) = (at("SIGTERM: stopping 3 programs"), at("sh: does not end, and is killed"));
+    let (killed, ended) = (at("sh: stopped: signal: 9 (SIGKILL)"), at("sleep: stopped: signal: 15 (SIGTERM)"));
+    assert!(told < forced && forced < killed && killed < ended, "{said}");
+    // SAFETY: a question about a number.
+    assert!(unsafe { libc::kill(second, 0) } != 0, "it lives on");
+}
+
 #[test]
 fn wrong_arguments_are_named() {
     for (name, args, word) in [
@@ -440,6 +502,7 @@ fn wrong_arguments_are_named() {
         ("demo", &["stray"], "stray"),
         ("echo", &["--workers", "0"], "--workers wants a number from 1"),
         ("million", &["0"], "N is a number from 1"),
+        ("supervisor", &["--grace", "1"], "which PROGRAM?"),
         ("ask", &[], "a path and a command"),
         ("ask", &["somewhere"], "a path and a command"),
         ("ask", &["--pid", "somewhere", "help"], "--pid PID and a command"),
