@@ -127,21 +127,28 @@ impl Reader {
         side: Side,
         mut go_on: impl FnMut(&mut S) -> io::Result<()>,
     ) -> io::Result<Option<Message>> {
+        let mut looked_at = 0;
         let mut message = loop {
-            match parse(&self.received, side)? {
+            // A head ends with a line. Who sends it byte by byte shall not have it parsed byte by byte.
+            let found = match self.received[looked_at..].contains(&b'\n') {
+                true => parse(&self.received, side)?,
+                false => None,
+            };
+            looked_at = self.received.len();
+            match found {
                 // "Continue" and its like come before the answer.
-                Some((message, head)) if matches!(message.status, 100 | 102..200) => drop(self.received.drain(..head)),
+                Some((message, head)) if matches!(message.status, 100 | 102..200) => {
+                    self.received.drain(..head);
+                    looked_at = 0;
+                }
                 Some((message, head)) => {
                     self.received.drain(..head);
                     break message;
                 }
-                None if self.received.len() > LONGEST_HEAD => return Err(bad("the head is too long")),
-                None => {
-                    let between = self.received.is_empty();
-                    if self.more(stream)? == 0 {
-                        return if between { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
-                    }
-                }
+                None if looked_at > LONGEST_HEAD => return Err(bad("the head is too long")),
+                None if self.more(stream)? > 0 => {}
+                None if looked_at == 0 => return Ok(None),
+                None => return Err(ErrorKind::UnexpectedEof.into()),
             }
         };
         let body = end_of(&message, side)?;

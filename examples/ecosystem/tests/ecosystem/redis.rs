@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coro_ecosystem::redis_client::Connection;
@@ -96,7 +97,22 @@ fn workers_take_jobs_from_redis_and_outlive_it() {
     assert_eq!(cli(addr, &["lpush", "jobs", "by hand"]), "1");
     results(501);
     assert_eq!(cli(addr, &["lindex", "results", "0"]), "by hand dnah yb");
-    pool.look("jobs", "20 workers that have done 501 jobs and wait for more", "read fd", WORKERS);
+    // Jobs come without a pause while we look.
+    let over = AtomicBool::new(false);
+    let more = std::thread::scope(|scope| {
+        let feeding = scope.spawn(|| {
+            let mut n = 0;
+            while !over.load(Ordering::Relaxed) {
+                cli(addr, &["lpush", "jobs", "a", "b", "c", "d", "e", "f", "g", "h"]);
+                n += 8;
+            }
+            n
+        });
+        pool.look("jobs", "20 workers and jobs that come without a pause", "read fd", WORKERS / 2);
+        over.store(true, Ordering::Relaxed);
+        feeding.join().unwrap()
+    });
+    results(501 + more);
 
     // Another server in its place: they find it.
     drop(redis);
@@ -108,6 +124,6 @@ fn workers_take_jobs_from_redis_and_outlive_it() {
     for _ in 0..WORKERS {
         cli(addr, &["lpush", "jobs", "end"]);
     }
-    assert_eq!(pool.ends(), "502 jobs done");
+    assert_eq!(pool.ends(), format!("{} jobs done", 502 + more));
     drop(redis);
 }
