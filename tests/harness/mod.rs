@@ -65,7 +65,7 @@ pub(crate) fn case() -> Option<String> {
 
 /// The test program once more, as a child that runs only its ignored test `child_process`.
 pub(crate) fn command(case: &str) -> Command {
-    let mut c = Command::new(std::env::current_exe().expect("a test program has a path"));
+    let mut c = this_program();
     c.args(["--exact", "child_process", "--ignored", "--nocapture", "--test-threads=1"]);
     // A program started in the background of a script ignores SIGINT, and its children would.
     let default = || {
@@ -77,6 +77,17 @@ pub(crate) fn command(case: &str) -> Command {
     unsafe { c.pre_exec(default) };
     // Two, whatever the machine has: some cases put a task on the other worker.
     c.env(CASE, case).env("CORO_WORKERS", "2").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    c
+}
+
+/// This test program, by way of `CORO_TEST_RUNNER` if there is one: an emulator, with its arguments.
+fn this_program() -> Command {
+    let program = std::env::current_exe().expect("a test program has a path");
+    let runner = std::env::var("CORO_TEST_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(emulator) = words.next() else { return Command::new(program) };
+    let mut c = Command::new(emulator);
+    c.args(words).arg(program);
     c
 }
 
