@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use coro::fs::{self, File, OpenOptions};
-use harness::{Rng, case, child, command, runtime, seed, until_parked};
+use coro::fs::{self, File, OpenOptions, TryLockError};
+use harness::{Rng, case, child, command, runtime, seed, task_until, until_parked};
 
 /// A directory that goes away.
 struct Scratch(PathBuf);
@@ -270,6 +270,117 @@ fn an_abandoned_write_keeps_its_bytes_and_its_turn() {
     writer.join().unwrap();
     told.recv().unwrap();
     assert!(got[..200_000].iter().all(|b| *b == b'a') && &got[200_000..] == b"bbb");
+}
+
+/// How many threads of the pool are at a lock of that file.
+fn locking(path: &Path) -> usize {
+    let jobs = coro::blocking_stats().running;
+    let on_it = |file: &(&str, Arc<str>)| file.0 == "lock" && Path::new(&*file.1) == path;
+    jobs.iter().filter(|job| job.file.as_ref().is_some_and(on_it)).count()
+}
+
+/// Locks exclude as std's do, in tasks and on plain threads; a task that waits for one is parked and says so.
+#[test]
+fn a_lock_on_a_file_parks_the_task() {
+    let scratch = Scratch::new("lock");
+    let path = scratch.at("f");
+    let would_block = |r: Result<(), TryLockError>| matches!(r, Err(TryLockError::WouldBlock));
+    let story = {
+        let path = path.clone();
+        move || {
+            let (a, b) = (File::create(&path).unwrap(), File::open(&path).unwrap());
+            a.lock().unwrap();
+            assert!(would_block(b.try_lock()) && would_block(b.try_lock_shared()));
+            let e = std::io::Error::from(b.try_lock().unwrap_err());
+            assert_eq!(e.kind(), ErrorKind::WouldBlock);
+            a.unlock().unwrap();
+            b.try_lock_shared().unwrap();
+            a.lock_shared().unwrap();
+            a.unlock().unwrap();
+            assert!(would_block(a.try_lock()));
+            // The lock is the open file's, and goes with its last handle.
+            let clone = b.try_clone().unwrap();
+            drop(b);
+            assert!(would_block(a.try_lock()));
+            drop(clone);
+            a.try_lock().unwrap();
+        }
+    };
+    story();
+    let rt = runtime(1);
+    rt.block_on(story);
+    let (a, b) = (File::open(&path).unwrap(), File::open(&path).unwrap());
+    a.try_lock().unwrap();
+    let waits = rt.spawn(move || b.lock().map(|()| b));
+    until_parked(waits.task(), &format!("file lock \"{}\" that has run for ", path.display()));
+    // The one worker goes on.
+    assert_eq!(rt.block_on(|| 7), 7);
+    a.unlock().unwrap();
+    let b = waits.join().unwrap().unwrap();
+    assert!(would_block(a.try_lock_shared()));
+    let thread = std::thread::spawn(move || a.lock().map(|()| a));
+    b.unlock().unwrap();
+    assert!(would_block({
+        let _a = thread.join().unwrap().unwrap();
+        b.try_lock()
+    }));
+}
+
+/// Whoever gives a wait up leaves no lock behind that nobody knows of, and no thread for each time.
+#[test]
+fn an_abandoned_lock_is_given_back() {
+    let scratch = Scratch::new("abandoned-lock");
+    let path = scratch.at("f");
+    runtime(2).block_on(move || {
+        let (a, b) = (File::create(&path).unwrap(), Arc::new(File::open(&path).unwrap()));
+        let give_up = || {
+            for _ in 0..5 {
+                let cut = coro::timeout(Duration::from_millis(5), || b.lock());
+                assert!(cut.is_err() || cut.unwrap().is_err());
+                task_until("one thread waits", || locking(&path) == 1);
+            }
+        };
+        a.lock().unwrap();
+        give_up();
+        a.unlock().unwrap();
+        task_until("it was given back", || locking(&path) == 0 && a.try_lock().is_ok());
+
+        // The next who asks gets the lock for which the thread waits already.
+        give_up();
+        let again = b.clone();
+        let other = coro::spawn(move || again.lock());
+        until_parked(other.task(), "file lock \"");
+        assert_eq!(locking(&path), 1);
+        a.unlock().unwrap();
+        other.join().unwrap().unwrap();
+        assert!(matches!(a.try_lock(), Err(TryLockError::WouldBlock)));
+        b.unlock().unwrap();
+
+        // One that was taken in another way meanwhile stays, also when the thread has its own in the end. Who comes first is
+        // nobody's choice.
+        a.lock().unwrap();
+        give_up();
+        a.unlock().unwrap();
+        task_until("it is locked", || b.try_lock().is_ok());
+        task_until("no thread waits", || locking(&path) == 0);
+        assert!(matches!(a.try_lock(), Err(TryLockError::WouldBlock)));
+        b.unlock().unwrap();
+
+        // Cut short before a thread has begun, and where others wait for another kind.
+        a.lock().unwrap();
+        let kinds: Vec<_> = (0..6)
+            .map(|n| {
+                let b = b.clone();
+                coro::spawn(move || if n % 2 == 0 { b.lock_shared() } else { b.lock() })
+            })
+            .collect();
+        kinds.iter().for_each(|t| until_parked(t.task(), "file lock \""));
+        kinds.iter().take(5).for_each(|t| _ = t.cancel());
+        a.unlock().unwrap();
+        let ended: Vec<bool> = kinds.into_iter().map(|t| t.join().unwrap().is_ok()).collect();
+        assert!(ended[5], "the one that stayed has it");
+        assert!(matches!(a.try_lock_shared(), Err(TryLockError::WouldBlock)));
+    });
 }
 
 /// Listings are read in pieces; one that is cut short goes on where it was.

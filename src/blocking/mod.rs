@@ -115,10 +115,15 @@ where
     h.refuse_if_no_switch();
     h.checkpoint_io()?;
     let ticket = POOL.submit(Location::caller(), Some((call, path.clone())), f)?;
+    wait_on_file(call, path, || ticket.finished())?;
+    ticket.take()?
+}
+
+/// The wait of [`call_on_file`], for whoever waits for a job that another task has begun.
+pub(crate) fn wait_on_file(call: FileCall, path: &Arc<str>, done: impl FnMut() -> bool) -> io::Result<()> {
     let text: &str = path;
     set_wait_extra(call as u64);
-    suspend::wait_for_io(WaitReason::text(WaitKind::File, &text), None, || ticket.finished())?;
-    ticket.take()?
+    suspend::wait_for_io(WaitReason::text(WaitKind::File, &text), None, done).map(drop)
 }
 
 /// Sets how many threads [`blocking`] may use, at least 1; returns the old number.

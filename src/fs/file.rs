@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use super::lock::Locks;
 use super::{FileTimes, Metadata, OpenOptions, Permissions};
 use crate::blocking::{Line, call_on_file};
 use crate::observe::FileCall;
@@ -31,17 +32,18 @@ const MOST: usize = 256 * 1024;
 ///
 /// Closed when it is dropped, on the worker, as std does; while an abandoned call is under way, when that is over.
 pub struct File {
-    inner: Arc<fs::File>,
+    pub(super) inner: Arc<fs::File>,
     /// For the views.
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     line: Arc<Line>,
+    pub(super) locks: Arc<Locks>,
     /// Whether the kernel may be asked for what it has in memory.
     cached: AtomicBool,
 }
 
 impl File {
     pub(super) fn named(file: fs::File, name: Arc<str>) -> File {
-        File { inner: Arc::new(file), name, line: Arc::default(), cached: AtomicBool::new(true) }
+        File { inner: Arc::new(file), name, line: Arc::default(), locks: Arc::default(), cached: AtomicBool::new(true) }
     }
 
     /// Opens a file to read it.
@@ -197,11 +199,13 @@ impl File {
             inner: Arc::new(self.inner.try_clone()?),
             name: self.name.clone(),
             line: self.line.clone(),
+            locks: self.locks.clone(),
             cached: AtomicBool::new(self.cached.load(Ordering::Relaxed)),
         })
     }
 
-    /// std's file.
+    /// std's file. A lock that an abandoned [`lock`](File::lock) still waits for will be given back when it comes, whatever locks
+    /// that one has by then.
     ///
     /// # Errors
     /// If an abandoned call is under way and there is no descriptor left for another handle.

@@ -48,11 +48,13 @@
 
 mod dir;
 mod file;
+mod lock;
 mod options;
 pub(crate) mod paths;
 
 pub use dir::{DirEntry, ReadDir, read_dir};
 pub use file::File;
+pub use lock::TryLockError;
 pub use options::{DirBuilder, OpenOptions};
 pub use paths::{
     canonicalize, copy, create_dir, create_dir_all, exists, hard_link, metadata, read, read_link, read_to_string,

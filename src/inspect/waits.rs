@@ -227,9 +227,11 @@ impl Writer<'_> {
             }
             WaitKind::Spawn => self.quoted(),
             WaitKind::File => {
-                write!(self.out, " {}", FileCall::from_extra(self.c.waiting.number).word())?;
+                let call = FileCall::from_extra(self.c.waiting.number);
+                write!(self.out, " {}", call.word())?;
                 self.quoted()?;
-                self.job()
+                // A lock that another task has asked for has no job of this one.
+                if call == FileCall::Lock && self.others.job(self.c.id).is_none() { Ok(()) } else { self.job() }
             }
             WaitKind::Blocking => self.job(),
             kind if kind.detail() == Detail::Text => self.quoted(),

@@ -172,9 +172,10 @@ pub(crate) enum FileCall {
     Rename,
     Copy,
     Link,
+    Lock,
 }
 
-static FILE_CALLS: [(FileCall, &str); 13] = [
+static FILE_CALLS: [(FileCall, &str); 14] = [
     (FileCall::Other, "call on"),
     (FileCall::Open, "open"),
     (FileCall::Read, "read"),
@@ -188,6 +189,7 @@ static FILE_CALLS: [(FileCall, &str); 13] = [
     (FileCall::Rename, "rename"),
     (FileCall::Copy, "copy"),
     (FileCall::Link, "link"),
+    (FileCall::Lock, "lock"),
 ];
 
 impl FileCall {

@@ -1,4 +1,4 @@
-//! Reading what a file has in memory, without waiting for its disk; the descriptors 0 to 2.
+//! Reading what a file has in memory, without waiting for its disk; locks on files; the descriptors 0 to 2.
 //!
 //! Must not know: who reads.
 
@@ -55,6 +55,36 @@ pub(crate) fn read_cached(fd: RawFd, buf: &mut [u8], offset: Option<u64>) -> Cac
     {
         let _ = (fd, buf, offset);
         Cached::Never
+    }
+}
+
+/// What [`flock`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Locking {
+    Shared,
+    Exclusive,
+    Unlock,
+}
+
+/// As `flock(2)`; `false` if somebody else has a lock and this is not to wait, which else blocks the thread.
+pub(crate) fn flock(fd: RawFd, what: Locking, wait: bool) -> io::Result<bool> {
+    let operation = match what {
+        Locking::Shared => libc::LOCK_SH,
+        Locking::Exclusive => libc::LOCK_EX,
+        Locking::Unlock => libc::LOCK_UN,
+    };
+    let how = if wait { 0 } else { libc::LOCK_NB };
+    loop {
+        // SAFETY: a system call on numbers.
+        if unsafe { libc::flock(fd, operation | how) } == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock => return Ok(false),
+            _ => return Err(error),
+        }
     }
 }
 
