@@ -1,6 +1,6 @@
 //! What [hyper](https://hyper.rs) 1 asks of a runtime: its HTTP/1 and HTTP/2, server and client, in tasks.
 //!
-//! A connection is a future that a task runs with [`block_on`](crate::future::block_on). [`Io`] is its stream, [`Timer`] its
+//! A connection is a future that a task runs with [`block_on`]. [`Io`] is its stream, [`Timer`] its
 //! clock, and [`Executor`] gives each stream of HTTP/2 a task. A service may be `async`; it may also spawn a task for code that
 //! waits straight on, and await its handle.
 //!
