@@ -2,7 +2,8 @@
 //!
 //! As in [`std::process`], with one edit. [`Command::spawn`] starts the child on a thread of the blocking pool; reading and
 //! writing its pipes and [`Child::wait`] park the task. Nothing polls: the kernel announces the end of a child by a descriptor
-//! (a *pidfd*; Linux 5.3 and later), to the reactor as any other. Where there is none, a thread of the pool sits in `waitid`.
+//! (a *pidfd*; Linux 5.3 and later; a kernel queue with `EVFILT_PROC` on macOS and FreeBSD), to the reactor as any other. Where
+//! there is none, a thread of the pool sits in `waitid`.
 //!
 //! Invariants: the one place where a child is reaped is std's `Child`, on the task that waits; so whoever is interrupted in a wait
 //! has taken nothing, and the next one gets the exit status. Must not know: signals; what the child does.
