@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use coro::net::{Serving, TcpStream, WorkerListeners};
 use coro::sync::mpsc::{SyncSender, sync_channel};
@@ -20,6 +21,9 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 const QUEUE: usize = 256;
 /// The longest thing that can be said, in bytes.
 const LONGEST: usize = 16 * 1024;
+
+/// How long a client may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 type Bytes = Arc<[u8]>;
 
@@ -138,6 +142,7 @@ fn client(room: &Mutex<Room>, stream: Arc<TcpStream>) -> io::Result<()> {
         // A reader that still waits sees the end of the stream.
         let _ = sink.shutdown(Shutdown::Both);
     })?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let half = Half { stream: stream.clone(), out: out.clone() };
     let limits =
         WebSocketConfig::default().read_buffer_size(4096).max_message_size(Some(LONGEST)).max_frame_size(Some(LONGEST));
@@ -146,6 +151,8 @@ fn client(room: &Mutex<Room>, stream: Arc<TcpStream>) -> io::Result<()> {
         // Whoever connects and says nothing, or nothing sensible.
         Err(e) => return Err(io::Error::new(io::ErrorKind::InvalidData, e.to_string())),
     };
+    // From here on it may listen for as long as it likes.
+    stream.set_read_timeout(None)?;
     let seat = Seat::take(room, Client { queue: out, stream });
     // Ends with an error when the client has gone, in whatever way; with `ConnectionClosed` after both have said so.
     while let Ok(message) = socket.read() {
