@@ -17,8 +17,8 @@ use hyper::{Method, Request, Response, StatusCode};
 
 /// What a client sends first that begins with HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// As long may a client say nothing at first, and as long may its headers take.
-const HEADERS: Duration = Duration::from_secs(10);
+/// So long a connection may wait for its next request, and the headers may take as long: to hyper that is one limit.
+const HEADERS: Duration = Duration::from_secs(60);
 /// The largest body that is echoed.
 const LARGEST: usize = 16 << 20;
 

@@ -182,6 +182,8 @@ fn many_connections_are_kept_and_each_is_somebodys_own() {
                     for round in 0..3 {
                         let n = n * 10 + round;
                         let body = block_on(async {
+                            // The connection may not have seen the end of the answer before.
+                            sender.ready().await.unwrap();
                             let response = sender.send_request(post(address, n)).await.unwrap();
                             response.into_body().collect().await.unwrap().to_bytes()
                         });
