@@ -315,7 +315,9 @@ impl Writer<'_> {
         let State::Count(polls, begun) = seen.state else { return Ok(()) };
         let polls = count(polls as u64, "time", "times");
         let mut about = String::new();
-        if let Some((io, _)) = self.c.waiting.choices[0] {
+        // Of a choice these are its arms.
+        let own = self.c.wait.kind == WaitKind::Future;
+        if let (true, Some((io, _))) = (own, self.c.waiting.choices[0]) {
             about.push_str(io.kind.word());
             socket_text(io, &mut about);
             about.push_str("; ");
