@@ -241,8 +241,8 @@ impl<T> Receiver<T> {
 
     #[cold]
     fn receive_slow(&self, deadline: Option<Instant>) -> Result<T, Missing> {
-        let Shared { object, word, unparker, .. } = &*self.shared;
-        let reason = WaitReason::object(WaitKind::Oneshot, object);
+        let Shared { word, unparker, .. } = &*self.shared;
+        let reason = self.reason();
         loop {
             suspend::checkpoint();
             // SAFETY: the unparker is the receiver's but in WAITING.
@@ -262,6 +262,44 @@ impl<T> Receiver<T> {
                 return Err(Missing::Yet);
             }
         }
+    }
+}
+
+/// What `select` has of it. The receiver is borrowed from `announce` to `withdraw`, so nobody else waits by way of it meanwhile.
+impl<T> Receiver<T> {
+    /// The message, or the news that there will be none; `None`: neither now.
+    pub(crate) fn attempt(&mut self) -> Option<Result<T, RecvError>> {
+        match self.look() {
+            Ok(value) => Some(Ok(value)),
+            Err(Missing::ForEver) => Some(Err(RecvError)),
+            Err(Missing::Yet) => None,
+        }
+    }
+
+    /// Has that waiter be woken; false if there is something now.
+    pub(crate) fn announce(&mut self, waiter: Unparker) -> bool {
+        let Shared { word, unparker, .. } = &*self.shared;
+        if word.load(Ordering::Acquire) != EMPTY {
+            return false;
+        }
+        // SAFETY: the unparker is the receiver's but in WAITING, from which only `withdraw` and the sender lead; and after the
+        // sender has, the word is never EMPTY again.
+        unsafe { *unparker.get() = Some(waiter) };
+        word.compare_exchange(EMPTY, WAITING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether the sender has sent or gone.
+    pub(crate) fn is_due(&self) -> bool {
+        !matches!(self.shared.word.load(Ordering::Acquire), EMPTY | WAITING)
+    }
+
+    /// Takes back what `announce` did.
+    pub(crate) fn withdraw(&mut self) {
+        let _ = self.shared.word.compare_exchange(WAITING, EMPTY, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reason(&self) -> WaitReason {
+        WaitReason::object(WaitKind::Oneshot, &self.shared.object)
     }
 }
 

@@ -23,6 +23,7 @@ mod sys;
 mod task;
 
 mod channel_tests;
+mod choice_tests;
 mod condvar_tests;
 mod gate_tests;
 mod idle_tests;

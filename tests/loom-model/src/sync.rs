@@ -6,6 +6,8 @@ mod barrier;
 mod channel;
 #[path = "../../../src/sync/channel_iter.rs"]
 mod channel_iter;
+#[path = "../../../src/sync/choice.rs"]
+pub(crate) mod choice;
 #[path = "../../../src/sync/condvar.rs"]
 mod condvar;
 #[path = "../../../src/sync/const_new.rs"]
