@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use coro::net::unix::UnixStream;
 use coro::net::{TcpListener, TcpStream, UdpSocket};
 use coro::select;
-use coro::sync::{mpmc, mpsc};
+use coro::sync::{mpmc, mpsc, oneshot};
 use coro::{Builder, JoinHandle};
 use util::{Rng, masked, runtime, until, within};
 
@@ -452,6 +452,80 @@ fn a_wait_inside_no_switch_is_refused_and_leaves_nothing() {
         let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(waits));
         assert!(refused.is_err());
         assert!(tx.try_send(1).is_err(), "it still stands in line");
+    });
+}
+
+#[test]
+fn a_oneshot_channel_is_an_arm_until_it_has_given_its_message() {
+    in_task(|| {
+        let (answer, mut asked) = oneshot::channel::<u32>();
+        let (ticks, ticking) = mpsc::channel::<u32>();
+        ticks.send(1).unwrap();
+        // Another arm ends the wait: the receiver stays.
+        coro::select! {
+            oneshot(asked) -> early => panic!("{early:?}"),
+            recv(ticking) -> tick => assert_eq!(tick, Ok(1)),
+        }
+        let answers = coro::spawn(move || answer.send(7).unwrap());
+        coro::select! {
+            oneshot(&mut asked) -> message => assert_eq!(message, Ok(7)),
+            recv(ticking) -> tick => panic!("{tick:?}"),
+        }
+        answers.join().unwrap();
+        assert!(coro::select! { oneshot(asked) -> again => again.is_err() }, "it has been given");
+        let (gone, mut never) = oneshot::channel::<u32>();
+        let leaves = coro::spawn(move || drop(gone));
+        assert!(coro::select! { oneshot(never) -> m => m.is_err(), recv(ticking) -> _ => false });
+        leaves.join().unwrap();
+        let (_kept, mut empty) = oneshot::channel::<u32>();
+        assert!(coro::select! { oneshot(empty) -> _ => false, default => true });
+        let (answer, mut named) = oneshot::channel_named::<u32>("answer");
+        let waits = coro::spawn(move || coro::select! { oneshot(named) -> m => m, after(LONG) => Ok(0) });
+        parked(&waits);
+        let text = masked(&coro::where_is(waits.id()).unwrap().wait);
+        assert_eq!(text, "select over 2: recv oneshot \"answer\" tests/select.rs:L for at most T more");
+        answer.send(3).unwrap();
+        assert_eq!(waits.join().unwrap(), Ok(3));
+        // After a choice in vain it is a receiver as any other.
+        assert!(empty.recv_timeout(Duration::from_millis(1)).is_err());
+    });
+}
+
+#[test]
+fn a_oneshot_that_races_with_a_channel_is_lost_and_doubled_never() {
+    let mut rng = Rng::from_environment();
+    within(LIMIT, move || {
+        runtime(3).block_on(move || {
+            let end = Instant::now() + Duration::from_millis(500);
+            while Instant::now() < end {
+                let ((one, mut first), (two, second)) = (oneshot::channel::<u32>(), mpsc::channel::<u32>());
+                let (before_one, before_two) = (rng.below(3), rng.below(3));
+                let ones = coro::spawn(move || {
+                    (0..before_one).for_each(|_| coro::yield_slice());
+                    one.send(1).is_ok()
+                });
+                let twos = coro::spawn(move || {
+                    (0..before_two).for_each(|_| coro::yield_slice());
+                    two.send(2).is_ok()
+                });
+                let (mut has_one, mut has_two) = (false, false);
+                while !(has_one && has_two) {
+                    if has_one {
+                        assert_eq!(second.recv(), Ok(2));
+                        has_two = true;
+                    } else if has_two {
+                        assert_eq!(coro::select! { oneshot(first) -> m => m }, Ok(1));
+                        has_one = true;
+                    } else {
+                        coro::select! {
+                            oneshot(first) -> m => has_one = m == Ok(1),
+                            recv(second) -> m => has_two = m == Ok(2),
+                        }
+                    }
+                }
+                assert!(ones.join().unwrap() && twos.join().unwrap());
+            }
+        });
     });
 }
 

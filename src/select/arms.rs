@@ -1,6 +1,7 @@
 //! The arms: what each does at an attempt, and how it has itself be woken.
 
 use std::any::{Any, type_name};
+use std::borrow::BorrowMut;
 use std::io;
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -19,6 +20,7 @@ use crate::scheduler::readiness::Readiness;
 use crate::scheduler::suspend;
 use crate::scheduler::waker::TaskWaker;
 use crate::sync::choice::{Choice, Receiving, Sending};
+use crate::sync::oneshot::Receiver;
 use crate::sync::{Receives, Sends};
 
 /// Gives the result of an arm, which must be there.
@@ -132,6 +134,58 @@ arm!(['a, T] SendArm<'a, T>);
 
 impl<T> Operation for SendArm<'_, T> {
     in_a_line!();
+}
+
+/// The message of a oneshot channel; see [`oneshot`].
+#[derive(Debug)]
+pub struct OneshotArm<'a, T> {
+    receiver: &'a mut Receiver<T>,
+    result: Option<Result<T, RecvError>>,
+}
+
+/// Receives the message of a [`oneshot`](crate::sync::oneshot) channel. That its sender has gone without one is a result as well. If
+/// another arm ends the wait, the receiver is as before; once it has given its message, that of later ones is an error.
+pub fn oneshot<T, R: BorrowMut<Receiver<T>> + ?Sized>(receiver: &mut R) -> OneshotArm<'_, T> {
+    OneshotArm { receiver: receiver.borrow_mut(), result: None }
+}
+
+impl<T> OneshotArm<'_, T> {
+    /// The message.
+    ///
+    /// # Errors
+    /// When the sender went without sending one.
+    ///
+    /// # Panics
+    /// If this is not the arm that ended the wait, or a second time.
+    pub fn take(&mut self) -> Result<T, RecvError> {
+        given(&mut self.result)
+    }
+}
+
+arm!(['a, T] OneshotArm<'a, T>);
+
+impl<T> Operation for OneshotArm<'_, T> {
+    fn attempt(&mut self) -> bool {
+        self.result = self.receiver.attempt();
+        self.result.is_some()
+    }
+
+    unsafe fn enlist(&mut self, _: &Choice) -> bool {
+        self.receiver.announce(suspend::current_unparker())
+    }
+
+    fn is_due(&mut self) -> bool {
+        self.receiver.is_due()
+    }
+
+    fn leave(&mut self) -> bool {
+        self.receiver.withdraw();
+        false
+    }
+
+    fn reason(&self) -> Option<WaitReason> {
+        Some(self.receiver.reason())
+    }
 }
 
 /// A point in time; see [`after`] and [`at`].

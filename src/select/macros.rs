@@ -33,6 +33,7 @@
 /// |---|---|---|
 /// | `recv(receiver) -> m` | with a message, or when there will be none | `Result<T, RecvError>` |
 /// | `send(sender, value) -> r` | when the message was taken or queued, or nobody will receive | `Result<(), SendError<T>>` |
+/// | `oneshot(receiver) -> m` | with the message, or when there will be none | `Result<T, RecvError>` |
 /// | `after(duration)` | when the time has passed, counted from the beginning of this choice | |
 /// | `at(instant)` | at that time | |
 /// | `join(handle) -> r` | when the task has ended | as [`JoinHandle::join`](crate::JoinHandle::join) |
@@ -43,7 +44,7 @@
 /// | `default` | if nothing else can at once | |
 ///
 /// The channels are those of [`sync::mpsc`](crate::sync::mpsc) and [`sync::mpmc`](crate::sync::mpmc), receivers and senders are
-/// borrowed, handles by `&mut`. A message to be sent is evaluated in any case, and dropped with the choice if another arm was
+/// borrowed, handles and receivers of [`sync::oneshot`](crate::sync::oneshot) by `&mut`. A message to be sent is evaluated in any case, and dropped with the choice if another arm was
 /// first. A future is dropped as well, unless it is given as `&mut future`. `-> pattern` may be left out, and must be
 /// irrefutable; after a block the comma may be. The code runs when the choice is over: it may use what the arms borrowed, and
 /// `break`, `continue`, `return` and `?` are those of the code around.
@@ -110,6 +111,14 @@ macro_rules! __select {
             }
         }
     };
+    (@bind [{oneshot ($rx:expr $(,)?) $pat:tt $code:tt} $($more:tt)*] [$($arms:ident)*] $default:tt) => {
+        match &mut $rx {
+            receiver => {
+                let mut arm = $crate::select::oneshot(receiver);
+                $crate::__select!(@bind [$($more)*] [$($arms)* arm] $default)
+            }
+        }
+    };
     (@bind [{join ($handle:expr $(,)?) $pat:tt $code:tt} $($more:tt)*] [$($arms:ident)*] $default:tt) => {
         match &mut $handle {
             handle => {
@@ -160,7 +169,7 @@ macro_rules! __select {
     };
     (@bind [{$op:ident $args:tt $pat:tt $code:tt} $($more:tt)*] $arms:tt $default:tt) => {
         ::std::compile_error!(::std::concat!(
-            "`", ::std::stringify!($op), ::std::stringify!($args), "` is no arm: recv(receiver), send(sender, value), \
+            "`", ::std::stringify!($op), ::std::stringify!($args), "` is no arm: recv(receiver), send(sender, value), oneshot(receiver), \
              after(duration), at(instant), join(handle), readable(socket), writable(socket), accept(listener), \
              future(f) and default are"
         ))

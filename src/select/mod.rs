@@ -44,8 +44,8 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 pub use arms::{
-    AcceptArm, FutureArm, JoinArm, Joins, ReadyArm, RecvArm, SendArm, TimeArm, accept, after, at, future, join,
-    readable, recv, send, writable,
+    AcceptArm, FutureArm, JoinArm, Joins, OneshotArm, ReadyArm, RecvArm, SendArm, TimeArm, accept, after, at, future,
+    join, oneshot, readable, recv, send, writable,
 };
 #[doc(hidden)]
 pub use macros::{Either, Nobody};
