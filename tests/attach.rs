@@ -469,7 +469,7 @@ fn what_stands_in_the_way_is_named() {
         command.env("CORO_BACKDOOR", "off");
     });
     let line = "coro: backdoor is off (CORO_BACKDOOR), no sessions by signal\n";
-    assert_eq!(off.said().matches(line).count(), 2, "{}", off.said());
+    until(LONG, "it has said so twice", || off.said().matches(line).count() == 2);
     assert!(off.no_session().ends_with(" was started with CORO_BACKDOOR=off, which forbids it"));
     off.finish();
 }

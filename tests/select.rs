@@ -391,6 +391,28 @@ fn choices_meet_choices() {
 }
 
 #[test]
+fn a_result_that_nobody_took_is_not_lost_in_the_next_wait() {
+    everywhere(|| {
+        let (tx, rx) = mpmc::channel();
+        let (once_tx, mut once_rx) = oneshot::channel();
+        let mut task = coro::spawn(|| 3);
+        until(LIMIT, "the task's end", || task.is_finished());
+        for n in 1..=5 {
+            tx.send(n).unwrap();
+        }
+        once_tx.send("first").unwrap();
+        let mut message = select::recv(&rx);
+        let mut once = select::oneshot(&mut once_rx);
+        let mut end = select::join(&mut task);
+        for _ in 0..64 {
+            select::wait(&mut [&mut message, &mut once, &mut end]);
+        }
+        assert_eq!((message.take(), once.take(), end.take().unwrap()), (Ok(1), Ok("first"), 3));
+        assert_eq!(rx.try_iter().collect::<Vec<_>>(), [2, 3, 4, 5]);
+    });
+}
+
+#[test]
 fn an_interrupt_ends_a_choice_and_loses_nothing() {
     in_task(|| {
         for round in 0..200 {

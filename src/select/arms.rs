@@ -29,6 +29,14 @@ fn given<T>(result: &mut Option<T>) -> T {
     result.take().expect("the result of an arm is there once, after `wait` has returned the arm's place")
 }
 
+/// An attempt, if the arm has no result that nobody has taken yet: that one would be lost.
+fn once<T>(result: &mut Option<T>, attempt: impl FnOnce() -> Option<T>) -> bool {
+    if result.is_none() {
+        *result = attempt();
+    }
+    result.is_some()
+}
+
 macro_rules! arm {
     ([$($generics:tt)*] $arm:ty) => {
         impl<$($generics)*> Arm for $arm {
@@ -43,8 +51,7 @@ macro_rules! arm {
 macro_rules! in_a_line {
     () => {
         fn attempt(&mut self) -> bool {
-            self.result = self.place.attempt();
-            self.result.is_some()
+            once(&mut self.result, || self.place.attempt())
         }
 
         unsafe fn enlist(&mut self, choice: &Choice) -> bool {
@@ -166,8 +173,7 @@ arm!(['a, T] OneshotArm<'a, T>);
 
 impl<T> Operation for OneshotArm<'_, T> {
     fn attempt(&mut self) -> bool {
-        self.result = self.receiver.attempt();
-        self.result.is_some()
+        once(&mut self.result, || self.receiver.attempt())
     }
 
     unsafe fn enlist(&mut self, _: &Choice) -> bool {
@@ -284,10 +290,7 @@ arm!(['a, T] JoinArm<'a, T>);
 
 impl<T> Operation for JoinArm<'_, T> {
     fn attempt(&mut self) -> bool {
-        if self.handle.is_finished() {
-            self.result = Some(self.handle.take());
-        }
-        self.result.is_some()
+        once(&mut self.result, || self.handle.is_finished().then(|| self.handle.take()))
     }
 
     unsafe fn enlist(&mut self, _: &Choice) -> bool {
@@ -350,8 +353,7 @@ arm!(['a] ReadyArm<'a>);
 
 impl Operation for ReadyArm<'_> {
     fn attempt(&mut self) -> bool {
-        self.result = self.inner.now();
-        self.result.is_some()
+        once(&mut self.result, || self.inner.now())
     }
 
     unsafe fn enlist(&mut self, _: &Choice) -> bool {
@@ -412,6 +414,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 impl<L: Accepts + ?Sized> Operation for AcceptArm<'_, L> {
     fn attempt(&mut self) -> bool {
         self.retry = None;
+        if self.result.is_some() {
+            return true;
+        }
         self.result = match self.inner.now() {
             None => None,
             Some(Err(e)) => Some(Err(e)),
@@ -492,8 +497,8 @@ impl<F: Future + ?Sized> FutureArm<'_, F> {
 
 impl<F: Future + ?Sized> Operation for FutureArm<'_, F> {
     fn attempt(&mut self) -> bool {
-        if self.polled && !self.waker.is_woken() {
-            return false;
+        if self.result.is_some() || self.polled && !self.waker.is_woken() {
+            return self.result.is_some();
         }
         self.polled = true;
         self.waker.begin_poll();

@@ -25,6 +25,7 @@
 //! * **One arm**: of everything that is waited for, one thing is done, that of the arm whose number is returned. A message is
 //!   received by that arm or stays where it is; one that was not sent is still in its arm.
 //! * **Fairness**: of several that can go on at once any may be first; the choice is random.
+//! * **Nothing is lost**: an arm whose result nobody has taken keeps it, and can go on at once in the next wait that it is in.
 //! * **Nothing is left**: when `wait` returns or unwinds, no channel, task, timer or socket knows of it any more.
 //!
 //! # Cancellation
