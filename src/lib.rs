@@ -56,6 +56,9 @@ mod stack;
 mod sys;
 mod task;
 mod timer;
+#[cfg(any(feature = "backdoor", feature = "probe"))]
+#[cfg_attr(not(feature = "backdoor"), allow(dead_code, unreachable_pub, reason = "some of it is for expressions"))]
+mod value;
 mod wiring;
 
 #[cfg(feature = "backdoor")]
@@ -123,6 +126,8 @@ mod latency;
 pub mod net;
 pub mod os;
 mod panic;
+#[cfg(feature = "probe")]
+pub mod probe;
 pub mod process;
 pub mod report;
 #[cfg(feature = "backdoor")]
@@ -219,6 +224,48 @@ pub mod time;
 #[cfg(feature = "macros")]
 pub use coro_macros::export;
 
+/// Makes a function a point that [`probe`](mod@crate::probe)s can watch: what it is called with and what it returns, how often, how
+/// long and from where, without a restart.
+///
+/// ```
+/// struct Cache;
+///
+/// impl Cache {
+///     #[coro::probe(skip(self))]
+///     fn get(&self, key: &str) -> Option<u64> {
+///         key.parse().ok()
+///     }
+/// }
+///
+/// #[coro::probe(redact(password))]
+/// fn log_in(user: &str, password: &str) -> Result<(), String> {
+///     if password.is_empty() { Err(format!("{user} has no password")) } else { Ok(()) }
+/// }
+///
+/// let probe = coro::probe::attach_to("log_in").keep_lines().log().start().unwrap();
+/// let _ = log_in("ada", "");
+/// let line = probe.lines().remove(0);
+/// assert!(line.contains(r#"log_in(user="ada", password=<redacted>) ~ Err("ada has no password") in "#), "{line}");
+/// assert_eq!(Cache.get("7"), Some(7));
+/// ```
+///
+/// It may stand on functions, methods and those of a trait's implementation, generic ones too. The point is called as the function's path,
+/// `app::cache::Cache::get`. Numbers, `bool` and text are shown as they are, other values by `Debug`, those that have none by
+/// their type; a generic one as far as its bounds say. While nobody watches, a call costs one relaxed load and a branch more.
+///
+/// Options:
+///
+/// * `name = "app.lookup"`: how it is called.
+/// * `skip(a, b)`: arguments that are not looked at.
+/// * `redact(a)`: arguments that are listed and never shown.
+/// * `result = false`: the result is never shown.
+/// * `crate = path`: where this crate is, if it is not called `coro`.
+///
+/// What leaves the body by `return`, `?` or a panic is seen; the body becomes a closure for that, which `#[track_caller]` does not go with.
+/// `async` and `const` functions are refused.
+#[cfg(feature = "probe")]
+pub use coro_macros::probe;
+
 pub use blocking::{BlockingJob, BlockingStats, blocking, blocking_stats, set_blocking_threads};
 pub use inspect::{TaskState, TaskWhere, where_all, where_is};
 pub use latency::set_latency_warning;
@@ -266,9 +313,10 @@ macro_rules! print_stderr {
 }
 
 /// What the code that [`macro@export`] makes refers to. Nothing for others.
-#[cfg(feature = "macros")]
+#[cfg(any(feature = "macros", feature = "probe"))]
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(feature = "macros")]
     pub use crate::script::export::{CORO_EXPORTS_0_1, Export, check_name, is_argument, is_result, value};
     pub use linkme;
 }

@@ -21,6 +21,8 @@ fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         overflow::describe_with(describe);
+        #[cfg(all(feature = "probe", feature = "script"))]
+        crate::probe::conditions_with(crate::script::condition);
         inspect::status_with(commands::status_text);
         crate::panic::install_hook();
         if cfg!(miri) {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// From the lowest to the highest; layers of one row do not know each other.
 const LAYERS: &[&[&str]] = &[
     &["sys"],
+    &["value"],
     &["observe"],
     &["stack", "context", "timer"],
     &["task"],
@@ -25,6 +26,7 @@ const LAYERS: &[&[&str]] = &[
     &["tb"],
     &["report"],
     &["latency", "panic"],
+    &["probe"],
     &["commands"],
     &["script"],
     &["backdoor"],
@@ -53,6 +55,7 @@ const UNSAFE_FILES: &[&str] = &[
     "net/raw.rs",
     "observe/hooks.rs",
     "panic/mod.rs",
+    "probe/watchers.rs",
     "process/pre_exec.rs",
     "scheduler/alarm.rs",
     "scheduler/enter.rs",
@@ -260,6 +263,8 @@ fn check_arrows(file: &str, text: &str) -> Vec<String> {
             Some(theirs) if theirs < mine => continue,
             Some(theirs) if theirs == mine => "a sibling, which it must not know",
             Some(_) => "a higher layer",
+            // A macro that is exported has no other path.
+            None if name.starts_with("__") => continue,
             None if name == "wiring" && MAY_NAME_WIRING.contains(&file) => continue,
             None => "no layer; name the module where it is defined",
         };
@@ -461,7 +466,7 @@ mod checkers {
     #[test]
     fn siblings_and_unknown_folders_are_found() {
         assert_eq!(check_arrows("net/tcp.rs", "use crate::sync::Mutex;").len(), 1);
-        assert_eq!(check_arrows("probe/mod.rs", "").len(), 1);
+        assert_eq!(check_arrows("nowhere/mod.rs", "").len(), 1);
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn of_static(variable: ItemStatic) -> Result<Item> {
 }
 
 /// Whether there is an `impl Trait` in a type, which stands for one that only the function knows.
-fn has_impl(tokens: TokenStream) -> bool {
+pub(crate) fn has_impl(tokens: TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(word) => word == "impl",
         TokenTree::Group(group) => has_impl(group.stream()),

@@ -1,6 +1,6 @@
-//! The attribute `#[coro::export]`; its guide stands where `coro` exports it.
+//! The attributes `#[coro::export]` and `#[coro::probe]`; their guides stand where `coro` exports them.
 //!
-//! `options` reads what stands in the attribute's parentheses, `item` what it stands on, `expand` writes the entry of the
+//! `probe` is all of the second one. Of the first, `options` reads what stands in the attribute's parentheses, `item` what it stands on, `expand` writes the entry of the
 //! library's table. Nothing is decided here that the library can decide: which names and types there may be is checked by its
 //! functions, at the places that the attribute points them to.
 //!
@@ -9,6 +9,7 @@
 mod expand;
 mod item;
 mod options;
+mod probe;
 
 use proc_macro::TokenStream;
 
@@ -16,4 +17,10 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn export(options: TokenStream, item: TokenStream) -> TokenStream {
     expand::export(options.into(), item.into()).into()
+}
+
+/// Makes a function a point that can be watched.
+#[proc_macro_attribute]
+pub fn probe(options: TokenStream, item: TokenStream) -> TokenStream {
+    probe::probe(options.into(), item.into()).into()
 }

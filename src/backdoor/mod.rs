@@ -18,6 +18,7 @@ mod bind;
 mod builder;
 mod console;
 mod line;
+mod output;
 pub(crate) mod repl;
 mod rights;
 mod session;

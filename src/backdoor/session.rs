@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::line::{Line, Lines, MAX_LINE, escape, escape_up_to};
+use super::output::{Output, PULL_BELOW};
 use super::rights::Rights;
 use super::stream::Stream;
 use super::table::{self, Outcome};
@@ -33,17 +34,15 @@ use crate::report::{self, Report};
 use crate::sys::fork::Own;
 use crate::sys::stderr;
 
-/// An answer is asked for more only below this many bytes waiting.
-const PULL_BELOW: usize = 64 * 1024;
-
-/// Buffers larger than this are given back when empty.
-const KEEP_BUFFER: usize = 2 * PULL_BELOW;
-
 /// What is shown of a command in the list of sessions, in characters.
 const LAST_SHOWN: usize = 60;
 
 /// A command may be written over several lines, each but the last ending with a backslash; so long altogether.
 const LONGEST_COMMAND: usize = 4 * MAX_LINE;
+
+/// Lines of probes come that often.
+#[cfg(feature = "probe")]
+const BETWEEN_ASIDES: Duration = Duration::from_millis(50);
 
 /// An answer that takes less of the console thread is never held up.
 const LIGHT: Duration = Duration::from_millis(100);
@@ -116,6 +115,8 @@ pub(super) struct Session {
     took: Duration,
     /// Once there was a line for it.
     evaluator: Option<Box<dyn Evaluate>>,
+    #[cfg(feature = "probe")]
+    probes: crate::probe::SessionProbes,
     prompt: Prompt,
     /// The welcome was shown, or is not for this client: it came with its first command.
     welcomed: bool,
@@ -148,6 +149,8 @@ impl Session {
             running: None,
             took: Duration::ZERO,
             evaluator: None,
+            #[cfg(feature = "probe")]
+            probes: crate::probe::SessionProbes::new(),
             prompt: Prompt::Wanted,
             welcomed: false,
             commanded: now,
@@ -411,7 +414,11 @@ impl Session {
             ticket.asked(&escape_up_to(shown, LAST_SHOWN), now);
         }
         let (rights, json) = (&mut self.rights, self.json && !self.lines);
-        match catch_unwind(AssertUnwindSafe(|| table::run(line, commands, rights, json))) {
+        #[cfg(feature = "probe")]
+        let probes = Some(&self.probes);
+        #[cfg(not(feature = "probe"))]
+        let probes = std::marker::PhantomData;
+        match catch_unwind(AssertUnwindSafe(|| table::run(line, commands, rights, json, probes))) {
             Ok(None) => {}
             Ok(Some((name, Outcome::Answer(answer)))) => {
                 self.go_on(Running::new(name, answer, false), now);
@@ -496,12 +503,31 @@ impl Session {
         if self.phase != Phase::Open || self.output.len() >= PULL_BELOW {
             return;
         }
-        let Some(lines) = self.evaluator.as_mut().and_then(|evaluator| evaluator.aside()) else { return };
+        if let Some(lines) = self.evaluator.as_mut().and_then(|evaluator| evaluator.aside()) {
+            self.say_aside("line", lines.trim_end_matches('\n'), now);
+        }
+        #[cfg(feature = "probe")]
+        for line in self.probes.lines(PULL_BELOW) {
+            self.say_aside("probe", &line, now);
+        }
+    }
+
+    fn say_aside(&mut self, what: &str, lines: &str, now: Instant) {
         if self.prompt == Prompt::Shown && !self.json {
             self.push(b"\n", now);
         }
-        self.say(lines.trim_end_matches('\n'), now);
+        self.output.end_line();
+        self.tell_lines(what, lines, now);
         self.prompt = Prompt::Wanted;
+    }
+
+    /// When to look for lines of probes again.
+    fn next_aside(&self) -> Option<Instant> {
+        #[cfg(feature = "probe")]
+        if self.phase == Phase::Open && self.output.len() < PULL_BELOW && self.probes.is_active() {
+            return Some(Instant::now() + BETWEEN_ASIDES);
+        }
+        None
     }
 
     /// Deadlines that have passed.
@@ -577,7 +603,7 @@ impl Session {
             }
             _ => None,
         };
-        [lingering, prompt, stalled, idle, answer].into_iter().flatten().min()
+        [lingering, prompt, stalled, idle, answer, self.next_aside()].into_iter().flatten().min()
     }
 
     /// A command goes on in a line that will not come.
@@ -680,102 +706,4 @@ fn in_json(what: &str, text: &str) -> Vec<u8> {
 
 fn is_temporary(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-/// Bytes on their way to the client.
-#[derive(Debug, Default)]
-struct Output {
-    bytes: Vec<u8>,
-    /// How many of them are sent.
-    sent: usize,
-    /// The last byte pushed was not a line's end.
-    within_line: bool,
-    /// The last byte sent was not.
-    sent_within_line: bool,
-}
-
-impl Output {
-    fn push(&mut self, bytes: &[u8]) {
-        if let Some(&last) = bytes.last() {
-            self.within_line = last != b'\n';
-            self.bytes.extend_from_slice(bytes);
-        }
-    }
-
-    fn end_line(&mut self) {
-        if self.within_line {
-            self.push(b"\n");
-        }
-    }
-
-    /// Three bytes of telnet, which belong to no line.
-    fn answer_telnet(&mut self, reply: [u8; 3]) {
-        // A client that only negotiates and never reads gets no more room than an answer.
-        if self.len() < PULL_BELOW {
-            self.bytes.extend_from_slice(&reply);
-        }
-    }
-
-    /// Throws away what waits behind the line that is being sent.
-    fn cut(&mut self) {
-        let Some(end) = self.waiting().iter().position(|byte| *byte == b'\n') else {
-            // Of what was sent of the line, if anything, its end is still to come.
-            self.bytes.truncate(self.sent);
-            return self.within_line = self.sent_within_line;
-        };
-        self.bytes.truncate(self.sent + end + 1);
-        self.within_line = false;
-    }
-
-    fn waiting(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    fn len(&self) -> usize {
-        self.bytes.len() - self.sent
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn sent(&mut self, length: usize) {
-        self.sent += length;
-        if let Some(last) = self.bytes[..self.sent].last() {
-            self.sent_within_line = *last != b'\n';
-        }
-        if self.is_empty() {
-            self.bytes.clear();
-            self.sent = 0;
-            if self.bytes.capacity() > KEEP_BUFFER {
-                self.bytes = Vec::new();
-            }
-        } else if self.sent >= PULL_BELOW {
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_cut_ends_with_the_line_that_was_begun() {
-        let cut = |pushed: &str, sent: usize| {
-            let mut output = Output::default();
-            output.push(pushed.as_bytes());
-            output.sent(sent);
-            output.cut();
-            output.end_line();
-            pushed[..sent].to_owned() + str::from_utf8(output.waiting()).expect("text")
-        };
-        assert_eq!(cut("one\ntwo\nthree\n", 2), "one\n");
-        assert_eq!(cut("one\ntwo\n", 4), "one\ntwo\n");
-        assert_eq!(cut("one\n", 4), "one\n");
-        // All that there was of the line is sent, and its end is still to come.
-        assert_eq!(cut("half a li", 9), "half a li\n");
-        assert_eq!(cut("half a li", 3), "hal\n");
-    }
 }

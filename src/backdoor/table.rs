@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use super::Commands;
 use super::line::{escape, escape_up_to};
 use super::rights::Rights;
-use crate::commands::{Answer, Command, Tier, nearest_of};
+use crate::commands::{Answer, Asking, Command, Probes, Tier, nearest_of};
 
 /// What a command comes to.
 pub(super) enum Outcome {
@@ -79,6 +79,7 @@ pub(super) fn run(
     commands: &Commands,
     rights: &mut Rights,
     json: bool,
+    probes: Probes<'_>,
 ) -> Option<(&'static str, Outcome)> {
     let Ok(text) = std::str::from_utf8(line) else {
         let text = format!("this line is not UTF-8 text: \"{}\"\n", escape(line));
@@ -94,7 +95,7 @@ pub(super) fn run(
             let name = command.names[0];
             // Whole: what is cut off could be what matters.
             match rights.allow(command.tier_for(&call.arguments), name, &escape_up_to(line.trim_ascii(), usize::MAX)) {
-                Ok(()) => (name, begin(command, &call.arguments, json)),
+                Ok(()) => (name, begin(command, &call, json, probes)),
                 Err(complaint) => (name, complain(&complaint)),
             }
         }
@@ -126,13 +127,13 @@ fn unknown(call: &Call<'_>, commands: &Commands) -> String {
     format!("unknown command \"{word}\"; the nearest is {nearest}; help lists all\n")
 }
 
-fn begin(command: &'static Command, words: &[&str], json: bool) -> Outcome {
+fn begin(command: &'static Command, call: &Call<'_>, json: bool, probes: Probes<'_>) -> Outcome {
+    let mut words = call.arguments.clone();
     let json = (json && command.has_json()) || words.contains(&"--json");
-    let mut words = words.to_vec();
     if json && !words.contains(&"--json") {
         words.push("--json");
     }
-    match command.begin(&words) {
+    match command.begin(&words, Asking { typed: call.typed, probes }) {
         Ok(answer) if json => Outcome::Json(answer),
         Ok(answer) => Outcome::Answer(answer),
         Err(complaint) => complain(&complaint),
@@ -160,6 +161,8 @@ struct Call<'line> {
     /// The whole, without what may stand before every command.
     text: &'line str,
     word: &'line str,
+    /// What follows it.
+    typed: &'line str,
     arguments: Vec<&'line str>,
     /// Something comes behind the closing parenthesis: `tasks().len()`.
     goes_on: bool,
@@ -178,7 +181,7 @@ impl<'line> Call<'line> {
         let goes_on = closes_at(rest).is_some_and(|end| end + 1 < rest.len());
         let rest = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(rest);
         let arguments = rest.split(|c: char| c.is_whitespace() || c == ',').filter(|part| !part.is_empty()).collect();
-        Some(Self { text: line, word, arguments, goes_on })
+        Some(Self { text: line, word, typed: rest, arguments, goes_on })
     }
 }
 
@@ -293,7 +296,7 @@ mod tests {
     }
 
     fn answer_with(line: &str, rights: &mut Rights) -> String {
-        match run(line.as_bytes(), &FAKE, rights, false).expect("a command").1 {
+        match run(line.as_bytes(), &FAKE, rights, false, Default::default()).expect("a command").1 {
             Outcome::Answer(mut answer) | Outcome::Json(mut answer) => {
                 let mut out = Vec::new();
                 while answer.more(&mut out) {}
@@ -317,7 +320,7 @@ mod tests {
         for line in ["quit", "exit", "exit()"] {
             assert_eq!(answer(line), "END", "{line:?}");
         }
-        assert!(run(b" \t", &FAKE, &mut Rights::new(Tier::Read, String::new()), false).is_none());
+        assert!(run(b" \t", &FAKE, &mut Rights::new(Tier::Read, String::new()), false, Default::default()).is_none());
     }
 
     #[test]
@@ -371,18 +374,23 @@ mod tests {
     #[test]
     fn what_is_no_command_is_an_expression_if_there_is_somebody_for_it() {
         let commands = Commands { evaluator: Some(|| Box::new(Nobody)), ..FAKE };
-        let outcome =
-            |line: &str| match run(line.as_bytes(), &commands, &mut Rights::new(Tier::Read, String::new()), false) {
-                Some((_, Outcome::Evaluate { text, unknown })) => {
-                    assert!(is_expression(line, &commands), "{line}");
-                    assert!(unknown.starts_with("unknown command "), "{unknown}");
-                    Some(text)
-                }
-                _ => {
-                    assert!(!is_expression(line, &commands), "{line}");
-                    None
-                }
-            };
+        let outcome = |line: &str| match run(
+            line.as_bytes(),
+            &commands,
+            &mut Rights::new(Tier::Read, String::new()),
+            false,
+            Default::default(),
+        ) {
+            Some((_, Outcome::Evaluate { text, unknown })) => {
+                assert!(is_expression(line, &commands), "{line}");
+                assert!(unknown.starts_with("unknown command "), "{unknown}");
+                Some(text)
+            }
+            _ => {
+                assert!(!is_expression(line, &commands), "{line}");
+                None
+            }
+        };
         for line in
             ["1 + 1", "where_all().len()", "where(17).name", "where (\")\", (1)) .x", "nonsense", "x where_all", "["]
         {

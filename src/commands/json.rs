@@ -422,7 +422,8 @@ mod tests {
 
     fn answer(name: &str, words: &[&str]) -> String {
         let command = TABLE.iter().find(|c| c.names[0] == name).expect("a command");
-        let (mut answer, mut out) = (command.begin(words).expect("an answer"), Vec::new());
+        let (mut answer, mut out) =
+            (command.begin(words, crate::commands::Asking::default()).expect("an answer"), Vec::new());
         while answer.more(&mut out) {}
         String::from_utf8(out).expect("text")
     }
@@ -460,7 +461,8 @@ mod tests {
                 "top" => &["10ms", "--json"][..],
                 _ => &["--json"],
             };
-            let mut answer = command.begin(words).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let mut answer =
+                command.begin(words, crate::commands::Asking::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
             let mut out = Vec::new();
             while answer.more(&mut out) {}
             let text = String::from_utf8(out).expect("text");

@@ -16,6 +16,8 @@ mod figures;
 #[cfg(feature = "serde")]
 mod json;
 mod measures;
+#[cfg(feature = "probe")]
+mod probes;
 mod process;
 mod question;
 pub(crate) mod sessions;
@@ -171,6 +173,23 @@ pub(crate) struct Asked<'a> {
     /// Without those that every command knows.
     pub(crate) words: &'a [&'a str],
     pub(crate) style: Style,
+    #[cfg_attr(not(feature = "probe"), allow(dead_code, reason = "probes ask it"))]
+    pub(crate) by: Asking<'a>,
+}
+
+/// What the session that asks has of probes.
+#[cfg(feature = "probe")]
+pub(crate) type Probes<'a> = Option<&'a crate::probe::SessionProbes>;
+#[cfg(not(feature = "probe"))]
+pub(crate) type Probes<'a> = std::marker::PhantomData<&'a ()>;
+
+/// Who asks, and how it was typed.
+#[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(not(feature = "probe"), allow(dead_code, reason = "probes ask it"))]
+pub(crate) struct Asking<'a> {
+    /// What came after the name, with the flags.
+    pub(crate) typed: &'a str,
+    pub(crate) probes: Probes<'a>,
 }
 
 /// One row of the table.
@@ -203,13 +222,13 @@ impl Command {
 
     /// Begins an answer to the words that came after the name. Every command knows `--colour`, and `--json` if its row
     /// says so.
-    pub(crate) fn begin(&self, words: &[&str]) -> Begun {
+    pub(crate) fn begin(&self, words: &[&str], by: Asking<'_>) -> Begun {
         let (flags, words): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| FLAGS.contains(word));
         if flags.contains(&"--json") {
             return self.begin_json(&words);
         }
         let style = if flags.is_empty() { Style::PLAIN } else { Style::COLOURED };
-        (self.run)(&Asked { words: &words, style })
+        (self.run)(&Asked { words: &words, style, by })
     }
 
     /// Whether the row says that there is a form in JSON, and the program has it.
@@ -462,6 +481,14 @@ pub(crate) static TABLE: &[Command] = &[
         tier: measures::set_tier,
         run: |asked| measures::set(asked.words),
     },
+    #[cfg(feature = "probe")]
+    Command {
+        names: &["probe"],
+        arguments: "list|attach|show|detach …",
+        help: "what is watched: probe list [PATTERN], probe attach PATTERN log, probe show [ID], probe detach ID",
+        tier: probes::tier,
+        run: probes::probe,
+    },
     Command {
         names: &["cancel"],
         arguments: "ID… | --match PATTERN --count N",
@@ -539,7 +566,7 @@ mod tests {
         let mut words = line.split(' ');
         let name = words.next().expect("a name");
         let command = TABLE.iter().find(|c| c.names.contains(&name)).expect("a command");
-        command.begin(&words.collect::<Vec<_>>())
+        command.begin(&words.collect::<Vec<_>>(), Asking::default())
     }
 
     fn complaint(line: &str) -> String {

@@ -56,6 +56,14 @@ impl Histogram {
         self.sum.store(self.sum.load(Ordering::Relaxed).wrapping_add(ticks), Ordering::Relaxed);
     }
 
+    /// The same, where others count at the same time.
+    #[cfg(feature = "probe")]
+    #[inline]
+    pub(crate) fn record_beside_others(&self, ticks: u64) {
+        self.buckets[bucket(ticks)].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(ticks, Ordering::Relaxed);
+    }
+
     /// Back to nothing. By the one writer, or while there is none.
     pub(crate) fn clear(&self) {
         self.buckets.iter().for_each(|b| b.store(0, Ordering::Relaxed));

@@ -15,6 +15,8 @@ mod histogram;
 mod hooks;
 mod object;
 mod overrun;
+#[cfg(feature = "probe")]
+mod point;
 mod reads;
 mod wait;
 mod words;
@@ -25,6 +27,10 @@ pub(crate) use histogram::Histogram;
 pub(crate) use hooks::SLICE_OVERRUN;
 pub(crate) use object::{Object, THREAD};
 pub(crate) use overrun::{After, Overrun, ShortName};
+#[cfg(feature = "probe")]
+pub(crate) use point::{Calls, Kept, WatchedCall, boundary};
+#[cfg(feature = "probe")]
+pub use point::{Point, PointKind, PointName, Shown};
 pub(crate) use reads::{HeldReads, MOST_READS};
 #[allow(unused_imports, reason = "for modules to come; the tests use it")]
 pub(crate) use wait::WaitWords;

@@ -10,8 +10,8 @@ use std::sync::atomic::{
     AtomicUsize, Ordering,
 };
 
-use super::value::{IntoValue, Value};
 use crate::sync;
+use crate::value::{IntoValue, Value};
 
 /// What a static can be of that [`#[coro::export]`](macro@crate::export) shows to expressions.
 ///

@@ -18,7 +18,7 @@ use rhai::{Dynamic, Engine, ImmutableString, NativeCallContext, Position};
 
 use super::engine::{Asked, Failure, call};
 use super::function::{self, Function};
-use super::value::Value;
+use crate::value::Value;
 
 /// What the engine calls a branch in its messages.
 pub(super) const TYPE: &str = "names";

@@ -31,7 +31,6 @@ use super::limits::Limits;
 use super::name::KEYWORDS;
 use super::repl::REPL;
 use super::source::{Rewritten, SPAWN, first_word};
-use super::value::Value;
 use super::{natives, on_worker, repl, shallow, show};
 use crate::blocking;
 use crate::commands::Permit;
@@ -41,6 +40,7 @@ use crate::scheduler::runtime::payload_text;
 use crate::scheduler::suspend::here;
 use crate::scheduler::{self, suspend};
 use crate::sys::courtesy::{Allowance, Courtesy};
+use crate::value::Value;
 
 /// Values nested deeper than this do not leave an expression, nor come in.
 pub(super) const DEEPEST: usize = 64;
@@ -124,6 +124,15 @@ impl Packages {
             maps: BasicMapPackage::new(),
             strings: MoreStringPackage::new(),
         }
+    }
+
+    pub(super) fn register_into(&self, engine: &mut Engine) {
+        self.core.register_into_engine(engine);
+        self.logic.register_into_engine(engine);
+        self.math.register_into_engine(engine);
+        self.arrays.register_into_engine(engine);
+        self.maps.register_into_engine(engine);
+        self.strings.register_into_engine(engine);
     }
 }
 
@@ -496,12 +505,7 @@ fn engine(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -> Engine {
 pub(super) fn common(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -> Engine {
     let mut engine = Engine::new_raw();
     engine.set_optimization_level(OptimizationLevel::None);
-    packages.core.register_into_engine(&mut engine);
-    packages.logic.register_into_engine(&mut engine);
-    packages.math.register_into_engine(&mut engine);
-    packages.arrays.register_into_engine(&mut engine);
-    packages.maps.register_into_engine(&mut engine);
-    packages.strings.register_into_engine(&mut engine);
+    packages.register_into(&mut engine);
     bound(&mut engine, asked);
     shallow::register(&mut engine);
     natives::replace(&mut engine, asked.limits);

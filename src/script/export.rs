@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::function::{Function, Registry};
 use super::name::refused;
-use super::value::{FromValue, IntoValue};
 use crate::sys::stderr;
+use crate::value::{FromValue, IntoValue};
 
 /// One entry, as the attribute makes it.
 pub struct Export {

@@ -9,10 +9,10 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::value::Value;
 use crate::commands::{self, Tier, When};
 use crate::inspect::{self, Distribution, Options, Party, Snapshot, Task, TaskState};
 use crate::report::{self, Remembered};
+use crate::value::Value;
 
 /// The most tasks that `tasks()` gives.
 pub(super) const MOST_TASKS: usize = 100_000;
@@ -375,7 +375,7 @@ fn ask(line: &str) -> Result<Value, String> {
     if command.tier_for(&words) > Tier::Read {
         return Err(format!("ask: {name} does more than read"));
     }
-    let mut answer = command.begin(&words)?;
+    let mut answer = command.begin(&words, commands::Asking::default())?;
     let (mut all, mut piece) = (Vec::new(), Vec::new());
     let begun = Instant::now();
     loop {

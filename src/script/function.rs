@@ -17,8 +17,8 @@ use std::ops::Bound;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::name::{hidden, refused};
-use super::value::{FromValue, IntoValue, Value};
 use crate::commands::Tier;
+use crate::value::{FromValue, IntoValue, Value};
 
 /// What the program can register as a function: closures and `fn`s with up to six arguments that are [`FromValue`] and a
 /// result that is [`IntoValue`].

@@ -18,6 +18,8 @@ mod branch;
 mod builtin;
 #[cfg(feature = "script")]
 mod cells;
+#[cfg(all(feature = "script", feature = "probe"))]
+mod condition;
 #[cfg(feature = "script")]
 mod control;
 #[cfg(feature = "script")]
@@ -47,9 +49,11 @@ mod shallow;
 mod show;
 #[cfg(feature = "script")]
 mod source;
-mod value;
 
+pub use crate::value::{FromValue, IntoValue, Value};
 pub use as_value::AsValue;
+#[cfg(all(feature = "script", feature = "probe"))]
+pub(crate) use condition::condition;
 #[cfg(feature = "script")]
 pub(crate) use evaluation::Evaluator;
 #[cfg(feature = "macros")]
@@ -58,7 +62,6 @@ pub use function::{Callable, Function, register, register_on_worker, register_va
 pub(crate) use list::{callables, functions};
 #[cfg(feature = "script")]
 pub(crate) use repl::start as start_repl;
-pub use value::{FromValue, IntoValue, Value};
 
 /// What the program exports by attributes.
 #[cfg(not(feature = "macros"))]

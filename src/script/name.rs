@@ -63,6 +63,7 @@ const RESERVED: &[&str] = &[
 const COMMANDS: &[&str] = &[
     "blocking",
     "cancel",
+    "probe",
     "channels",
     "count",
     "enable",

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::function::Function;
-use super::value::Value;
 use crate::scheduler::runtime::payload_text;
 use crate::scheduler::{self, Builder};
 use crate::time;
+use crate::value::Value;
 
 /// How long a worker may take to begin a function.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::value::Value;
+use crate::value::Value;
 
 /// Values nested deeper are refused.
 const DEEPEST: usize = 32;

@@ -8,7 +8,7 @@ use rhai::{Array, Dynamic, Engine, FnPtr, FuncRegistration, Map};
 
 use super::engine::{DEEPEST, Failure, MOST_SHOWN, MOST_TEXT, MOST_VALUES, Taken};
 use super::show;
-use super::value::Value;
+use crate::value::Value;
 
 /// In the place of what Rhai does by calling its functions for each level of a value.
 pub(super) fn register(engine: &mut Engine) {

@@ -9,8 +9,8 @@
 
 use std::fmt::Write as _;
 
-use super::value::Value;
 use crate::inspect::steers;
+use crate::value::Value;
 
 /// The longest answer in bytes; one line more may say that it was cut.
 pub(super) const MOST_BYTES: usize = 1 << 20;

@@ -96,6 +96,9 @@ pub(crate) struct TaskLocal {
     pub(crate) room: Cell<usize>,
     /// The same, never 0.
     pub(crate) whole_room: Cell<usize>,
+    /// Calls of functions that are watched.
+    #[cfg(feature = "probe")]
+    pub(crate) calls: crate::observe::Calls,
     /// The task's locals, destroyed on its own stack after its closure.
     pub(crate) locals: Table,
     /// The sanitizer's record of this stack, in the task's first frame.
@@ -132,6 +135,8 @@ impl TaskLocal {
             no_switch: Cell::new(0),
             room: Cell::new(usize::MAX),
             whole_room: Cell::new(usize::MAX),
+            #[cfg(feature = "probe")]
+            calls: crate::observe::Calls::new(),
             locals: Table::new(),
             #[cfg(coro_asan)]
             fiber: Cell::new(ptr::null_mut()),

@@ -44,6 +44,18 @@ const NEEDED: &[(&str, Tier)] = &[
     ("set selfishness 32", Tier::Act),
     ("set blocking-threads 512", Tier::Act),
     ("set nonsense 1", Tier::Act),
+    #[cfg(feature = "probe")]
+    ("probe", Tier::Read),
+    #[cfg(feature = "probe")]
+    ("probe list x", Tier::Read),
+    #[cfg(feature = "probe")]
+    ("probe show 1", Tier::Read),
+    #[cfg(feature = "probe")]
+    ("probe attach x count", Tier::Probe),
+    #[cfg(feature = "probe")]
+    ("probe detach all", Tier::Probe),
+    #[cfg(feature = "probe")]
+    ("probe nonsense", Tier::Probe),
     ("cancel 17", Tier::Act),
     ("cancel", Tier::Act),
     ("cancel --match x --count 1", Tier::Act),
@@ -79,7 +91,8 @@ fn nothing_is_done_below_its_tier() {
             let name = line.split(' ').next().expect("a name");
             for (spelling, json) in spellings(line).iter().flat_map(|spelling| [(spelling, false), (spelling, true)]) {
                 let (said, outcome) =
-                    table::run(spelling.as_bytes(), &SERVED_HERE, &mut rights, json).expect("a command");
+                    table::run(spelling.as_bytes(), &SERVED_HERE, &mut rights, json, Default::default())
+                        .expect("a command");
                 let Outcome::Complain(text) = outcome else { panic!("{spelling} was begun with {tier}") };
                 let expected = format!("{name} needs the tier {needed}, and here {tier} is the highest\n");
                 assert_eq!((said, text), (name, expected), "{spelling}");

@@ -36,13 +36,13 @@ use super::engine::{self, Asked, Failure, MOST_TEXT, MOST_VALUES, MOST_VARIABLES
 use super::evaluation::Waiting;
 use super::limits::{Limits, TASK_STACK};
 use super::source::{self, Rewritten};
-use super::value::Value;
 use super::{function, show};
 use crate::commands::{Begun, Evaluate, Expression};
 use crate::scheduler::runtime::payload_text;
 use crate::scheduler::{self, Builder, suspend};
 use crate::sync::{Event, mpsc};
 use crate::time;
+use crate::value::Value;
 use spawned::Spawned;
 
 /// A function that only a repl has.

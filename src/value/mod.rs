@@ -1,6 +1,6 @@
-//! Values as they go between the program and expressions.
+//! Values as they go between the program and whoever asks it: expressions, and probes.
 //!
-//! Invariant: plain data, so that what an expression keeps can be handed from thread to thread.
+//! Invariant: plain data, so that what somebody keeps can be handed from thread to thread.
 //!
 //! Must not know: the engine that evaluates, who asks.
 
@@ -60,7 +60,7 @@ impl Value {
     }
 
     /// What it is, in one word.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Value::Nothing => "nothing",
             Value::Bool(_) => "bool",

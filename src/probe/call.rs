@@ -1,0 +1,212 @@
+//! What passing a point does: a call begins, marks are passed, it is over.
+//!
+//! Invariants: a call that nobody watched when it began is told to nobody later. The calls in which marks are watched and that are
+//! under way are linked, those of a task or of a plain thread by themselves, each with the one around it. While instruments run,
+//! points that they pass are passed in silence.
+
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+
+use super::event::{Arguments, Event, Events};
+use super::watchers::{self, Watchers};
+use crate::observe::{Calls, Kept, Point, Shown, WatchedCall};
+use crate::scheduler::suspend::here;
+use crate::sys::clock;
+
+/// A call of a function that may be watched; made by the code of the attribute, and over when it is dropped.
+#[allow(missing_debug_implementations, reason = "it is never seen")]
+#[must_use = "it is the call"]
+pub struct Call(Option<Watched>);
+
+/// What a call has that is watched.
+struct Watched {
+    point: &'static Point,
+    /// In ticks.
+    began: u64,
+    /// No newer probe has seen it begin.
+    newest: u64,
+    arguments: Option<Rc<[Kept]>>,
+    /// Its place among the calls under way, if marks in it are watched.
+    linked: Option<Rc<WatchedCall>>,
+}
+
+/// The calls of whoever runs here.
+fn with_calls<R>(f: impl FnOnce(&Calls) -> R) -> R {
+    thread_local! {
+        static OF_THREAD: Calls = const { Calls::new() };
+    }
+    match here() {
+        Some(h) => f(&h.local().calls),
+        None => {
+            let mut f = Some(f);
+            let done = OF_THREAD.try_with(|calls| f.take().map(|f| f(calls))).ok().flatten();
+            // At the very end of a thread there is none any more.
+            done.unwrap_or_else(|| f.take().expect("it was not called")(&Calls::new()))
+        }
+    }
+}
+
+/// Runs `f` unless an instrument runs already.
+fn tell(f: impl FnOnce(&Calls)) {
+    /// Also when `f` unwinds, which it should not.
+    struct Told<'a>(&'a Calls);
+
+    impl Drop for Told<'_> {
+        fn drop(&mut self) {
+            self.0.busy.set(false);
+        }
+    }
+
+    with_calls(|calls| {
+        if !calls.busy.replace(true) {
+            let told = Told(calls);
+            f(told.0);
+        }
+    });
+}
+
+impl Call {
+    /// One that nobody watches.
+    #[inline(always)]
+    pub const fn off() -> Call {
+        Call(None)
+    }
+
+    /// Whether somebody wants to know of its end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// It begins, with these arguments, at a point that is watched.
+    #[cold]
+    #[inline(never)]
+    pub fn begin(point: &'static Point, arguments: &[Shown<'_>]) -> Call {
+        let mut call = Call(None);
+        tell(|calls| {
+            watchers::read(point, |list| {
+                if list.events.meet(Events::CALL) {
+                    let event = Event {
+                        kind: Events::CALL,
+                        place: point,
+                        point,
+                        arguments: Arguments::Live(arguments),
+                        result: None,
+                        failed: false,
+                        values: &[],
+                        elapsed: None,
+                        segment: None,
+                    };
+                    list.all.iter().for_each(|watcher| watcher.probe.fire(&event));
+                }
+                if list.events.meet(Events::END | Events::MARK) {
+                    call.0 = Some(Watched::new(point, list, arguments, calls));
+                }
+            });
+        });
+        call
+    }
+
+    /// It returns that.
+    #[cold]
+    #[inline(never)]
+    pub fn returned(mut self, result: Shown<'_>, failed: bool) {
+        if let Some(watched) = self.0.take() {
+            watched.over(Events::RETURN, Some(result), failed);
+        }
+    }
+}
+
+impl Drop for Call {
+    /// Without a result it ends because something unwinds it.
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            unwound(self);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn unwound(call: &mut Call) {
+    if let Some(watched) = call.0.take() {
+        watched.over(Events::PANIC, None, false);
+    }
+}
+
+impl Watched {
+    fn new(point: &'static Point, list: &Watchers, arguments: &[Shown<'_>], calls: &Calls) -> Watched {
+        let arguments: Option<Rc<[Kept]>> = list.keep_arguments.then(|| arguments.iter().map(Kept::of).collect());
+        let began = clock::ticks();
+        let marks = list.events.meet(Events::MARK);
+        let linked = marks.then(|| calls.enter(point, began, list.newest, arguments.clone()));
+        Watched { point, began, newest: list.newest, arguments, linked }
+    }
+
+    fn over(self, kind: Events, result: Option<Shown<'_>>, failed: bool) {
+        let now = clock::ticks();
+        let Watched { point, began, newest, arguments, linked } = self;
+        if let Some(call) = &linked {
+            with_calls(|calls| calls.leave(call));
+        }
+        tell(|_| {
+            watchers::read(point, |list| {
+                let since = |ticks: u64| now.saturating_sub(ticks);
+                let event = Event {
+                    kind,
+                    place: point,
+                    point,
+                    arguments: Arguments::Kept(arguments.as_deref().unwrap_or_default()),
+                    result,
+                    failed,
+                    values: &[],
+                    elapsed: Some(since(began)),
+                    segment: linked.as_ref().map(|call| (call.last.get(), since(call.passed.get()))),
+                };
+                let saw = list.all.iter().rev().filter(|watcher| watcher.probe.id() <= newest);
+                saw.filter(|watcher| watcher.function.is_none()).for_each(|watcher| watcher.probe.fire(&event));
+            });
+        });
+    }
+}
+
+/// A mark is passed that is watched, with these values.
+#[cold]
+#[inline(never)]
+pub fn passed(point: &'static Point, values: &[Shown<'_>]) {
+    let now = clock::ticks();
+    tell(|calls| {
+        watchers::read(point, |list| {
+            let mut within: Vec<Rc<WatchedCall>> = Vec::new();
+            for watcher in &list.all {
+                let call = watcher.function.map(|function| calls.innermost_of(function));
+                let (function, call) = match call {
+                    None => (point, None),
+                    // Told only if it saw the call begin.
+                    Some(Some(call)) if watcher.probe.id() <= call.newest => (call.point, Some(call)),
+                    Some(_) => continue,
+                };
+                let since = |ticks: u64| now.saturating_sub(ticks);
+                watcher.probe.fire(&Event {
+                    kind: Events::MARK,
+                    place: point,
+                    point: function,
+                    arguments: Arguments::Kept(call.as_ref().and_then(|c| c.arguments.as_deref()).unwrap_or_default()),
+                    result: None,
+                    failed: false,
+                    values,
+                    elapsed: call.as_ref().map(|call| since(call.began)),
+                    segment: call.as_ref().map(|call| (call.last.get(), since(call.passed.get()))),
+                });
+                within.extend(call.filter(|call| !within.iter().any(|other| Rc::ptr_eq(other, call))));
+            }
+            for call in within {
+                call.passed.set(now);
+                call.last.set(Some(point));
+            }
+        });
+    });
+}

@@ -1,0 +1,157 @@
+//! Probes: what a running program logs, counts, measures and shows, changed without a restart.
+//!
+//! A *point* is a place that can be watched: a function with `#[coro::probe]`, a [`mark!`] within one, or one that was registered
+//! while the program runs ([`Point::register`]). While nobody watches, passing one is one relaxed load and a branch. A *probe* is attached to every
+//! point that its pattern names, and has *instruments* that are told of what happens there:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! #[coro::probe]
+//! fn lookup(key: &str) -> Option<usize> {
+//!     coro::probe::mark!("found", length = key.len());
+//!     Some(key.len())
+//! }
+//!
+//! let probe = coro::probe::attach_to("lookup").keep_lines().log().histogram().lifespan(Duration::from_secs(10)).start().unwrap();
+//! lookup("a");
+//! assert_eq!(probe.hits(), (1, 0));
+//! let line = &probe.lines()[0];
+//! assert!(line.contains("lookup(key=\"a\") => Some(1) in "), "{line}");
+//! ```
+//!
+//! # What is kept
+//! * **The program is left alone**: an instrument that panics, waits, lasts for more than a second or takes more than its share of a
+//!   CPU ends its probe, with the reason; the call goes on. A point that an instrument passes is passed in silence.
+//! * **The end is the end**: after its lifespan, its hits, or its session, a probe does nothing any more. A call that began before a probe was
+//!   attached is not told to it.
+//! * **Order**: at the beginning of a call probes are told in the order in which they were attached, at its end the other way round. They may
+//!   go in any order.
+//! * **A log never waits**: what finds no room is counted.
+//!
+//! Must not know: sessions, commands; expressions, which come from above.
+
+mod attach;
+mod call;
+mod event;
+mod expose;
+mod hot;
+mod instrument;
+mod pattern;
+mod registry;
+mod running;
+#[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "sessions have them"))]
+mod session;
+mod sink;
+mod table;
+mod tally;
+mod text;
+#[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "the console shows it"))]
+pub(crate) mod view;
+mod watchers;
+
+#[cfg(feature = "script")]
+pub(crate) use attach::conditions_with;
+pub use attach::{Attach, Attached, ProbeError, attach_to};
+#[doc(hidden)]
+pub use call::{Call, passed};
+pub use event::{Event, Events};
+#[doc(hidden)]
+pub use expose::{Fails, NeverFails, Show, ShowDebug, ShowOpaque, ShowPlain};
+pub use instrument::{Instrument, register_instrument};
+#[cfg_attr(not(feature = "backdoor"), allow(unused_imports, reason = "sessions have them"))]
+pub(crate) use session::SessionProbes;
+#[doc(hidden)]
+pub use table::CORO_POINTS_0_1;
+
+pub use crate::__mark as mark;
+#[doc(hidden)]
+pub use crate::observe::PointName;
+pub use crate::observe::{Point, PointKind, Shown};
+
+/// Every point that there is, by name.
+pub fn points() -> Vec<&'static Point> {
+    registry::points()
+}
+
+impl Point {
+    /// Makes a point while the program runs, as a plugin or a handler of a routing table needs it. It stays for as long as the
+    /// process, and so does its memory: make one for each place, not for each call.
+    ///
+    /// # Examples
+    /// ```
+    /// use coro::probe::{Point, Shown, attach_to};
+    ///
+    /// // Whoever waits for a name gets it.
+    /// let probe = attach_to("plugin::spell_check").later().count().start().unwrap();
+    /// let point = Point::register("plugin::spell_check", &["words"]);
+    /// let wrong = point.call(&[Shown::Int(3)], || 1);
+    /// assert_eq!((wrong, probe.hits().0), (1, 1));
+    /// ```
+    #[track_caller]
+    pub fn register(name: &str, arguments: &[&str]) -> &'static Point {
+        let site = std::panic::Location::caller();
+        let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
+        let arguments: Vec<&'static str> = arguments.iter().map(|name| leak(name)).collect();
+        let name = PointName::Fixed(leak(name));
+        let (kind, line) = (PointKind::Function, site.line());
+        let point = Box::leak(Box::new(Point::new(name, kind, site.file(), line, line, Box::leak(arguments.into()))));
+        registry::register(point);
+        point
+    }
+
+    /// Runs `body` as a call of the point with these arguments; its result is not shown.
+    pub fn call<R>(&'static self, arguments: &[Shown<'_>], body: impl FnOnce() -> R) -> R {
+        let call = if self.is_watched() { Call::begin(self, arguments) } else { Call::off() };
+        let result = body();
+        if call.is_on() {
+            call.returned(Shown::Opaque(std::any::type_name::<R>()), false);
+        }
+        result
+    }
+}
+
+/// A place within a function that can be watched, with values: `mark!("parsed", rows = n)`. Passed by nobody who watches it is one load and
+/// a branch, and the values are not evaluated.
+///
+/// It is a point of its own, `module::parsed`, and belongs to the function with `#[coro::probe]` in whose lines it stands: a
+/// probe there is told of it ([`Events::MARK`]), with the time since the mark before, which is what `hot` adds up.
+///
+/// # Examples
+/// ```
+/// #[coro::probe]
+/// fn import(text: &str) -> usize {
+///     let rows: Vec<&str> = text.lines().collect();
+///     coro::probe::mark!("parsed", rows = rows.len());
+///     let sum = rows.iter().map(|row| row.len()).sum();
+///     coro::probe::mark!("added");
+///     sum
+/// }
+///
+/// let probe = coro::probe::attach_to("import").hot_spots().start().unwrap();
+/// assert_eq!(import("a\nbc"), 3);
+/// let text = probe.text();
+/// assert!(text.contains("parsed") && text.contains("added") && text.contains("-> end"), "{text}");
+/// ```
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __mark {
+    ($name:literal $(, $key:ident = $value:expr)* $(,)?) => {{
+        static POINT: $crate::probe::Point = $crate::probe::Point::new(
+            $crate::probe::PointName::Module(::core::module_path!(), $name),
+            $crate::probe::PointKind::Mark,
+            ::core::file!(),
+            ::core::line!(),
+            ::core::line!(),
+            &[$(::core::stringify!($key)),*],
+        );
+        #[$crate::__private::linkme::distributed_slice($crate::probe::CORO_POINTS_0_1)]
+        #[linkme(crate = $crate::__private::linkme)]
+        static ENTRY: &'static $crate::probe::Point = &POINT;
+        if POINT.is_watched() {
+            #[allow(unused_imports, reason = "which of them it is depends on the values")]
+            use $crate::probe::{ShowDebug as _, ShowOpaque as _, ShowPlain as _};
+            $crate::probe::passed(&POINT, &[$((&&&$crate::probe::Show(&$value)).shown()),*]);
+        }
+    }};
+}

@@ -1,0 +1,98 @@
+//! Which points are meant.
+
+#![forbid(unsafe_code)]
+
+use crate::observe::Point;
+
+/// Whether a pattern names that point: the whole path or its end (`cache::get` for `app::cache::get`), with `*` for anything.
+pub(super) fn names(pattern: &str, point: &Point) -> bool {
+    path_fits(pattern, point.name())
+}
+
+fn path_fits(pattern: &str, path: &str) -> bool {
+    let ends = path.match_indices("::").map(|(at, _)| &path[at + 2..]);
+    std::iter::once(path).chain(ends).any(|end| fits(pattern.as_bytes(), end.as_bytes()))
+}
+
+/// `*` stands for any text, everything else for itself.
+fn fits(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where to go back to: behind the last star, and how much of the text that has taken.
+    let mut star = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p + 1, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            (p, t) = (p + 1, t + 1);
+        } else if let Some((after, taken)) = star {
+            star = Some((after, taken + 1));
+            (p, t) = (after, taken + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+/// Points whose names are most like a pattern that names none, for whoever has mistyped it.
+pub(super) fn nearest<'a>(pattern: &str, points: impl Iterator<Item = &'a Point>) -> Vec<&'a str> {
+    let word = pattern.rsplit("::").next().unwrap_or(pattern).trim_matches('*').to_lowercase();
+    let mut found: Vec<(usize, &str)> = points
+        .map(|point| point.name())
+        .map(|name| {
+            let last = name.rsplit("::").next().unwrap_or(name).to_lowercase();
+            (distance(&word, &last), name)
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    let close = |distance: usize| distance <= word.len().div_ceil(2);
+    found.into_iter().filter(|(distance, _)| close(*distance)).take(3).map(|(_, name)| name).collect()
+}
+
+/// How many letters differ (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_name_paths_and_their_ends() {
+        for (pattern, path, fits) in [
+            ("app::cache::get", "app::cache::get", true),
+            ("cache::get", "app::cache::get", true),
+            ("get", "app::cache::get", true),
+            ("et", "app::cache::get", false),
+            ("app::*", "app::cache::get", true),
+            ("*", "get", true),
+            ("*get*", "app::cache::forget_me", true),
+            ("cache::*", "app::cache::get", true),
+            ("cache::*", "app::net::get", false),
+            ("app::*::get", "app::a::b::get", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+            ("", "app", false),
+        ] {
+            assert_eq!(path_fits(pattern, path), fits, "{pattern} for {path}");
+        }
+    }
+
+    #[test]
+    fn words_differ_by_letters() {
+        assert_eq!((distance("get", "get"), distance("get", "gte"), distance("", "ab")), (0, 2, 2));
+    }
+}

@@ -1,0 +1,302 @@
+//! One probe: what it does, when it is over, and what happens when one of its instruments goes wrong.
+//!
+//! Invariants: nothing of an instrument reaches the task that passes: neither a panic nor a wait, nor another event; and nothing
+//! happens after the end. Ending takes no lock: whoever passes may be the one who notices.
+//!
+//! Must not know: lists of points, who asked.
+
+#![forbid(unsafe_code)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::event::{Event, Events};
+use super::instrument::Instrument;
+use super::registry;
+use super::sink::{PerSecond, Sink};
+use super::tally::Tally;
+use crate::observe::Point;
+use crate::scheduler::no_switch;
+use crate::scheduler::runtime::payload_text;
+use crate::sys::clock;
+
+/// Decides whether an event counts; an error ends the probe.
+pub(super) type Filter = Box<dyn Fn(&Event<'_>) -> Result<bool, String> + Send + Sync>;
+
+/// For how long, how often, how fast, and at which price.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Limits {
+    /// From when it is attached.
+    pub(super) lifespan: Option<Duration>,
+    pub(super) hits: Option<u64>,
+    pub(super) per_second: Option<u32>,
+    /// One of so many; 0 and 1: each.
+    pub(super) every: u64,
+    /// Part of one CPU that its instruments may take.
+    pub(super) share: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { lifespan: None, hits: None, per_second: None, every: 1, share: 0.25 }
+    }
+}
+
+/// One call of an instrument that lasts longer ends its probe.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The price is looked at so often.
+const WINDOW: Duration = Duration::from_millis(500);
+
+/// See the module's head.
+pub(super) struct Probe {
+    id: u64,
+    pub(super) name: String,
+    pub(super) pattern: String,
+    /// The console session that it ends with.
+    pub(super) session: Option<u64>,
+    pub(super) instruments: Vec<Box<dyn Instrument>>,
+    /// As they were written.
+    pub(super) written: String,
+    filter: Option<Filter>,
+    pub(super) filter_text: Option<String>,
+    pub(super) limits: Limits,
+    pub(super) sink: Arc<Sink>,
+    /// What it is attached to now.
+    pub(super) points: Mutex<Vec<&'static Point>>,
+    events: Events,
+    light: bool,
+    /// In ticks; `u64::MAX`: never.
+    until: u64,
+    /// Events that counted.
+    hits: Tally,
+    /// The same, where only so many may be.
+    taken: AtomicU64,
+    seen: AtomicU64,
+    speed: Option<PerSecond>,
+    suppressed: Tally,
+    price: Price,
+    over: AtomicBool,
+    why: OnceLock<String>,
+}
+
+/// What goes into a probe.
+pub(super) struct Made {
+    pub(super) name: String,
+    pub(super) pattern: String,
+    pub(super) session: Option<u64>,
+    pub(super) instruments: Vec<Box<dyn Instrument>>,
+    pub(super) written: String,
+    pub(super) filter: Option<Filter>,
+    pub(super) filter_text: Option<String>,
+    pub(super) limits: Limits,
+    pub(super) sink: Arc<Sink>,
+}
+
+impl Probe {
+    /// Begins to count its lifespan.
+    pub(super) fn new(id: u64, made: Made) -> Probe {
+        let Made { name, pattern, session, instruments, written, filter, filter_text, limits, sink } = made;
+        let events = instruments.iter().fold(Events::NONE, |events, instrument| events | instrument.events());
+        let light = filter.is_none() && instruments.iter().all(|instrument| instrument.is_light());
+        let until = limits.lifespan.map_or(u64::MAX, |d| clock::ticks().saturating_add(clock::in_ticks(d)));
+        Probe {
+            id,
+            name,
+            pattern,
+            session,
+            instruments,
+            written,
+            filter,
+            filter_text,
+            sink,
+            points: Mutex::default(),
+            events,
+            light,
+            until,
+            hits: Tally::new(),
+            taken: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            speed: limits.per_second.map(|n| PerSecond::new(n.into())),
+            suppressed: Tally::new(),
+            price: Price::new(limits.share),
+            over: AtomicBool::new(false),
+            why: OnceLock::new(),
+            limits,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn events(&self) -> Events {
+        self.events
+    }
+
+    pub(super) fn needs_arguments_later(&self) -> bool {
+        let later = self.events.meet(Events::END | Events::MARK);
+        later && (self.filter.is_some() || self.instruments.iter().any(|instrument| instrument.needs_arguments()))
+    }
+
+    /// Events that counted, and those that came too fast.
+    pub(super) fn hits(&self) -> (u64, u64) {
+        (self.hits.sum(), self.suppressed.sum())
+    }
+
+    /// How much longer it may last; `None`: as long as it likes.
+    pub(super) fn left(&self) -> Option<Duration> {
+        (self.until != u64::MAX).then(|| clock::duration(self.until.saturating_sub(clock::ticks())))
+    }
+
+    /// Why it is over, if it is.
+    pub(super) fn ended(&self) -> Option<&str> {
+        self.over.load(Ordering::Acquire).then(|| self.why.get().map_or("", String::as_str))
+    }
+
+    /// Ends it: nothing happens any more from here on, but what has begun already. The first reason counts.
+    pub(super) fn end(&self, why: impl Into<String>) {
+        if self.why.set(why.into()).is_ok() {
+            self.over.store(true, Ordering::Release);
+            registry::nudge();
+        }
+    }
+
+    /// Ends it if its time is over.
+    pub(super) fn expire(&self, now: u64) {
+        if now >= self.until
+            && let Some(lifespan) = self.limits.lifespan
+        {
+            self.end(format!("its {} are over", super::text::duration(lifespan)));
+        }
+    }
+
+    /// The points that it is attached to.
+    pub(super) fn points(&self) -> Vec<&'static Point> {
+        self.points.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Something has happened at one of its points.
+    #[inline]
+    pub(super) fn fire(&self, event: &Event<'_>) {
+        if self.over.load(Ordering::Relaxed) || !self.events.meet(event.kind) {
+            return;
+        }
+        if self.until != u64::MAX {
+            let now = clock::ticks();
+            if now >= self.until {
+                return self.expire(now);
+            }
+        }
+        if self.light && self.limits.every <= 1 && self.limits.hits.is_none() && self.speed.is_none() {
+            self.hits.add();
+            self.instruments.iter().filter(|i| i.events().meet(event.kind)).for_each(|i| i.observe(event));
+            return;
+        }
+        self.fire_with_care(event);
+    }
+
+    #[inline(never)]
+    fn fire_with_care(&self, event: &Event<'_>) {
+        let begun = clock::ticks();
+        let outcome = catch_unwind(AssertUnwindSafe(|| no_switch(|| self.run(event))));
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(wrong)) => self.end(wrong),
+            Err(payload) => {
+                self.end(format!("an instrument panicked: {}", payload_text(&*payload)));
+                // It may panic again when it is dropped.
+                std::mem::forget(payload);
+            }
+        }
+        if let Some(why) = self.price.pay(clock::ticks().saturating_sub(begun)) {
+            self.end(why);
+        }
+    }
+
+    fn run(&self, event: &Event<'_>) -> Result<(), String> {
+        if let Some(filter) = &self.filter
+            && !filter(event)?
+        {
+            return Ok(());
+        }
+        if self.limits.every > 1 && !self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.limits.every) {
+            return Ok(());
+        }
+        if self.speed.as_ref().is_some_and(|speed| !speed.take()) {
+            self.suppressed.add();
+            return Ok(());
+        }
+        if let Some(most) = self.limits.hits {
+            let before = self.taken.fetch_add(1, Ordering::Relaxed);
+            if before >= most {
+                return Ok(());
+            }
+            if before + 1 == most {
+                // This one still counts.
+                self.observe(event);
+                return Err(format!("its {most} hits are used up"));
+            }
+        }
+        self.observe(event);
+        Ok(())
+    }
+
+    fn observe(&self, event: &Event<'_>) {
+        self.hits.add();
+        self.instruments.iter().filter(|i| i.events().meet(event.kind)).for_each(|i| i.observe(event));
+    }
+}
+
+/// What the instruments of a probe cost.
+struct Price {
+    share: f64,
+    /// Both in ticks.
+    begun: AtomicU64,
+    spent: AtomicU64,
+    /// A window in which it was too much; the next one decides.
+    warned: AtomicBool,
+    started: Instant,
+}
+
+impl Price {
+    fn new(share: f64) -> Price {
+        Price {
+            share,
+            begun: AtomicU64::new(clock::ticks()),
+            spent: AtomicU64::new(0),
+            warned: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+
+    /// Notes what one event has taken; why the probe has to end, if it does. A busy machine stretches everything, so that twice
+    /// in a row is what counts.
+    fn pay(&self, ticks: u64) -> Option<String> {
+        if ticks > clock::in_ticks(LONGEST) {
+            return Some(format!("one hit has taken {}", super::text::duration(clock::duration(ticks))));
+        }
+        let spent = self.spent.fetch_add(ticks, Ordering::Relaxed) + ticks;
+        let (begun, now) = (self.begun.load(Ordering::Relaxed), clock::ticks());
+        let window = now.saturating_sub(begun);
+        if window < clock::in_ticks(WINDOW)
+            || self.begun.compare_exchange(begun, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return None;
+        }
+        self.spent.fetch_sub(spent, Ordering::Relaxed);
+        let share = spent as f64 / window as f64;
+        let too_much = share > self.share;
+        if !(self.warned.swap(too_much, Ordering::Relaxed) && too_much) {
+            return None;
+        }
+        Some(format!(
+            "it took {:.0} % of a CPU, {:.1} s after its beginning; {:.0} % are allowed",
+            100.0 * share,
+            self.started.elapsed().as_secs_f64(),
+            100.0 * self.share
+        ))
+    }
+}

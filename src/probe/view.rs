@@ -1,0 +1,182 @@
+//! Points and probes as the console shows them.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::attach::attach_to;
+use super::running::Probe;
+use super::session::SessionProbes;
+use super::{pattern, registry, text};
+use crate::observe::{Point, PointKind};
+
+/// What is to be attached, as it was typed.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) pattern: String,
+    pub(crate) instruments: String,
+    pub(crate) condition: Option<String>,
+    pub(crate) lifespan: Option<Duration>,
+    pub(crate) hits: Option<u64>,
+    pub(crate) every: Option<u64>,
+    pub(crate) per_second: Option<u32>,
+    pub(crate) later: bool,
+}
+
+/// Attaches it, for a session or, without one, for as long as its limits allow. What to say of it.
+pub(crate) fn attach(wanted: &Wanted, session: Option<&SessionProbes>) -> Result<String, String> {
+    let mut attach = attach_to(&*wanted.pattern);
+    if let Some(session) = session {
+        attach = attach.of_session(session.id, &session.sink);
+    }
+    attach = attach.instruments(&wanted.instruments);
+    if let Some(condition) = &wanted.condition {
+        attach = attach.condition(condition);
+    }
+    if let Some(lifespan) = wanted.lifespan {
+        attach = attach.lifespan(lifespan);
+    }
+    if let Some(hits) = wanted.hits {
+        attach = attach.hits(hits);
+    }
+    if let Some(every) = wanted.every {
+        attach = attach.every(every);
+    }
+    if let Some(most) = wanted.per_second {
+        attach = attach.per_second(most);
+    }
+    if wanted.later {
+        attach = attach.later();
+    }
+    let attached = attach.start().map_err(|e| e.to_string())?;
+    let points = attached.points();
+    let names = match &*points {
+        [] => "a point that there is not yet".to_owned(),
+        [one] => one.name().to_owned(),
+        some => format!("{} points", some.len()),
+    };
+    let mut said = format!("probe {} on {names}: {}", attached.id(), wanted.instruments);
+    if let Some(lifespan) = wanted.lifespan {
+        let _ = write!(said, ", for {}", text::duration(lifespan));
+    }
+    if let Some(hits) = wanted.hits {
+        let _ = write!(said, ", {hits} hits");
+    }
+    if session.is_some() {
+        said.push_str("; it ends with this session");
+    }
+    attached.leave();
+    Ok(said)
+}
+
+/// Takes one away.
+pub(crate) fn detach(id: u64) -> Result<String, String> {
+    if registry::detach(id, "taken away") {
+        return Ok(format!("probe {id} is taken away"));
+    }
+    match registry::ended().iter().rev().find(|ended| ended.id == id) {
+        Some(ended) => Err(format!("probe {id} is over already: {}", ended.why)),
+        None => Err(format!("there is no probe {id}; probe show lists those that there are")),
+    }
+}
+
+/// Takes all of them away.
+pub(crate) fn detach_all() -> String {
+    let all = registry::probes();
+    let n = all.iter().filter(|probe| registry::detach(probe.id(), "taken away")).count();
+    match n {
+        0 => "there was no probe".to_owned(),
+        1 => "1 probe is taken away".to_owned(),
+        n => format!("{n} probes are taken away"),
+    }
+}
+
+/// The points that a pattern names, a line each, or what is wrong with it.
+pub(crate) fn points(wanted: Option<&str>) -> Result<Vec<String>, String> {
+    let all = registry::points();
+    if all.is_empty() {
+        return Err("this program has no probe points; #[coro::probe] on a function makes one".to_owned());
+    }
+    let probes = registry::probes();
+    let named: Vec<&Point> =
+        all.iter().copied().filter(|point| wanted.is_none_or(|wanted| pattern::names(wanted, point))).collect();
+    if let Some(wanted) = wanted.filter(|_| named.is_empty()) {
+        let near = pattern::nearest(wanted, all.into_iter());
+        return Err(match &*near {
+            [] => format!("no probe point is called {wanted}; probe list shows all"),
+            near => format!("no probe point is called {wanted}; there is {}", near.join(", ")),
+        });
+    }
+    Ok(named.into_iter().map(|point| line_of(point, &probes)).collect())
+}
+
+fn line_of(point: &Point, probes: &[Arc<Probe>]) -> String {
+    let values = match point.kind() {
+        PointKind::Mark if point.arguments().is_empty() => " mark".to_owned(),
+        PointKind::Mark => format!(" mark {}", point.arguments().join(", ")),
+        PointKind::Function => format!("({})", point.arguments().join(", ")),
+    };
+    let mut line = format!("{}{values}  {}:{}", point.name(), text::short_file(point.file()), point.line());
+    let at = probes.iter().filter(|probe| probe.points().iter().any(|p| std::ptr::eq(*p, point)));
+    let ids: Vec<String> = at.map(|probe| probe.id().to_string()).collect();
+    if !ids.is_empty() {
+        let _ = write!(line, "  <- probe {}", ids.join(", "));
+    }
+    line
+}
+
+/// Every probe in a line, and the last ones that are over.
+pub(crate) fn probes() -> Vec<String> {
+    let mut lines: Vec<String> = registry::probes().iter().map(|probe| head(probe)).collect();
+    let now = SystemTime::now();
+    let ended = registry::ended();
+    for ended in ended.iter().rev().take(10) {
+        let ago = text::duration(now.duration_since(ended.at).unwrap_or_default());
+        lines.push(format!("{} {}: over {ago} ago, {} hits: {}", ended.id, ended.name, ended.hits, ended.why));
+    }
+    lines
+}
+
+fn head(probe: &Probe) -> String {
+    let (hits, suppressed) = probe.hits();
+    let points = probe.points();
+    let mut line = format!("{} {}: {}", probe.id(), probe.name, probe.written);
+    if let Some(filter) = &probe.filter_text {
+        let _ = write!(line, " if {filter}");
+    }
+    let _ = match points.len() {
+        1 => write!(line, "; {hits} hits"),
+        n => write!(line, "; {n} points, {hits} hits"),
+    };
+    if suppressed > 0 {
+        let _ = write!(line, ", {suppressed} too fast");
+    }
+    if let Some(most) = probe.limits.hits {
+        let _ = write!(line, " of {most}");
+    }
+    if let Some(left) = probe.left() {
+        let _ = write!(line, ", {} left", text::duration(left));
+    }
+    if probe.session.is_some() {
+        line.push_str(", of a session");
+    }
+    line
+}
+
+/// One probe with what it has found, in lines.
+pub(crate) fn one(id: u64) -> Result<Vec<String>, String> {
+    if let Some(probe) = registry::probes().into_iter().find(|probe| probe.id() == id) {
+        let mut lines = vec![head(&probe)];
+        lines.extend(registry::found(&probe).lines().map(|line| format!("  {line}")));
+        lines.extend(probe.points().into_iter().map(|point| format!("  at {}", line_of(point, &[]))));
+        return Ok(lines);
+    }
+    let Some(ended) = registry::ended().into_iter().rev().find(|ended| ended.id == id) else {
+        return Err(format!("there is no probe {id}; probe show lists those that there are"));
+    };
+    let mut lines = vec![format!("{} {}: over, {} hits: {}", ended.id, ended.name, ended.hits, ended.why)];
+    lines.extend(ended.text.lines().map(|line| format!("  {line}")));
+    Ok(lines)
+}

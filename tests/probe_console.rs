@@ -1,0 +1,218 @@
+//! Probes from a console session: listed, attached, looked at, and gone with the session.
+#![cfg(all(target_os = "linux", not(miri)))]
+
+mod util;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use util::sockets::Directory;
+use util::{until, within};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+mod app {
+    #[coro::probe]
+    pub(crate) fn lookup(key: &str, n: u64) -> Option<u64> {
+        coro::probe::mark!("checked", long = key.len() > 3);
+        (!key.is_empty()).then_some(n)
+    }
+
+    #[coro::probe]
+    pub(crate) fn store(key: &str) {
+        let _ = key;
+    }
+}
+
+/// A session for a program: lines of JSON, each answer ended by `{"done":…}`, and what comes between answers beside it.
+struct Session {
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+    probes: Vec<String>,
+}
+
+impl Session {
+    fn open(path: &Path) -> Session {
+        let stream = UnixStream::connect(path).expect("a backdoor");
+        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+        let lines = BufReader::new(stream.try_clone().expect("a second handle"));
+        let mut session = Session { stream, lines, probes: Vec::new() };
+        session.ask("#lines");
+        session.probes.clear();
+        session
+    }
+
+    /// What is in `{"line":"…"}` and the like.
+    fn line(&mut self) -> (String, String) {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line");
+        let Some((what, text)) = line.trim_end().strip_prefix("{\"").and_then(|l| l.split_once("\":\"")) else {
+            return (String::new(), line);
+        };
+        let text = text.trim_end_matches("\"}").replace("\\\"", "\"").replace("\\\\", "\\");
+        (what.to_owned(), text)
+    }
+
+    fn ask(&mut self, line: &str) -> Vec<String> {
+        writeln!(self.stream, "{line}").expect("sent");
+        let mut answer = Vec::new();
+        loop {
+            match self.line() {
+                (what, _) if what == "done" => return answer,
+                (what, text) if what == "probe" => self.probes.push(text),
+                (_, text) => answer.push(text),
+            }
+        }
+    }
+
+    /// The next line of a probe.
+    fn told(&mut self) -> String {
+        if !self.probes.is_empty() {
+            return self.probes.remove(0);
+        }
+        loop {
+            let (what, text) = self.line();
+            if what == "probe" {
+                return text;
+            }
+        }
+    }
+}
+
+/// Without what cannot be known: numbers are N, and what a call took is left away.
+fn masked(text: &str) -> String {
+    let mut out = String::new();
+    for part in text.split_inclusive(|c: char| !c.is_ascii_digit() && c != '.') {
+        let number = part.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let known = !number.starts_with(|c: char| c.is_ascii_digit());
+        out.push_str(if known { part } else { "N" });
+        out.push_str(if known { "" } else { &part[number.len()..] });
+    }
+    out.split(" in ").next().unwrap_or_default().to_owned()
+}
+
+static CALLS: AtomicU64 = AtomicU64::new(0);
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// A server under load, and somebody who asks it.
+fn beside_a_program(asks: impl FnOnce(&Path) + Send + 'static) {
+    within(LIMIT, || {
+        let directory = Directory::new();
+        let path = directory.at("s");
+        let server_path = path.clone();
+        let server = std::thread::spawn(move || {
+            coro::runner().workers(2).run(move || {
+                let backdoor = coro::backdoor::serve(&server_path).expect("a backdoor");
+                let tasks: Vec<_> = (0..4u64)
+                    .map(|i| {
+                        coro::spawn(move || {
+                            let mut n = i;
+                            while !STOP.load(Ordering::Relaxed) {
+                                n += 1;
+                                let key = if n.is_multiple_of(10) { "rare" } else { "a" };
+                                assert_eq!(app::lookup(key, n), Some(n));
+                                app::store(key);
+                                CALLS.fetch_add(1, Ordering::Relaxed);
+                                coro::sleep(Duration::from_millis(1));
+                            }
+                        })
+                    })
+                    .collect();
+                tasks.into_iter().for_each(|task| task.join().expect("no panic"));
+                drop(backdoor);
+            });
+        });
+        until(LIMIT, "it listens", || UnixStream::connect(&path).is_ok());
+        asks(&path);
+        STOP.store(true, Ordering::Relaxed);
+        server.join().expect("it ends");
+    });
+}
+
+#[test]
+fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
+    beside_a_program(|path| {
+        let mut session = Session::open(path);
+        let listed: Vec<String> = session.ask("probe list").iter().map(|line| masked(line)).collect();
+        assert_eq!(
+            listed,
+            [
+                "probe_console::app::checked mark long  tests/probe_console.rs:N",
+                "probe_console::app::lookup(key, n)  tests/probe_console.rs:N",
+                "probe_console::app::store(key)  tests/probe_console.rs:N",
+            ]
+        );
+        assert_eq!(session.ask("probe list app::s*").len(), 1);
+        assert_eq!(
+            session.ask("probe list lokup"),
+            ["no probe point is called lokup; there is probe_console::app::lookup"]
+        );
+        // Looking needs nothing; watching does.
+        assert_eq!(
+            session.ask("probe attach app::lookup count"),
+            ["probe needs the tier probe: write first: enable probe"]
+        );
+        assert_eq!(session.ask("probe show"), ["no probe is attached; probe attach PATTERN log attaches one"]);
+        session.ask("enable probe");
+        let said = session.ask("probe attach app::* hist count for 1s");
+        assert_eq!(masked(&said[0]), "probe N on N points: hist count, for N s; it ends with this session");
+        let said = session.ask("probe attach app::lookup log if key == \"rare\" && n > 20 for 10s hits 3");
+        assert_eq!(
+            masked(&said[0]),
+            "probe N on probe_console::app::lookup: log, for N s, N hits; it ends with this session"
+        );
+        for _ in 0..3 {
+            assert_eq!(masked(&session.told()), "probe_console::app::lookup(key=\"rare\", n=N) => Some(N)");
+        }
+        assert_eq!(masked(&session.told()), "probe N is over: its N hits are used up; N hits");
+        // The other one is over after its second, with what it found; the program did not notice.
+        let begun = Instant::now();
+        let over = session.told();
+        assert!(over.contains(" is over: its 1.00 s are over; ") && begun.elapsed() < Duration::from_secs(2), "{over}");
+        let before = CALLS.load(Ordering::Relaxed);
+        until(LIMIT, "the program goes on", || CALLS.load(Ordering::Relaxed) > before + 100);
+        let shown = session.ask("probe show 1");
+        assert!(shown[0].starts_with("1 app::*: over, ") && shown[1].starts_with("  hist "), "{shown:?}");
+        assert!(shown.last().is_some_and(|line| line.starts_with("  count ")), "{shown:?}");
+        assert_eq!(session.ask("probe show 77"), ["there is no probe 77; probe show lists those that there are"]);
+
+        // Gone with the session, without a word.
+        session.ask("probe attach app::store log(call)");
+        session.told();
+        let mut other = Session::open(path);
+        let shown = other.ask("probe show");
+        assert!(
+            shown[0].starts_with("3 app::store: log(call); ") && shown[0].ends_with("left, of a session"),
+            "{shown:?}"
+        );
+        drop(session);
+        until(LIMIT, "it ends with its session", || !other.ask("probe show")[0].starts_with("3 app::store: log"));
+        assert!(other.ask("probe show")[0].contains("its session has ended"));
+        until(LIMIT, "nothing is watched", || coro::probe::points().iter().all(|point| !point.is_watched()));
+
+        // Taken away by hand, also all at once.
+        other.ask("enable probe");
+        other.ask("probe attach store count");
+        other.ask("probe attach lookup rate");
+        assert_eq!(other.ask("probe detach 4"), ["probe 4 is taken away"]);
+        assert_eq!(other.ask("probe detach 4"), ["probe 4 is over already: taken away"]);
+        assert_eq!(other.ask("probe detach all"), ["1 probe is taken away"]);
+        assert_eq!(other.ask("probe detach all"), ["there was no probe"]);
+        for (wrong, told) in [
+            ("probe", "probe wants one of: probe list"),
+            ("probe attach", "probe attach wants a pattern"),
+            ("probe attach store", "probe attach wants an instrument"),
+            ("probe attach store hust", "there is no instrument hust"),
+            ("probe attach store log for ever", "\"ever\" is no duration"),
+            ("probe attach store log if key ==", "condition \"key ==\": "),
+            ("probe look", "probe knows no \"look\""),
+            ("probe show x", "\"x\" is not a probe's number"),
+        ] {
+            let said = other.ask(wrong);
+            assert!(said[0].starts_with(told), "{wrong}: {said:?}");
+        }
+    });
+}
