@@ -51,22 +51,12 @@ const LONGEST_NAME: usize = 20;
 const NAMES_SHOWN: usize = 50;
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(problem) => return util::misused("demo", problem, USAGE),
-    };
-    std::thread::spawn(summary_of_a_wedged_end);
-    match coro::run(|| serve(&options)) {
-        Ok(()) => {
-            summary();
-            ExitCode::SUCCESS
-        }
-        Err(problem) => util::failed("demo", problem),
-    }
+    util::main("demo", USAGE, options(), |options| {
+        std::thread::spawn(summary_of_a_wedged_end);
+        coro::run(|| serve(&options))?;
+        summary();
+        io::Result::Ok(ExitCode::SUCCESS)
+    })
 }
 
 struct Options {

@@ -39,23 +39,14 @@ fn options() -> Result<Option<Options>, String> {
 }
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
+    util::main("echo", USAGE, options(), |options| {
+        // A number given by hand needs a runtime of its own, which leaves signals as they are.
+        match options.workers {
+            None => coro::run(|| serve(&options))?,
+            Some(n) => coro::Runtime::builder().workers(n).build()?.block_on(|| serve(&options))?,
         }
-        Err(problem) => return util::misused("echo", problem, USAGE),
-    };
-    // A number given by hand needs a runtime of its own, which leaves signals as they are.
-    let end = match options.workers {
-        None => coro::run(|| serve(&options)),
-        Some(n) => coro::Runtime::builder().workers(n).build().and_then(|r| r.block_on(|| serve(&options))),
-    };
-    match end {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => util::failed("echo", problem),
-    }
+        io::Result::Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn serve(o: &Options) -> io::Result<()> {

@@ -53,34 +53,24 @@ fn options() -> Result<Option<Options>, String> {
 }
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
+    util::main("million", USAGE, options(), |options| {
+        let need = options.tasks as u64 * BYTES_PER_TASK + LEFT_AT_MOST;
+        match util::available_memory() {
+            Some((have, limit)) if have < need => {
+                let fit = have.saturating_sub(LEFT_AT_MOST) / BYTES_PER_TASK;
+                return Err(format!(
+                    "{} tasks need {}, and {limit} leaves {}: free some, or ask for at most {fit} tasks",
+                    options.tasks,
+                    mib(need),
+                    mib(have)
+                ));
+            }
+            Some((have, limit)) => println!("memory      {} needed, {} left by {limit}", mib(need), mib(have)),
+            None => println!("memory      {} needed; how much there is, this system does not tell", mib(need)),
         }
-        Err(problem) => return util::misused("million", problem, USAGE),
-    };
-    let need = options.tasks as u64 * BYTES_PER_TASK + LEFT_AT_MOST;
-    match util::available_memory() {
-        Some((have, limit)) if have < need => {
-            let fit = have.saturating_sub(LEFT_AT_MOST) / BYTES_PER_TASK;
-            let problem = format!(
-                "{} tasks need {}, and {limit} leaves {}: free some, or ask for at most {fit} tasks",
-                options.tasks,
-                mib(need),
-                mib(have)
-            );
-            return util::failed("million", problem);
-        }
-        Some((have, limit)) => println!("memory      {} needed, {} left by {limit}", mib(need), mib(have)),
-        None => println!("memory      {} needed; how much there is, this system does not tell", mib(need)),
-    }
-    match coro::run(|| park_and_free(&options)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(problem) => util::failed("million", problem),
-    }
+        let well = coro::run(|| park_and_free(&options)).map_err(|e| e.to_string())?;
+        Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    })
 }
 
 /// Whether the memory came back.

@@ -135,16 +135,5 @@ fn options() -> Result<Option<Options>, String> {
 }
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(problem) => return util::misused("proxy", problem, USAGE),
-    };
-    match coro::run(|| serve(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => util::failed("proxy", problem),
-    }
+    util::main("proxy", USAGE, options(), |options| coro::run(|| serve(&options)).map(|()| ExitCode::SUCCESS))
 }

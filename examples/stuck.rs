@@ -46,24 +46,17 @@ const SITUATIONS: &[(&str, &str, Trouble)] = &[
 ];
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(options) => options,
-        Err(problem) => {
-            let list: Vec<String> = SITUATIONS.iter().map(|(name, what, _)| format!("  {name:<18}{what}")).collect();
-            return util::misused("stuck", problem, &format!("{USAGE}\n{}", list.join("\n")));
-        }
-    };
-    let seconds = options.seconds;
-    // A thread of its own: a worker may be what is stuck.
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs(seconds));
-        std::process::exit(0);
-    });
-    let workers = std::env::var("CORO_WORKERS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
-    match coro::runner().workers(workers).run(|| serve(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => util::failed("stuck", problem),
-    }
+    let list: Vec<String> = SITUATIONS.iter().map(|(name, what, _)| format!("  {name:<18}{what}")).collect();
+    util::main("stuck", &format!("{USAGE}\n{}", list.join("\n")), options().map(Some), |options| {
+        let seconds = options.seconds;
+        // A thread of its own: a worker may be what is stuck.
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(seconds));
+            std::process::exit(0);
+        });
+        let workers = std::env::var("CORO_WORKERS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+        coro::runner().workers(workers).run(|| serve(&options)).map(|()| ExitCode::SUCCESS)
+    })
 }
 
 struct Options {

@@ -199,17 +199,8 @@ fn options() -> Result<Option<Options>, String> {
 }
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(problem) => return util::misused("supervisor", problem, USAGE),
-    };
-    let options: &'static Options = Box::leak(Box::new(options));
-    match coro::run(|| run(options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => util::failed("supervisor", problem),
-    }
+    util::main("supervisor", USAGE, options(), |options| {
+        let options: &'static Options = Box::leak(Box::new(options));
+        coro::run(|| run(options)).map(|()| ExitCode::SUCCESS)
+    })
 }

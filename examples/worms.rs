@@ -262,16 +262,5 @@ fn options() -> Result<Option<Options>, String> {
 }
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        Err(problem) => return util::misused("worms", problem, USAGE),
-    };
-    match coro::run(|| serve(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => util::failed("worms", problem),
-    }
+    util::main("worms", USAGE, options(), |options| coro::run(|| serve(&options)).map(|()| ExitCode::SUCCESS))
 }

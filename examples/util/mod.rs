@@ -7,15 +7,33 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 /// Prints what is wrong with the command line; exit code 2.
-pub(crate) fn misused(program: &str, problem: impl Display, usage: &str) -> ExitCode {
+fn misused(program: &str, problem: impl Display, usage: &str) -> ExitCode {
     eprintln!("{program}: {problem}\n{usage}");
     ExitCode::from(2)
 }
 
 /// Prints what went wrong; exit code 1.
-pub(crate) fn failed(program: &str, problem: impl Display) -> ExitCode {
+fn failed(program: &str, problem: impl Display) -> ExitCode {
     eprintln!("{program}: {problem}");
     ExitCode::from(1)
+}
+
+/// What every example does with its command line: it says how it is used, what is wrong, or runs. Exit code 0, 1 if it fails,
+/// 2 if it is called wrongly.
+pub(crate) fn main<O, E: Display>(
+    program: &str,
+    usage: &str,
+    options: Result<Option<O>, String>,
+    run: impl FnOnce(O) -> Result<ExitCode, E>,
+) -> ExitCode {
+    match options {
+        Ok(Some(options)) => run(options).unwrap_or_else(|problem| failed(program, problem)),
+        Ok(None) => {
+            println!("{usage}");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => misused(program, problem, usage),
+    }
 }
 
 /// The value of the option that was just read, which must lie in `range`.

@@ -56,6 +56,7 @@ const UNNAMED: &str = "unknown";
 /// # Errors
 /// If the variables contradict themselves; if a descriptor is not open, or was opened by this process itself, which means
 /// that the call came too late or the variables lie; `AlreadyExists` at the second call. The message says which.
+#[track_caller]
 pub fn sockets() -> io::Result<Option<PassedSockets>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let [pid, count, names] = VARIABLES.map(|v| env::var_os(v).map(|v| v.to_string_lossy().into_owned()));

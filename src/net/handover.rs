@@ -170,13 +170,14 @@ impl Offer {
 ///
 /// # Cancellation
 /// The first interrupt is an error, later ones unwind; the predecessor goes on as before.
+#[track_caller]
 pub fn take(path: impl AsRef<Path>) -> io::Result<Option<Taken>> {
     let path = std::path::absolute(path)?;
     let stream = match UnixStream::connect(&path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
         connected => connected?,
     };
-    Taken::receive(stream, Some(path)).map(Some)
+    Ok(Some(Taken::receive(stream, Some(path))?))
 }
 
 /// Starts `command` as the successor, gives it `sockets` as [`Offer::give`] does, and returns when it is ready. It finds
@@ -218,13 +219,14 @@ pub fn spawn(mut command: Command, sockets: &[(&str, BorrowedFd<'_>)], patience:
 ///
 /// # Cancellation
 /// As [`take`].
+#[track_caller]
 pub fn inherited() -> io::Result<Option<Taken>> {
     let Some((fd, number)) = env::var(VARIABLE).ok().and_then(|v| parse_variable(&v)) else { return Ok(None) };
     match inherited::take(fd, number) {
         Ok(owned) => {
             let stream = UnixStream::from(owned);
             stream.set_nonblocking(false)?;
-            Taken::receive(stream, None).map(Some)
+            Ok(Some(Taken::receive(stream, None)?))
         }
         Err(NotTaken::Before) => {
             let text = "the sockets of the process that started this one have been taken before";
@@ -297,6 +299,7 @@ impl Taken {
         }
     }
 
+    #[track_caller]
     fn receive(stream: UnixStream, path: Option<PathBuf>) -> io::Result<Taken> {
         let predecessor = trusted(&stream)?;
         stream.set_read_timeout(Some(PROMPT))?;
@@ -323,7 +326,9 @@ impl Taken {
         if fds.len() != names.len() {
             return Err(garbled(&format!("{} sockets for {} names", fds.len(), names.len())));
         }
-        names.into_iter().zip(fds).for_each(|(name, fd)| sockets.push(name, fd));
+        for (name, fd) in names.into_iter().zip(fds) {
+            sockets.push(name, fd);
+        }
         Ok(Taken { sockets, stream, predecessor, offer })
     }
 }

@@ -41,6 +41,7 @@ pub enum Passed {
 
 impl Passed {
     /// Asks the kernel what it is.
+    #[track_caller]
     pub(super) fn of(fd: OwnedFd) -> Passed {
         let Some((unix, kind, listens)) = ask(&fd) else { return Passed::Other(fd) };
         let connected = SockRef::from(&fd).peer_addr().is_ok();
@@ -114,6 +115,7 @@ macro_rules! takers {
 }
 
 impl PassedSockets {
+    #[track_caller]
     pub(super) fn push(&mut self, name: String, fd: OwnedFd) {
         self.0.push((name, Passed::of(fd)));
     }

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
 
-use coro::net::{Serving, TcpListenerBuilder, WorkerListeners};
+use coro::net::{Serving, TcpListenerBuilder, WorkerListeners, activation};
 use coro_ecosystem::{chat, https, hyper_client, hyper_server, jobs, proxy, tls};
 
 const USAGE: &str = "\
@@ -17,7 +17,8 @@ coro-ecosystem proxy ADDR BACKEND...         a reverse proxy for HTTP
 coro-ecosystem chat ADDR                     a WebSocket chat
 coro-ecosystem jobs REDIS WORKERS            workers that take jobs from a redis server, until it says \"end\" to each
 coro-ecosystem get http1|http2 URL           gets what is there, by hyper's clients
-Servers say where they listen, and end with SIGINT or SIGTERM. CORO_BACKDOOR=PATH says where it can be asked.";
+Servers say where they listen, and end with SIGINT or SIGTERM. A socket that systemd has opened under the server's name comes before
+ADDR: systemd-socket-activate -l 8080 --fdname=http coro-ecosystem http - CORO_BACKDOOR=PATH says where it can be asked.";
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -26,9 +27,14 @@ fn main() -> Result<(), AnyError> {
     coro::run(move || run(&args))
 }
 
-/// One socket for all workers: these connections stay, so whoever is free should take the next.
-fn listen(addr: &str) -> Result<WorkerListeners, AnyError> {
-    Ok(WorkerListeners::shared(TcpListenerBuilder::new().nodelay(true).bind(addr)?)?)
+/// One socket for all workers: these connections stay, so whoever is free should take the next. One that systemd has opened, by the
+/// name of the server, comes before the address.
+fn listen(name: &str, addr: &str) -> Result<WorkerListeners, AnyError> {
+    let listener = match activation::sockets()? {
+        Some(mut sockets) => sockets.tcp_listener(name)?,
+        None => TcpListenerBuilder::new().nodelay(true).bind(addr)?,
+    };
+    Ok(WorkerListeners::shared(listener)?)
 }
 
 fn run(args: &[String]) -> Result<(), AnyError> {
@@ -37,22 +43,22 @@ fn run(args: &[String]) -> Result<(), AnyError> {
         coro::backdoor::serve_default()?;
     }
     let serving = match *words {
-        ["http", addr] => https::serve(listen(addr)?, None)?,
-        ["https", addr] => https::serve(listen(addr)?, Some(tls::server_config(tls::CERTIFICATE, tls::KEY)?))?,
+        ["http", addr] => https::serve(listen("http", addr)?, None)?,
+        ["https", addr] => https::serve(listen("https", addr)?, Some(tls::server_config(tls::CERTIFICATE, tls::KEY)?))?,
         ["https", addr, certificate, key] => {
             let (certificate, key) = (coro::fs::read_to_string(certificate)?, coro::fs::read_to_string(key)?);
-            https::serve(listen(addr)?, Some(tls::server_config(&certificate, &key)?))?
+            https::serve(listen("https", addr)?, Some(tls::server_config(&certificate, &key)?))?
         }
-        ["hyper", addr] => hyper_server::serve(listen(addr)?)?,
+        ["hyper", addr] => hyper_server::serve(listen("hyper", addr)?)?,
         ["get", version @ ("http1" | "http2"), url] => {
             let body = hyper_client::get(url, version == "http2")?;
             return Ok(coro::io::stdout().write_all(&body)?);
         }
         ["proxy", addr, ref backends @ ..] => {
             let backends: Result<Vec<SocketAddr>, _> = backends.iter().map(|b| b.parse()).collect();
-            proxy::serve(listen(addr)?, backends?)?
+            proxy::serve(listen("proxy", addr)?, backends?)?
         }
-        ["chat", addr] => chat::serve(listen(addr)?)?,
+        ["chat", addr] => chat::serve(listen("chat", addr)?)?,
         ["jobs", server, workers] => {
             let server = server.parse()?;
             let pool = jobs::start(server, workers.parse()?)?;
