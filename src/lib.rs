@@ -56,8 +56,10 @@ mod stack;
 mod sys;
 mod task;
 mod timer;
-#[cfg(any(feature = "backdoor", feature = "probe"))]
-#[cfg_attr(not(feature = "backdoor"), allow(dead_code, unreachable_pub, reason = "some of it is for expressions"))]
+#[cfg_attr(
+    not(feature = "backdoor"),
+    allow(dead_code, unreachable_pub, unused_imports, reason = "most of it is for expressions")
+)]
 mod value;
 mod wiring;
 

@@ -40,7 +40,6 @@ mod natives;
 #[cfg(feature = "script")]
 mod on_worker;
 #[cfg(feature = "script")]
-mod parse_json;
 #[cfg(feature = "script")]
 mod repl;
 #[cfg(feature = "script")]

@@ -30,8 +30,8 @@ use rhai::{
 
 use super::engine::{Failure, dynamic};
 use super::limits::Limits;
-use super::parse_json;
 use super::shallow::equal;
+use crate::value::json;
 
 type Text = ImmutableString;
 type Given<T> = Result<T, Failure>;
@@ -48,7 +48,7 @@ pub(super) fn replace(engine: &mut Engine, limits: Limits) {
     sorting(engine);
     let most = limits.list + limits.map;
     engine.register_fn("parse_json", move |text: Text| -> Given<Dynamic> {
-        dynamic(&parse_json::parse(&text, most).map_err(|e| format!("parse_json: {e}"))?, 0)
+        dynamic(&json::parse(&text, most).map_err(|e| format!("parse_json: {e}"))?, 0)
     });
 }
 

@@ -6,11 +6,17 @@
 
 #![forbid(unsafe_code)]
 
+mod duration;
+#[cfg(feature = "script")]
+pub(crate) mod json;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(crate) use duration::duration;
 
 /// A value that an expression gives to the program's functions, or gets from them.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -1,18 +1,18 @@
-//! JSON (RFC 8259) into values, for `parse_json`.
+//! JSON (RFC 8259) into values, for whoever is given some.
 //!
 //! Invariants: it reads and never runs anything; depth and number of values are bounded.
 //!
-//! Must not know: the engine.
+//! Must not know: who asks.
 
 #![forbid(unsafe_code)]
 
-use crate::value::Value;
+use super::Value;
 
 /// Values nested deeper are refused.
 const DEEPEST: usize = 32;
 
 /// The value that `text` says, with at most so many values in it.
-pub(super) fn parse(text: &str, most: usize) -> Result<Value, String> {
+pub(crate) fn parse(text: &str, most: usize) -> Result<Value, String> {
     let mut reader = Reader { text, at: 0, left: most };
     let value = reader.value(0)?;
     reader.space();
