@@ -46,7 +46,7 @@
 //!
 //! Environment: `CORO_WORKERS` (threads), `CORO_STACK_KB` (default stack), `CORO_STACK_GUARDS` (`madvise` or
 //! `mprotect`), `CORO_MAX_TASKS`, `CORO_BLOCKING_THREADS`, `CORO_LATENCY_MS`, `CORO_ON_DEADLOCK`, `CORO_DUMP_SIGNAL`,
-//! `CORO_STACK_SIGNAL`, `CORO_SPAWN_STACKS`, `CORO_BACKDOOR=off`. `README.md` has the table, and what is not there yet. How it works and why is told in `ARCHITECTURE.md`.
+//! `CORO_STACK_SIGNAL`, `CORO_SPAWN_STACKS`, `CORO_BACKDOOR=off`, `CORO_PROBES`. `README.md` has the table, and what is not there yet. How it works and why is told in `ARCHITECTURE.md`.
 
 mod context;
 mod observe;
@@ -344,4 +344,7 @@ mod pages {
     struct Futures;
     #[doc = include_str!("../docs/around.md")]
     struct Around;
+    #[cfg(feature = "probe")]
+    #[doc = include_str!("../docs/probe-specs.md")]
+    struct ProbeSpecs;
 }

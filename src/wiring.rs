@@ -38,6 +38,39 @@ fn init() {
         inspect::dump_as_the_environment_says();
         door::as_the_environment_says();
     });
+    probes::as_the_environment_says();
+}
+
+/// Not within what is done once and waited for: it runs code of the program's, which may start a runtime by itself.
+#[cfg(feature = "probe")]
+mod probes {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    pub(super) fn as_the_environment_says() {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        if !cfg!(miri) && !DONE.swap(true, Ordering::Relaxed) {
+            crate::probe::as_the_environment_says();
+        }
+    }
+}
+
+/// There are no probes in this program.
+#[cfg(not(feature = "probe"))]
+mod probes {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crate::sys::stderr;
+
+    /// An operator who asks for what is not there is told so, once.
+    pub(super) fn as_the_environment_says() {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        let wanted = || std::env::var_os("CORO_PROBES").is_some_and(|v| !["", "0", "off"].iter().any(|off| v == *off));
+        if !DONE.swap(true, Ordering::Relaxed) && wanted() {
+            stderr::write(
+                "coro: no probes as CORO_PROBES says, the program goes on: it was built without the feature \"probe\" of coro-rt\n",
+            );
+        }
+    }
 }
 
 /// Names the running task in a signal handler: reads only what the running task's worker owns, on its own thread.

@@ -485,7 +485,7 @@ pub(crate) static TABLE: &[Command] = &[
     Command {
         names: &["probe"],
         arguments: "list|attach|show|detach …",
-        help: "what is watched: probe list [PATTERN], probe attach PATTERN log, probe show [ID], probe detach ID",
+        help: "what is watched: probe list [PATTERN], probe attach PATTERN log, probe show [ID], probe apply FILE, probe detach ID",
         tier: probes::tier,
         run: probes::probe,
     },

@@ -12,7 +12,7 @@ use crate::probe::view::{self, Wanted};
 const USUAL: Duration = Duration::from_secs(600);
 
 const USAGE: &str = "probe list [PATTERN] | attach PATTERN INSTRUMENT… [if EXPRESSION] [for DURATION] [hits N] [every N] [rate N] | \
-                     show [ID] | detach ID|all";
+                     show [ID] | apply PATH|patch:NAME | detach ID|all";
 
 /// Looking is free, watching is not.
 pub(super) fn tier(words: &[&str]) -> Tier {
@@ -35,6 +35,8 @@ pub(super) fn probe(asked: &Asked<'_>) -> Begun {
             let typed = asked.by.typed.trim_start().strip_prefix("attach").unwrap_or_default();
             view::attach(&wanted(typed)?, asked.by.probes).map(|said| lines(vec![said]))
         }
+        ["apply", what] => view::apply(what).map(lines),
+        ["apply", ..] => Err("probe apply takes one file or directory of specs, or patch:NAME".to_owned()),
         ["detach", "all"] => Ok(lines(vec![view::detach_all()])),
         ["detach", id] => view::detach(number(id)?).map(|said| lines(vec![said])),
         ["detach", ..] => Err("probe detach takes one probe's number, or all".to_owned()),

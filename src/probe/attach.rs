@@ -41,6 +41,9 @@ pub(crate) fn conditions_with(compile: Compile) {
 pub(super) fn compile(text: &str) -> Result<Filter, String> {
     match COMPILE.get() {
         Some(compile) => compile(text),
+        None if cfg!(feature = "script") => {
+            Err("conditions can be read when the first runtime has started: begin with coro::run".to_owned())
+        }
         None => {
             Err("conditions need the feature \"script\" of coro-rt, which this program was built without".to_owned())
         }
@@ -278,6 +281,11 @@ impl Attached {
     /// The points that it is attached to.
     pub fn points(&self) -> Vec<&'static crate::observe::Point> {
         self.probe.points()
+    }
+
+    /// Its instruments, as they were written.
+    pub(super) fn written(&self) -> &str {
+        &self.probe.written
     }
 
     /// How many events counted, and how many came too fast to.

@@ -33,16 +33,20 @@
 
 mod attach;
 mod call;
+mod environment;
 mod event;
 mod expose;
 mod hot;
 mod instrument;
+mod patch;
 mod pattern;
 mod registry;
 mod running;
 #[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "sessions have them"))]
 mod session;
 mod sink;
+#[cfg(feature = "specs")]
+pub mod specs;
 mod table;
 mod tally;
 mod text;
@@ -55,16 +59,21 @@ pub(crate) use attach::conditions_with;
 pub use attach::{Attach, Attached, ProbeError, attach_to};
 #[doc(hidden)]
 pub use call::{Call, passed};
+pub(crate) use environment::as_the_environment_says;
 pub use event::{Event, Events};
 #[doc(hidden)]
 pub use expose::{Fails, NeverFails, Show, ShowDebug, ShowOpaque, ShowPlain};
 pub use instrument::{Instrument, register_instrument};
+#[doc(hidden)]
+pub use patch::{CORO_PATCHES_0_1, IntoAttached, Patch};
+pub use patch::{apply_patch, patches};
 #[cfg_attr(not(feature = "backdoor"), allow(unused_imports, reason = "sessions have them"))]
 pub(crate) use session::SessionProbes;
 #[doc(hidden)]
 pub use table::CORO_POINTS_0_1;
 
 pub use crate::__mark as mark;
+pub use crate::__patch as patch;
 #[doc(hidden)]
 pub use crate::observe::PointName;
 pub use crate::observe::{Point, PointKind, Shown};

@@ -21,6 +21,18 @@ pub(super) fn duration(d: Duration) -> String {
     }
 }
 
+/// Names and files are anybody's: nothing of them steers a terminal or begins a line.
+pub(super) fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\'' | '"' | '\\' => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}
+
 /// The last two parts of a path.
 pub(super) fn short_file(path: &str) -> &str {
     path.rmatch_indices('/').nth(1).map_or(path, |(at, _)| &path[at + 1..])

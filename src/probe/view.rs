@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::attach::attach_to;
+use super::attach::{Attached, attach_to};
 use super::running::Probe;
 use super::session::SessionProbes;
-use super::{pattern, registry, text};
+use super::{patch, pattern, registry, text};
 use crate::observe::{Point, PointKind};
 
 /// What is to be attached, as it was typed.
@@ -51,13 +51,7 @@ pub(crate) fn attach(wanted: &Wanted, session: Option<&SessionProbes>) -> Result
         attach = attach.later();
     }
     let attached = attach.start().map_err(|e| e.to_string())?;
-    let points = attached.points();
-    let names = match &*points {
-        [] => "a point that there is not yet".to_owned(),
-        [one] => one.name().to_owned(),
-        some => format!("{} points", some.len()),
-    };
-    let mut said = format!("probe {} on {names}: {}", attached.id(), wanted.instruments);
+    let mut said = what_and_where(&attached);
     if let Some(lifespan) = wanted.lifespan {
         let _ = write!(said, ", for {}", text::duration(lifespan));
     }
@@ -69,6 +63,37 @@ pub(crate) fn attach(wanted: &Wanted, session: Option<&SessionProbes>) -> Result
     }
     attached.leave();
     Ok(said)
+}
+
+/// `probe 3 on app::cache::get: log hist`.
+pub(super) fn what_and_where(attached: &Attached) -> String {
+    let points = attached.points();
+    let names = match &*points {
+        [] => "a point that there is not yet".to_owned(),
+        [one] => one.name().to_owned(),
+        some => format!("{} points", some.len()),
+    };
+    format!("probe {} on {names}: {}", attached.id(), attached.written())
+}
+
+/// Applies a bundle that was compiled in, or what a file or a directory of specifications says. A line for each probe.
+pub(crate) fn apply(what: &str) -> Result<Vec<String>, String> {
+    if let Some(name) = what.strip_prefix("patch:") {
+        let (ids, before) = patch::apply(name)?;
+        let already = if before { " already" } else { "" };
+        return Ok(vec![match &*ids {
+            [] => format!("patch {name} is applied{already}, and has attached no probe"),
+            [one] => format!("patch {name} is applied{already}: probe {one}"),
+            some => {
+                let some: Vec<String> = some.iter().map(u64::to_string).collect();
+                format!("patch {name} is applied{already}: probes {}", some.join(", "))
+            }
+        }]);
+    }
+    #[cfg(feature = "specs")]
+    return super::specs::apply_path(what);
+    #[cfg(not(feature = "specs"))]
+    Err(format!("{what}: this program was built without the feature \"specs\" of coro-rt; it can apply patch:NAME"))
 }
 
 /// Takes one away.

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod duration;
-#[cfg(feature = "script")]
+#[cfg(any(feature = "script", feature = "specs"))]
 pub(crate) mod json;
 
 use std::borrow::Cow;

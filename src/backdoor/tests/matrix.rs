@@ -53,6 +53,10 @@ const NEEDED: &[(&str, Tier)] = &[
     #[cfg(feature = "probe")]
     ("probe attach x count", Tier::Probe),
     #[cfg(feature = "probe")]
+    ("probe apply x", Tier::Probe),
+    #[cfg(feature = "probe")]
+    ("probe apply patch:x", Tier::Probe),
+    #[cfg(feature = "probe")]
     ("probe detach all", Tier::Probe),
     #[cfg(feature = "probe")]
     ("probe nonsense", Tier::Probe),
