@@ -401,9 +401,30 @@ macro_rules! time {
             let epoch = $s::time::UNIX_EPOCH;
             assert_eq!(std::time::UNIX_EPOCH, epoch);
             same(None::<std::io::BufReader<u8>>, None::<$s::io::BufReader<u8>>);
-            same(None::<std::io::BufWriter<Vec<u8>>>, None::<$s::io::BufWriter<Vec<u8>>>);
-            same(None::<std::io::LineWriter<Vec<u8>>>, None::<$s::io::LineWriter<Vec<u8>>>);
             same(None::<std::io::Error>, None::<$s::io::Error>);
+        }
+
+        /// These are not the same types, but have the same calls.
+        pub(crate) fn writers() {
+            use std::io::{Seek as _, Write as _};
+            let mut lines = $s::io::LineWriter::with_capacity(16, $s::io::LineWriter::new(Vec::new()));
+            lines.write_all(b"line\nrest").unwrap();
+            assert_eq!(lines.get_ref().get_ref(), b"line\n");
+            lines.get_mut().flush().unwrap();
+            let lines: Result<_, $s::io::IntoInnerError<_>> = lines.into_inner();
+            assert_eq!(lines.unwrap().into_inner().unwrap(), b"line\nrest");
+            let to = std::io::Cursor::new(Vec::new());
+            let mut writer = $s::io::BufWriter::with_capacity(16, $s::io::BufWriter::new(to));
+            writer.write_all(b"abc").unwrap();
+            assert_eq!((writer.buffer(), writer.capacity(), writer.get_ref().buffer()), (&b"abc"[..], 16, &b""[..]));
+            assert_eq!(writer.get_mut().get_mut().position(), 0);
+            let (writer, rest) = writer.into_parts();
+            assert_eq!(rest.unwrap(), b"abc");
+            let mut writer = writer;
+            writer.write_all(b"d").unwrap();
+            assert_eq!(writer.seek(std::io::SeekFrom::Start(0)).unwrap(), 0);
+            let (to, rest): (_, Result<Vec<u8>, std::io::WriterPanicked>) = writer.into_parts();
+            assert_eq!((to.into_inner(), rest.unwrap()), (b"d".to_vec(), Vec::new()));
         }
     };
 }
@@ -455,11 +476,13 @@ fn the_surface_of_std_is_there_with_its_signatures() {
     of_std::sync();
     of_std::thread();
     of_std::time();
+    of_std::writers();
     of_coro::net();
     of_coro::unix();
     of_coro::sync();
     of_coro::thread();
     of_coro::time();
+    of_coro::writers();
 }
 
 /// std's sockets become ours and back.

@@ -28,6 +28,8 @@ mod text;
 mod things;
 mod threads;
 mod top;
+#[cfg(feature = "probe")]
+mod trace;
 
 pub(crate) use status::{dump, status, status_text};
 pub(crate) use text::nearest_of;
@@ -488,6 +490,14 @@ pub(crate) static TABLE: &[Command] = &[
         help: "what is watched: probe list [PATTERN], probe attach PATTERN log, probe show [ID], probe apply FILE, probe detach ID",
         tier: probes::tier,
         run: probes::probe,
+    },
+    #[cfg(feature = "probe")]
+    Command {
+        names: &["trace"],
+        arguments: "net [FILTERS] [for DURATION]|off",
+        help: "calls of sockets as they begin and return: trace net peer=ADDRESS task=ID fd=N bytes stack",
+        tier: trace::tier,
+        run: trace::trace,
     },
     Command {
         names: &["cancel"],

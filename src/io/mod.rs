@@ -1,10 +1,11 @@
 //! std's I/O traits, helpers and errors under this crate's name, so that `std::io` becomes `coro::io` like the rest.
 //!
-//! Everything here *is* std's, unchanged: a type that implements `std::io::Read` implements `coro::io::Read`, and
+//! Traits, errors and helpers here *are* std's, unchanged: a type that implements `std::io::Read` implements `coro::io::Read`, and
 //! [`BufReader`], [`BufWriter`] and [`LineWriter`] around this crate's sockets park the task where the sockets do.
 //!
 //! What reads or writes a descriptor by itself is our own: [`pipe`] and its ends, [`stdin`], [`stdout`] and [`stderr`] park the
-//! task. std's `println!` and its like still block the worker when nobody reads at the other end.
+//! task. So are [`BufWriter`] and [`LineWriter`], whose calls can be watched ([`probe::net`](crate::probe::net)) and which convert
+//! from and to std's. std's `println!` and its like still block the worker when nobody reads at the other end.
 //!
 //! # Examples
 //! ```
@@ -22,14 +23,16 @@
 //! # }
 //! ```
 
+pub(crate) mod buffered;
 mod copy;
 pub(crate) mod pipe;
 mod raw;
 mod stdio;
+#[cfg(feature = "probe")]
+pub(crate) mod unflushed;
 
+pub use buffered::{BufWriter, IntoInnerError, LineWriter};
 pub use copy::{HalfClose, copy, copy_bidirectional};
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use std::io::*;
 pub use stdio::{Stderr, StderrLock, Stdin, StdinLines, StdinLock, Stdout, StdoutLock, stderr, stdin, stdout};
-// By name, because these three are to be replaced by ones whose calls can be logged.
-pub use std::io::{BufReader, BufWriter, LineWriter};

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,10 @@ fn aborted(e: &io::Error) -> bool {
 /// The next connection, non-blocking and close-on-exec, and its peer's address.
 pub(super) fn accept<S: AsRawFd + AsFd>(listener: &Socket<S>) -> io::Result<(OwnedFd, SockAddr)> {
     let fd = listener.get().as_raw_fd();
+    listener.accepting(|| wait_for_one(listener, fd))
+}
+
+fn wait_for_one<S: AsRawFd + AsFd>(listener: &Socket<S>, fd: RawFd) -> io::Result<(OwnedFd, SockAddr)> {
     let mut pause = FIRST_PAUSE;
     loop {
         match listener.run(Direction::Read, WaitKind::Accept, || sys::socket::accept(fd)) {
@@ -64,7 +68,7 @@ pub(super) fn accept_many<S: AsRawFd + AsFd>(
     let fd = listener.get().as_raw_fd();
     let mut taken = 1;
     while taken < max {
-        match listener.try_now(|| sys::socket::accept(fd)) {
+        match listener.accepting(|| listener.try_now(|| sys::socket::accept(fd))) {
             Ok((fd, peer)) => {
                 each(fd, peer);
                 taken += 1;
@@ -80,7 +84,7 @@ pub(super) fn accept_many<S: AsRawFd + AsFd>(
 pub(super) fn accept_now<S: AsRawFd + AsFd>(listener: &Socket<S>) -> io::Result<(OwnedFd, SockAddr)> {
     let fd = listener.get().as_raw_fd();
     loop {
-        match listener.try_now(|| sys::socket::accept(fd)) {
+        match listener.accepting(|| listener.try_now(|| sys::socket::accept(fd))) {
             Err(e) if aborted(&e) => {}
             Err(e) => {
                 if no_descriptors(&e) {

@@ -25,6 +25,7 @@ pub(crate) mod table;
 mod tcp;
 mod udp;
 pub mod unix;
+pub(crate) mod woven;
 
 pub(crate) use accept::no_descriptors;
 pub use exact::RecvExactError;

@@ -26,6 +26,9 @@ use socket2::{SockAddr, SockRef};
 use super::endpoint::Endpoint;
 use super::known;
 use super::table::{Entry, Kind, Opened};
+#[cfg(feature = "futures-io")]
+use super::woven::{Bytes as _, Room as _, Third};
+use super::woven::{Call, closing};
 use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::Direction;
 use crate::scheduler::io::{Source, now_ticks};
@@ -128,6 +131,11 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         Ok(Socket { inner: Some(inner), source, entry, drained_by_short_read: self.drained_by_short_read })
     }
 
+    /// The other end, as far as the table knows it.
+    pub(super) fn peer(&self) -> Endpoint {
+        self.entry.peer()
+    }
+
     /// Says that the connection to `peer` stands.
     pub(super) fn connected_to(&self, peer: Endpoint) {
         self.entry.set_endpoints(Endpoint::local_of(self), peer.of_process(self));
@@ -221,7 +229,7 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     where
         for<'a> &'a S: Read,
     {
-        self.run_read(buf.len(), || self.get().read(buf))
+        self.receiving(Call::Recv, buf, |n| *n, |buf| self.run_read(buf.len(), || self.get().read(buf)))
     }
 
     pub(crate) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize>
@@ -229,22 +237,25 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         for<'a> &'a S: Read,
     {
         // The system is shown no more than the first so many of them: when these are full, that is no short read.
-        let room = bufs.iter().take(MOST_BUFFERS).map(|b| b.len()).sum();
-        self.run_read(room, || self.get().read_vectored(bufs))
+        let read = |bufs: &mut [IoSliceMut<'_>]| {
+            let room = bufs.iter().take(MOST_BUFFERS).map(|b| b.len()).sum();
+            self.run_read(room, || self.get().read_vectored(bufs))
+        };
+        self.receiving(Call::Recv, bufs, |n| *n, read)
     }
 
     pub(crate) fn write(&self, buf: &[u8]) -> io::Result<usize>
     where
         for<'a> &'a S: Write,
     {
-        self.run_send(|| self.get().write(buf))
+        self.sending(buf, || None, || self.run_send(|| self.get().write(buf)))
     }
 
     pub(crate) fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>
     where
         for<'a> &'a S: Write,
     {
-        self.run_send(|| self.get().write_vectored(bufs))
+        self.sending(bufs, || None, || self.run_send(|| self.get().write_vectored(bufs)))
     }
 
     /// As [`read`](Socket::read), for a future.
@@ -253,12 +264,19 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     where
         for<'a> &'a S: Read,
     {
+        let watched = Call::Recv.is_watched().then(|| self.begin(Call::Recv, Third::Room(bufs.room())));
         let room = bufs.iter().take(MOST_BUFFERS).map(|b| b.len()).sum();
         let op = || match &mut *bufs {
             [one] => self.get().read(one),
             many => self.get().read_vectored(many),
         };
-        self.source.poll_io(Direction::Read, cx, op, |n, at| self.has_read(*n, room, at))
+        let result = self.source.poll_io(Direction::Read, cx, op, |n, at| self.has_read(*n, room, at));
+        match (watched, &result) {
+            (Some(watched), Poll::Ready(result)) => watched.gives_bytes(result.as_ref().map(|n| (bufs.filled(*n), *n))),
+            (Some(watched), Poll::Pending) => watched.pending(),
+            (None, _) => {}
+        }
+        result
     }
 
     /// As [`write`](Socket::write), for a future.
@@ -267,14 +285,24 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     where
         for<'a> &'a S: Write,
     {
+        let watched = Call::Send.is_watched().then(|| {
+            let (first, all) = bufs.bytes();
+            self.begin(Call::Send, Third::Bytes(first, all))
+        });
         let op = || match bufs {
             [one] => self.get().write(one),
             many => self.get().write_vectored(many),
         };
-        self.source.poll_io(Direction::Write, cx, op, |n, at| {
+        let result = self.source.poll_io(Direction::Write, cx, op, |n, at| {
             self.entry.count(Direction::Write, *n, at);
             false
-        })
+        });
+        match (watched, &result) {
+            (Some(watched), Poll::Ready(result)) => watched.gives_count(result),
+            (Some(watched), Poll::Pending) => watched.pending(),
+            (None, _) => {}
+        }
+        result
     }
 
     /// As std's `set_read_timeout` and `set_write_timeout`. The kernel is told too, for whoever takes the descriptor.
@@ -321,6 +349,13 @@ impl<S: AsRawFd + AsFd> Socket<S> {
     /// Closes the socket under its waiters, who get an error, as does every later call. The descriptor's number stays
     /// taken until the socket is dropped, with something dead behind it.
     pub(super) fn close(&self) -> io::Result<()> {
+        if Call::Close.is_watched() && self.source.check_open().is_ok() {
+            return closing(self.get().as_raw_fd(), self.peer(), || self.end());
+        }
+        self.end()
+    }
+
+    fn end(&self) -> io::Result<()> {
         self.source.close(|| {
             self.entry.leave(self.get().as_raw_fd());
             // For threads that wait in `poll`, and for clones; a socket that is not connected has nothing to shut down.
@@ -353,6 +388,20 @@ impl<S: AsRawFd + AsFd> Socket<S> {
 
 impl<S: AsRawFd + AsFd> Drop for Socket<S> {
     fn drop(&mut self) {
+        let Some(inner) = &self.inner else { return };
+        if Call::Close.is_watched() && self.source.check_open().is_ok() {
+            return closing(inner.as_raw_fd(), self.peer(), || {
+                self.release();
+                drop(self.inner.take());
+            });
+        }
+        self.release();
+    }
+}
+
+impl<S: AsRawFd + AsFd> Socket<S> {
+    /// Before the descriptor is closed.
+    fn release(&mut self) {
         let Some(inner) = &self.inner else { return };
         self.entry.leave(inner.as_raw_fd());
         // First out of every poll, then closed: a number that the kernel reuses must not meet an old registration.

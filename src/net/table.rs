@@ -379,6 +379,10 @@ impl Entry {
         self.record.endpoints().0
     }
 
+    pub(super) fn peer(&self) -> Endpoint {
+        self.record.endpoints().1
+    }
+
     pub(super) fn set_endpoints(&self, local: Endpoint, peer: Endpoint) {
         self.record.set_endpoints(local, peer);
     }

@@ -19,6 +19,7 @@ use super::endpoint::Endpoint;
 use super::exact::{RecvExactError, recv_exact};
 use super::socket::{Socket, descriptor_traits, stream_traits, zero_limit};
 use super::table::{Kind, Opened};
+use super::woven::{Call, connecting};
 use super::{TcpListenerBuilder, ToSocketAddrs};
 use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::Direction;
@@ -112,6 +113,15 @@ impl TcpStream {
     ) -> io::Result<TcpStream> {
         let s = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         s.set_nonblocking(true)?;
+        connecting(&s.as_raw_fd(), || Endpoint::Ip(addr), || TcpStream::finish_connect(s, addr, deadline, site))
+    }
+
+    fn finish_connect(
+        s: socket2::Socket,
+        addr: SocketAddr,
+        deadline: Option<Instant>,
+        site: &'static Location<'static>,
+    ) -> io::Result<TcpStream> {
         let in_progress = match s.connect(&SockAddr::from(addr)) {
             Ok(()) => false,
             Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) || e.kind() == io::ErrorKind::Interrupted => true,
@@ -157,7 +167,7 @@ impl TcpStream {
     /// # Errors
     /// If the connection is gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket.open()?.shutdown(how)
+        self.socket.shutting_down(how, |s| s.shutdown(how))
     }
 
     /// Another handle of the same connection, for another task on any worker. Time limits, non-blocking mode and
@@ -208,7 +218,8 @@ impl TcpStream {
     /// # Errors
     /// As a read's.
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.socket.run(Direction::Read, WaitKind::Read, || self.socket.get().peek(buf))
+        let peek = |buf: &mut [u8]| self.socket.run(Direction::Read, WaitKind::Read, || self.socket.get().peek(buf));
+        self.socket.receiving(Call::Peek, buf, |n| *n, peek)
     }
 
     /// Reads exactly `n` bytes.
@@ -355,7 +366,8 @@ impl TcpListener {
 
     /// The next connection, if it is there already; interrupts of the task do not matter.
     pub(super) fn accept_now(&self, site: &'static Location<'static>) -> io::Result<(TcpStream, SocketAddr)> {
-        let (fd, peer) = self.socket.try_now(|| sys::socket::accept(self.socket.get().as_raw_fd()))?;
+        let take = || self.socket.try_now(|| sys::socket::accept(self.socket.get().as_raw_fd()));
+        let (fd, peer) = self.socket.accepting(take)?;
         let stream = TcpStream { socket: self.socket.accepted(fd, &peer, site) };
         Ok((stream, peer.as_socket().ok_or_else(no_ip)?))
     }

@@ -16,6 +16,7 @@ use super::endpoint::Endpoint;
 use super::socket::{Socket, descriptor_traits};
 use super::table::{Kind, Opened};
 use super::tcp::each_addr;
+use super::woven::{Call, connecting};
 use crate::reactor::Direction;
 use crate::sys::message::reading_is_ended;
 
@@ -75,7 +76,8 @@ impl UdpSocket {
     /// # Errors
     /// Of the system; `WouldBlock` when the read timeout has passed.
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.read(|s| s.recv_from(buf), |(n, _)| *n)
+        let receive = |buf: &mut [u8]| self.read(|s| s.recv_from(buf), |(n, _)| *n);
+        self.socket.receiving(Call::Recv, buf, |(n, _)| *n, receive)
     }
 
     /// As [`recv_from`](UdpSocket::recv_from), leaving the datagram where it is.
@@ -83,7 +85,8 @@ impl UdpSocket {
     /// # Errors
     /// As [`recv_from`](UdpSocket::recv_from).
     pub fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.read(|s| s.peek_from(buf), |_| 0)
+        let peek = |buf: &mut [u8]| self.read(|s| s.peek_from(buf), |_| 0);
+        self.socket.receiving(Call::Peek, buf, |(n, _)| *n, peek)
     }
 
     /// Sends a datagram to the first of the addresses.
@@ -93,7 +96,7 @@ impl UdpSocket {
     pub fn send_to<A: ToSocketAddrs>(&self, buf: &[u8], addr: A) -> io::Result<usize> {
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "the name resolved to no address to send to");
         let to = addr.to_socket_addrs()?.next().ok_or_else(none)?;
-        self.write(|s| s.send_to(buf, to))
+        self.socket.sending(buf, || Some(Endpoint::Ip(to)), || self.write(|s| s.send_to(buf, to)))
     }
 
     /// The address that the socket is connected to.
@@ -281,7 +284,7 @@ impl UdpSocket {
     /// Of the last address tried; `InvalidInput` if there was none.
     pub fn connect<A: ToSocketAddrs>(&self, addr: A) -> io::Result<()> {
         let socket = self.socket.open()?;
-        each_addr(addr, |a| socket.connect(a))?;
+        each_addr(addr, |a| connecting(socket, || Endpoint::Ip(a), || socket.connect(a)))?;
         self.socket.readdress();
         Ok(())
     }
@@ -291,7 +294,7 @@ impl UdpSocket {
     /// # Errors
     /// Of the system; `WouldBlock` when the write timeout has passed.
     pub fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.write(|s| s.send(buf))
+        self.socket.sending(buf, || None, || self.write(|s| s.send(buf)))
     }
 
     /// Receives a datagram of the peer that the socket is connected to; what does not fit into `buf` is lost.
@@ -299,7 +302,8 @@ impl UdpSocket {
     /// # Errors
     /// Of the system; `WouldBlock` when the read timeout has passed.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.read(|s| s.recv(buf), |n| *n)
+        let receive = |buf: &mut [u8]| self.read(|s| s.recv(buf), |n| *n);
+        self.socket.receiving(Call::Recv, buf, |n| *n, receive)
     }
 
     /// As [`recv`](UdpSocket::recv), leaving the datagram where it is.
@@ -307,7 +311,8 @@ impl UdpSocket {
     /// # Errors
     /// As [`recv`](UdpSocket::recv).
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.read(|s| s.peek(buf), |_| 0)
+        let peek = |buf: &mut [u8]| self.read(|s| s.peek(buf), |_| 0);
+        self.socket.receiving(Call::Peek, buf, |n| *n, peek)
     }
 
     /// With `true`, calls that would have to wait return an error of kind `WouldBlock` instead. Clones have this in

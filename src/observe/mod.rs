@@ -20,6 +20,8 @@ mod point;
 mod reads;
 mod wait;
 mod words;
+#[cfg(feature = "probe")]
+mod woven;
 
 pub(crate) use counted::{Counted, READER, Traffic, Worded};
 pub use histogram::Distribution;
@@ -36,3 +38,5 @@ pub(crate) use reads::{HeldReads, MOST_READS};
 pub(crate) use wait::WaitWords;
 pub(crate) use wait::{Choices, Detail, FileCall, MOST_CHOICES, WaitKind, WaitReason};
 pub(crate) use words::WordRing;
+#[cfg(feature = "probe")]
+pub(crate) use woven::{Begun, Said, Woven, begin_with};

@@ -205,6 +205,9 @@ pub enum Shown<'a> {
     Debug(&'a dyn fmt::Debug),
     /// What does not, by its type.
     Opaque(&'static str),
+    /// Bytes: the first of them, and how many there are in all, which is what is shown. The bytes themselves are seen only by whoever
+    /// asks for them ([`Event::bytes`](crate::probe::Event::bytes)).
+    Bytes(&'a [u8], usize),
     /// What is not to be shown.
     Redacted,
 }
@@ -220,6 +223,7 @@ impl Shown<'_> {
             Shown::Bool(b) => Value::Bool(b),
             Shown::Int(n) => Value::Int(n),
             Shown::Float(x) => Value::Float(x),
+            Shown::Bytes(_, n) => i64::try_from(n).map_or(Value::Float(n as f64), Value::Int),
             Shown::Text(text) => Value::Text(text[..boundary(text, LONGEST_TEXT)].to_owned()),
             Shown::Debug(_) | Shown::Opaque(_) | Shown::Redacted => Value::Text(self.text()),
         }
@@ -233,6 +237,7 @@ impl Shown<'_> {
             Shown::Bool(b) => out.push(if b { "true" } else { "false" }),
             Shown::Int(n) => drop(write!(out, "{n}")),
             Shown::Float(x) => drop(write!(out, "{x:?}")),
+            Shown::Bytes(_, n) => drop(write!(out, "{n}")),
             Shown::Text(text) => drop(write!(out, "{:?}", &text[..boundary(text, LONGEST_SHOWN)])),
             // An error is that of the bound, or the value's own, and the text so far is what there is.
             Shown::Debug(value) => drop(write!(out, "{value:?}")),

@@ -84,7 +84,7 @@ impl fmt::Debug for Attach {
 }
 
 impl Attach {
-    fn with(self, written: &str, instrument: impl Instrument) -> Attach {
+    pub(super) fn with(self, written: &str, instrument: impl Instrument) -> Attach {
         self.with_boxed(written, Box::new(instrument))
     }
 
@@ -176,6 +176,17 @@ impl Attach {
         self.made.filter = Some(Box::new(move |event| Ok(filter(event))));
         self.made.filter_text = Some("by the program".to_owned());
         self
+    }
+
+    /// As [`when`](Attach::when), where the name says what for.
+    pub(super) fn only(mut self, filter: impl Fn(&Event<'_>) -> bool + Send + Sync + 'static) -> Attach {
+        self.made.filter = Some(Box::new(move |event| Ok(filter(event))));
+        self
+    }
+
+    /// Where its lines go.
+    pub(super) fn sink(&self) -> Arc<Sink> {
+        self.made.sink.clone()
     }
 
     /// The same as an expression over the arguments by their names, `result`, `failed`, `elapsed` (seconds) and `task` (the id):

@@ -157,6 +157,18 @@ impl Event<'_> {
         self.result.map(|shown| shown.text())
     }
 
+    /// The first of the bytes that a call sends when it begins, or has received when it returns, and how many there are in all.
+    pub fn bytes(&self) -> Option<(&[u8], usize)> {
+        let shown = match (self.kind, self.arguments) {
+            (Events::CALL, Arguments::Live(shown)) => shown.last(),
+            _ => self.result.as_ref(),
+        };
+        match shown {
+            Some(Shown::Bytes(first, all)) => Some((first, *all)),
+            _ => None,
+        }
+    }
+
     /// One of the values: an argument of the call, or a value of the mark.
     pub fn value(&self, name: &str) -> Option<Value> {
         let of = |point: &Point| point.arguments().iter().position(|known| *known == name);

@@ -50,6 +50,7 @@ pub mod specs;
 mod table;
 mod tally;
 mod text;
+mod trace;
 #[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "the console shows it"))]
 pub(crate) mod view;
 mod watchers;
@@ -71,6 +72,7 @@ pub use patch::{apply_patch, patches};
 pub(crate) use session::SessionProbes;
 #[doc(hidden)]
 pub use table::CORO_POINTS_0_1;
+pub use trace::{Trace, net};
 
 pub use crate::__mark as mark;
 pub use crate::__patch as patch;

@@ -4,9 +4,22 @@
 
 use crate::observe::Point;
 
-/// Whether a pattern names that point: the whole path or its end (`cache::get` for `app::cache::get`), with `*` for anything.
+/// What the points of this crate's own begin with.
+const OWN: &str = "coro::";
+
+/// Whether it is a point of the program, and not one of this crate's own.
+pub(super) fn is_of_program(point: &Point) -> bool {
+    !point.name().starts_with(OWN)
+}
+
+/// Whether a pattern names that point: the whole path or its end (`cache::get` for `app::cache::get`), with `*` for anything. Points
+/// of this crate's own are named only by patterns that begin as they do, so that `*` is the program and nothing else. With `|` between
+/// them a pattern is several.
 pub(super) fn names(pattern: &str, point: &Point) -> bool {
-    path_fits(pattern, point.name())
+    pattern.split('|').any(|pattern| {
+        let meant = is_of_program(point) || pattern.starts_with(OWN);
+        meant && path_fits(pattern, point.name())
+    })
 }
 
 fn path_fits(pattern: &str, path: &str) -> bool {
@@ -15,7 +28,7 @@ fn path_fits(pattern: &str, path: &str) -> bool {
 }
 
 /// `*` stands for any text, everything else for itself.
-fn fits(pattern: &[u8], text: &[u8]) -> bool {
+pub(super) fn fits(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to go back to: behind the last star, and how much of the text that has taken.
     let mut star = None;

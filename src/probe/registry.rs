@@ -152,6 +152,7 @@ fn affected(state: &State, probe: &Probe) -> Vec<&'static Point> {
 /// # Errors
 /// If there is none and `later` is not said; if there is no thread that could end it.
 pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
+    super::trace::weave();
     let mut state = lock();
     let all = all_points(&state);
     if !later && !all.iter().any(|point| pattern::names(&made.pattern, point)) {

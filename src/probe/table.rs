@@ -13,5 +13,5 @@ pub static CORO_POINTS_0_1: [&'static Point];
 pub(super) fn linked() -> impl Iterator<Item = &'static Point> {
     // Miri has no linker that could put the table together.
     let all: &'static [&'static Point] = if cfg!(miri) { &[] } else { CORO_POINTS_0_1.static_slice() };
-    all.iter().copied()
+    all.iter().copied().chain(super::trace::points())
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::attach::{Attached, attach_to};
 use super::running::Probe;
 use super::session::SessionProbes;
+use super::trace::{self, Trace};
 use super::{patch, pattern, registry, text};
 use crate::observe::{Point, PointKind};
 
@@ -96,6 +97,32 @@ pub(crate) fn apply(what: &str) -> Result<Vec<String>, String> {
     Err(format!("{what}: this program was built without the feature \"specs\" of coro-rt; it can apply patch:NAME"))
 }
 
+/// Begins a trace, for a session or, without one, for as long as its lifespan allows. What to say of it.
+pub(crate) fn trace(trace: Trace, session: Option<&SessionProbes>) -> Result<String, String> {
+    let (name, lifespan) = (trace.name(), trace.lifespan);
+    let trace = match session {
+        Some(session) => trace.of_session(session.id, &session.sink),
+        None => trace,
+    };
+    let attached = trace.start().map_err(|e| e.to_string())?;
+    let left = lifespan.map(|lifespan| format!(", for {}", text::duration(lifespan))).unwrap_or_default();
+    let with = if session.is_some() { "; it ends with this session" } else { "" };
+    Ok(format!("probe {} traces {name}{left}{with}", attached.leave()))
+}
+
+/// Ends the traces of a session, or every one.
+pub(crate) fn trace_off(session: Option<&SessionProbes>) -> String {
+    let of = |probe: &&Arc<Probe>| session.is_none_or(|session| probe.session == Some(session.id));
+    let all = registry::probes();
+    let traces = all.iter().filter(|probe| probe.written == trace::WRITTEN).filter(of);
+    match traces.filter(|probe| registry::detach(probe.id(), "taken away")).count() {
+        0 if session.is_some() => "this session has no trace; trace off all ends those of others".to_owned(),
+        0 => "there was no trace".to_owned(),
+        1 => "1 trace is taken away".to_owned(),
+        n => format!("{n} traces are taken away"),
+    }
+}
+
 /// Takes one away.
 pub(crate) fn detach(id: u64) -> Result<String, String> {
     if registry::detach(id, "taken away") {
@@ -121,12 +148,11 @@ pub(crate) fn detach_all() -> String {
 /// The points that a pattern names, a line each, or what is wrong with it.
 pub(crate) fn points(wanted: Option<&str>) -> Result<Vec<String>, String> {
     let all = registry::points();
-    if all.is_empty() {
-        return Err("this program has no probe points; #[coro::probe] on a function makes one".to_owned());
+    if wanted.is_none() && !all.iter().any(|point| pattern::is_of_program(point)) {
+        return Err("this program has no probe points; #[coro::probe] on a function makes one; probe list coro::* shows those of coro".to_owned());
     }
     let probes = registry::probes();
-    let named: Vec<&Point> =
-        all.iter().copied().filter(|point| wanted.is_none_or(|wanted| pattern::names(wanted, point))).collect();
+    let named: Vec<&Point> = all.iter().copied().filter(|point| pattern::names(wanted.unwrap_or("*"), point)).collect();
     if let Some(wanted) = wanted.filter(|_| named.is_empty()) {
         let near = pattern::nearest(wanted, all.into_iter());
         return Err(match &*near {

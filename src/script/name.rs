@@ -83,6 +83,7 @@ const COMMANDS: &[&str] = &[
     "snapshot",
     "threads",
     "top",
+    "trace",
     "tree",
     "uptime",
     "version",

@@ -60,6 +60,14 @@ const NEEDED: &[(&str, Tier)] = &[
     ("probe detach all", Tier::Probe),
     #[cfg(feature = "probe")]
     ("probe nonsense", Tier::Probe),
+    #[cfg(feature = "probe")]
+    ("trace", Tier::Read),
+    #[cfg(feature = "probe")]
+    ("trace net fd=9", Tier::Probe),
+    #[cfg(feature = "probe")]
+    ("trace off", Tier::Probe),
+    #[cfg(feature = "probe")]
+    ("trace nonsense", Tier::Probe),
     ("cancel 17", Tier::Act),
     ("cancel", Tier::Act),
     ("cancel --match x --count 1", Tier::Act),

@@ -17,6 +17,7 @@ use super::address::{from_kernel, from_path, to_kernel};
 use crate::net::endpoint::Endpoint;
 use crate::net::socket::{Socket, descriptor_traits};
 use crate::net::table::{Kind, Opened};
+use crate::net::woven::{Call, connecting};
 use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::scheduler::suspend::pause_io;
@@ -112,7 +113,9 @@ impl UnixDatagram {
     /// # Errors
     /// Of the system.
     pub fn connect_addr(&self, socket_addr: &SocketAddr) -> io::Result<()> {
-        self.socket.open()?.connect_addr(socket_addr)?;
+        let socket = self.socket.open()?;
+        let peer = || to_kernel(socket_addr).map_or(Endpoint::None, |addr| Endpoint::of(&addr));
+        connecting(socket, peer, || socket.connect_addr(socket_addr))?;
         self.socket.readdress();
         Ok(())
     }
@@ -180,7 +183,11 @@ impl UnixDatagram {
     }
 
     fn receive_message(&self, buf: &mut [u8], take: Take) -> io::Result<Received> {
-        self.read(take, || message::receive(self.fd(), &mut [IoSliceMut::new(buf)], &mut [], take))
+        let call = if matches!(take, Take::Keep) { Call::Peek } else { Call::Recv };
+        let receive = |buf: &mut [u8]| {
+            self.read(take, || message::receive(self.fd(), &mut [IoSliceMut::new(buf)], &mut [], take))
+        };
+        self.socket.receiving(call, buf, |r| r.bytes, receive)
     }
 
     /// Receives with `op`; nothing once the direction was shut down.
@@ -216,7 +223,8 @@ impl UnixDatagram {
     /// As [`send_to`](UnixDatagram::send_to).
     pub fn send_to_addr(&self, buf: &[u8], socket_addr: &SocketAddr) -> io::Result<usize> {
         let to = to_kernel(socket_addr)?;
-        self.send_unconnected(|fd| message::send(fd, Some(&to), &[IoSlice::new(buf)], &[]))
+        let send = || self.send_unconnected(|fd| message::send(fd, Some(&to), &[IoSlice::new(buf)], &[]));
+        self.socket.sending(buf, || Some(Endpoint::of(&to)), send)
     }
 
     /// Sends with `op` until the peer has room, which nothing announces.
@@ -247,7 +255,7 @@ impl UnixDatagram {
     /// # Errors
     /// Of the system; `WouldBlock` when the write timeout has passed.
     pub fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.socket.run_send(|| self.socket.get().send(buf))
+        self.socket.sending(buf, || None, || self.socket.run_send(|| self.socket.get().send(buf)))
     }
 
     /// As [`UnixStream::send_with_fds`](super::UnixStream::send_with_fds), as one message, which may be empty.
@@ -255,7 +263,8 @@ impl UnixDatagram {
     /// # Errors
     /// As [`send`](UnixDatagram::send); of the system, which takes at most 253 descriptors.
     pub fn send_with_fds(&self, buf: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-        self.socket.run_send(|| message::send_descriptors(self.fd(), buf, fds))
+        let send = || self.socket.run_send(|| message::send_descriptors(self.fd(), buf, fds));
+        self.socket.sending(buf, || None, send)
     }
 
     /// Receives a message and appends the descriptors that came with it, close-on-exec, to `fds`. Returns how many
@@ -265,7 +274,8 @@ impl UnixDatagram {
     /// # Errors
     /// As [`recv`](UnixDatagram::recv).
     pub fn recv_with_fds(&self, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(usize, bool)> {
-        let r = self.read(Take::Remove, || message::receive_descriptors(self.fd(), buf, fds))?;
+        let receive = |buf: &mut [u8]| self.read(Take::Remove, || message::receive_descriptors(self.fd(), buf, fds));
+        let r = self.socket.receiving(Call::Recv, buf, |r| r.bytes, receive)?;
         Ok((r.bytes, r.control_truncated))
     }
 
@@ -333,7 +343,7 @@ impl UnixDatagram {
     /// # Errors
     /// Of the system.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket.open()?.shutdown(how)
+        self.socket.shutting_down(how, |s| s.shutdown(how))
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -358,7 +368,8 @@ impl UnixDatagram {
         ancillary: &mut SocketAncillary<'_>,
     ) -> io::Result<(usize, bool, io::Result<SocketAddr>)> {
         ancillary.clear();
-        let r = self.read(Take::Remove, || ancillary.receive(self.fd(), bufs))?;
+        let receive = |bufs: &mut [IoSliceMut<'_>]| self.read(Take::Remove, || ancillary.receive(self.fd(), bufs));
+        let r = self.socket.receiving(Call::Recv, bufs, |r| r.bytes, receive)?;
         Ok((r.bytes, r.truncated, from_kernel(&r.from)))
     }
 
@@ -386,7 +397,8 @@ impl UnixDatagram {
         path: P,
     ) -> io::Result<usize> {
         let to = to_kernel(&from_path(path.as_ref())?)?;
-        self.send_unconnected(|fd| ancillary.send(fd, Some(&to), bufs))
+        let send = || self.send_unconnected(|fd| ancillary.send(fd, Some(&to), bufs));
+        self.socket.sending(bufs, || Some(Endpoint::of(&to)), send)
     }
 
     /// Sends a message with control messages to the connected peer. Unstable in std.
@@ -398,6 +410,7 @@ impl UnixDatagram {
         bufs: &[IoSlice<'_>],
         ancillary: &mut SocketAncillary<'_>,
     ) -> io::Result<usize> {
-        self.socket.run_send(|| ancillary.send(self.fd(), None, bufs))
+        let send = || self.socket.run_send(|| ancillary.send(self.fd(), None, bufs));
+        self.socket.sending(bufs, || None, send)
     }
 }

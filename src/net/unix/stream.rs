@@ -10,7 +10,7 @@ use std::panic::Location;
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Type};
+use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::UCred;
 use super::address::{from_path, to_kernel};
@@ -20,6 +20,7 @@ use crate::net::endpoint::Endpoint;
 use crate::net::exact::{RecvExactError, recv_exact};
 use crate::net::socket::{Socket, descriptor_traits, stream_traits};
 use crate::net::table::{Kind, Opened};
+use crate::net::woven::{Call, connecting};
 use crate::observe::WaitKind;
 use crate::reactor::Direction;
 use crate::scheduler::suspend::pause_io;
@@ -66,9 +67,16 @@ impl UnixStream {
         let peer = Endpoint::of(&addr);
         let what = Opened { peer, ..Opened::new(Kind::UnixStream, Location::caller()) };
         let stream = UnixStream { socket: Socket::new(OwnedFd::from(s).into(), &what) };
+        connecting(&stream, || peer, || stream.finish_connect(&addr))?;
+        stream.socket.connected_to(peer);
+        Ok(stream)
+    }
+
+    fn finish_connect(&self, addr: &SockAddr) -> io::Result<()> {
+        let stream = self;
         let mut pause = Duration::from_millis(1);
         let in_progress = loop {
-            match SockRef::from(&stream.socket).connect(&addr) {
+            match SockRef::from(&stream.socket).connect(addr) {
                 Ok(()) => break false,
                 Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => break true,
                 // A full backlog: nothing announces room, so the attempt is repeated.
@@ -90,8 +98,7 @@ impl UnixStream {
             };
             stream.socket.run(Direction::Write, WaitKind::Connect, ended)?;
         }
-        stream.socket.connected_to(peer);
-        Ok(stream)
+        Ok(())
     }
 
     pub(super) fn of(socket: Socket<net::UnixStream>) -> UnixStream {
@@ -217,7 +224,7 @@ impl UnixStream {
     /// # Errors
     /// If the connection is gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket.open()?.shutdown(how)
+        self.socket.shutting_down(how, |s| s.shutdown(how))
     }
 
     /// Reads without taking: the next read gives the same bytes. Unstable in std.
@@ -225,9 +232,12 @@ impl UnixStream {
     /// # Errors
     /// As of a read.
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.socket.run(Direction::Read, WaitKind::Read, || {
-            message::receive(self.fd(), &mut [IoSliceMut::new(buf)], &mut [], Take::Keep).map(|r| r.bytes)
-        })
+        let peek = |buf: &mut [u8]| {
+            self.socket.run(Direction::Read, WaitKind::Read, || {
+                message::receive(self.fd(), &mut [IoSliceMut::new(buf)], &mut [], Take::Keep).map(|r| r.bytes)
+            })
+        };
+        self.socket.receiving(Call::Peek, buf, |n| *n, peek)
     }
 
     /// Waits until `n` bytes have come; see [`TcpStream::recv_exact`](crate::net::TcpStream::recv_exact).
@@ -266,7 +276,8 @@ impl UnixStream {
             let text = "a stream carries descriptors only together with a byte: send at least one";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        self.socket.run_send(|| message::send_descriptors(self.fd(), buf, fds))
+        let send = || self.socket.run_send(|| message::send_descriptors(self.fd(), buf, fds));
+        self.socket.sending(buf, || None, send)
     }
 
     /// Reads some bytes and appends the descriptors that came with them, close-on-exec, to `fds`. Returns how many bytes,
@@ -276,8 +287,11 @@ impl UnixStream {
     /// # Errors
     /// As of a read.
     pub fn recv_with_fds(&self, buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(usize, bool)> {
-        let receive = || message::receive_descriptors(self.fd(), buf, fds).map(|r| (r.bytes, r.control_truncated));
-        self.socket.run_receive(receive, |(n, _)| *n)
+        let receive = |buf: &mut [u8]| {
+            let receive = || message::receive_descriptors(self.fd(), buf, fds).map(|r| (r.bytes, r.control_truncated));
+            self.socket.run_receive(receive, |(n, _)| *n)
+        };
+        self.socket.receiving(Call::Recv, buf, |(n, _)| *n, receive)
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -296,8 +310,10 @@ impl UnixStream {
         bufs: &mut [IoSliceMut<'_>],
         ancillary: &mut super::SocketAncillary<'_>,
     ) -> io::Result<usize> {
-        let receive = || ancillary.receive(self.fd(), bufs).map(|r| r.bytes);
-        self.socket.run_receive(receive, |n| *n)
+        let receive = |bufs: &mut [IoSliceMut<'_>]| {
+            self.socket.run_receive(|| ancillary.receive(self.fd(), bufs).map(|r| r.bytes), |n| *n)
+        };
+        self.socket.receiving(Call::Recv, bufs, |n| *n, receive)
     }
 
     /// Writes bytes and control messages. Unstable in std.
@@ -309,6 +325,7 @@ impl UnixStream {
         bufs: &[io::IoSlice<'_>],
         ancillary: &mut super::SocketAncillary<'_>,
     ) -> io::Result<usize> {
-        self.socket.run_send(|| ancillary.send(self.fd(), None, bufs))
+        let send = || self.socket.run_send(|| ancillary.send(self.fd(), None, bufs));
+        self.socket.sending(bufs, || None, send)
     }
 }
