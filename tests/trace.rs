@@ -13,7 +13,7 @@ use coro::net::unix::{UnixDatagram, UnixListener, UnixStream};
 use coro::net::{TcpListener, TcpStream, UdpSocket};
 use coro::probe::{self, Trace};
 use util::sockets::{Directory, parked};
-use util::{Rng, runtime, until, within};
+use util::{Rng, again, finish, role, runtime, until, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -336,6 +336,30 @@ fn points_of_coro_are_named_only_by_their_own_names() {
     let lines = log.lines();
     assert!(lines[0].starts_with("coro::net::send(fd=") && lines[0].contains(", bytes=6) => 6 in "), "{lines:?}");
     assert!(!lines.concat().contains("secret"));
+}
+
+#[test]
+fn the_environment_traces_from_the_start_on() {
+    const NAME: &str = "the_environment_traces_from_the_start_on";
+    if role().is_some() {
+        runtime(1).block_on(|| {
+            let (mut ours, _theirs) = UnixStream::pair().unwrap();
+            ours.write_all(b"told").unwrap();
+        });
+        return;
+    }
+    let said = |value: Option<&str>| {
+        let mut child = again(NAME, "child");
+        child.env_remove("CORO_PROBES").envs(value.map(|value| ("CORO_PROBES", value)));
+        let output = finish(child, LIMIT);
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let told = said(Some("net"));
+    assert!(told.contains(".send(4), peer pid ") && told.contains(".close() => () in "), "{told}");
+    for other in [None, Some(""), Some("nets")] {
+        assert!(!said(other).contains(".send("), "{other:?}");
+    }
 }
 
 /// A session for people: what it is told, until a line satisfies.

@@ -25,6 +25,7 @@ pub(crate) mod table;
 mod tcp;
 mod udp;
 pub mod unix;
+#[cfg_attr(not(feature = "probe"), allow(dead_code, reason = "nobody watches"))]
 pub(crate) mod woven;
 
 pub(crate) use accept::no_descriptors;

@@ -22,6 +22,7 @@ use crate::io::{self, unflushed::unflushed};
 use crate::net;
 use crate::observe::{self, Begun, Point, Shown};
 use crate::scheduler::suspend::here;
+use crate::sys::stderr;
 use crate::tb;
 use crate::value::Value;
 
@@ -82,12 +83,16 @@ pub fn net() -> Trace {
     }
 }
 
-/// Begins a call log of all sockets on stderr, for as long as the process lasts: what `net` in `CORO_PROBES` stands for.
-///
-/// # Errors
-/// If there is no thread that could end it.
-pub(super) fn for_ever() -> Result<(), String> {
-    net().start().map(|trace| drop(trace.leave())).map_err(|e| e.to_string())
+/// Begins a call log of all sockets on stderr, for as long as the process lasts, if `net` is one of the words of `CORO_PROBES`.
+pub(crate) fn net_from_environment() {
+    let said = std::env::var_os("CORO_PROBES").unwrap_or_default();
+    if !said.to_string_lossy().split(',').any(|word| word.trim() == "net") {
+        return;
+    }
+    match net().start() {
+        Ok(trace) => _ = trace.leave(),
+        Err(e) => stderr::write(&format!("coro: CORO_PROBES=net: {e}\n")),
+    }
 }
 
 /// A call log of sockets that has not begun yet; see [`net`].
