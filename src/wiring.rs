@@ -36,8 +36,6 @@ fn init() {
         crate::report::look_for_deadlocks();
         inspect::dump_with(commands::dump);
         inspect::dump_as_the_environment_says();
-        #[cfg(feature = "probe")]
-        crate::probe::net_from_environment();
         door::as_the_environment_says();
     });
     probes::as_the_environment_says();

@@ -4,14 +4,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::patch;
 use super::text::plain;
+use super::{patch, trace};
 use crate::sys::stderr;
 
 /// What there is, for whoever writes something else.
-const WORDS: &str = "file:PATH and patch:NAME, with commas between them";
+const WORDS: &str = "net, file:PATH and patch:NAME, with commas between them";
 
-/// Does what `CORO_PROBES` says, if it says something: `file:/etc/app/probes.toml,patch:slow-queries`.
+/// Does what `CORO_PROBES` says, if it says something: `net,file:/etc/app/probes.toml,patch:slow-queries`.
 pub(crate) fn as_the_environment_says() {
     let Some(said) = std::env::var_os("CORO_PROBES") else { return };
     let said = said.to_string_lossy();
@@ -29,7 +29,7 @@ fn one(word: &str) -> Result<(), String> {
     match word.split_once(':') {
         Some(("file", path)) if !path.is_empty() => file(path),
         Some(("patch", name)) => patch::apply(name).map(drop),
-        // Words without a colon, for what this crate's own points are watched by, have their place here.
+        None if word == "net" => trace::net_for_ever(),
         _ => Err(format!("there is nothing of that name; there are {WORDS}")),
     }
 }

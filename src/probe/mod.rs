@@ -72,7 +72,6 @@ pub use patch::{apply_patch, patches};
 pub(crate) use session::SessionProbes;
 #[doc(hidden)]
 pub use table::CORO_POINTS_0_1;
-pub(crate) use trace::net_from_environment;
 pub use trace::{Trace, net};
 
 pub use crate::__mark as mark;

@@ -22,7 +22,6 @@ use crate::io::{self, unflushed::unflushed};
 use crate::net;
 use crate::observe::{self, Begun, Point, Shown};
 use crate::scheduler::suspend::here;
-use crate::sys::stderr;
 use crate::tb;
 use crate::value::Value;
 
@@ -83,16 +82,14 @@ pub fn net() -> Trace {
     }
 }
 
-/// Begins a call log of all sockets on stderr, for as long as the process lasts, if `net` is one of the words of `CORO_PROBES`.
-pub(crate) fn net_from_environment() {
-    let said = std::env::var_os("CORO_PROBES").unwrap_or_default();
-    if !said.to_string_lossy().split(',').any(|word| word.trim() == "net") {
-        return;
-    }
-    match net().start() {
-        Ok(trace) => _ = trace.leave(),
-        Err(e) => stderr::write(&format!("coro: CORO_PROBES=net: {e}\n")),
-    }
+/// Begins a call log of all sockets on stderr, for as long as the process lasts: what `net` in `CORO_PROBES` stands for.
+///
+/// # Errors
+/// If the thread that ends probes cannot be started.
+pub(super) fn net_for_ever() -> Result<(), String> {
+    let trace = net().start().map_err(|e| e.to_string())?;
+    trace.leave();
+    Ok(())
 }
 
 /// A call log of sockets that has not begun yet; see [`net`].
