@@ -341,6 +341,58 @@ fn a_file_that_is_gone_says_nothing_any_more() {
     assert_eq!(manager.troubles(), ["probes.json has more than 1048576 bytes"]);
 }
 
+#[test]
+fn any_order_of_lists_under_load_leaves_what_the_last_one_says() {
+    let points = [point("specs_g::a"), point("specs_g::b")];
+    let (manager, stop) = (Manager::new(), AtomicBool::new(false));
+    let mut seeds = util::Rng::from_environment();
+    let list = |rng: &mut util::Rng| -> Vec<Spec> {
+        let one = |n: u64, bits: u64| {
+            let target = ["specs_g::a", "specs_g::*", "specs_g::nothing"][(bits % 3) as usize];
+            let mut spec = Spec::new(n.to_string(), target, ["count", "hist", "hust"][(bits / 3 % 3) as usize]);
+            spec.every = (bits & 64 != 0).then_some(2);
+            // Over while others are attached.
+            spec.hits = (bits & 128 != 0).then_some(20);
+            spec.enabled = bits & 256 == 0;
+            spec
+        };
+        let all: Vec<Spec> = (0..5).map(|n| one(n, rng.next() >> 8)).collect();
+        all.into_iter().filter(|_| rng.below(3) > 0).collect()
+    };
+    std::thread::scope(|s| {
+        for _ in 0..2 {
+            s.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    points.iter().for_each(|point| pass(point, 1));
+                }
+            });
+        }
+        let appliers: Vec<_> = (0..2)
+            .map(|_| {
+                let mut rng = util::Rng::new(seeds.next());
+                let manager = &manager;
+                s.spawn(move || (0..150).for_each(|_| drop(manager.apply(list(&mut rng)))))
+            })
+            .collect();
+        appliers.into_iter().for_each(|applier| applier.join().expect("no panic"));
+        // The last word.
+        let last = list(&mut seeds);
+        let applied = manager.apply(last.clone());
+        let wanted: Vec<&String> = last.iter().map(|spec| &spec.id).collect();
+        let stays = |one: &&Applied| one.state != State::Dropped;
+        assert_eq!(applied.iter().filter(stays).map(|one| &one.id).collect::<Vec<_>>(), wanted);
+        for (one, spec) in manager.applied().iter().zip(&last) {
+            let fine = spec.enabled && spec.target != "specs_g::nothing" && spec.instruments != "hust";
+            let is = matches!(one.state, State::Attached { .. } | State::Over { .. });
+            assert_eq!(is, fine, "{spec:?}: {one}");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    manager.apply([]);
+    assert!(points.iter().all(|point| !point.is_watched()));
+    assert!(manager.applied().is_empty());
+}
+
 mod shop {
     #[coro::probe]
     pub(crate) fn order(customer: &str, items: u64) -> u64 {
@@ -541,6 +593,13 @@ fn what_the_page_says_is_what_happens() {
     assert!(!program.session(&["probe list pay"]).contains("probe 6"));
     drop(program);
 
+    // A path where nothing is yet is told once, and waited for.
+    let elsewhere_too = Folder::new();
+    let late_path = elsewhere_too.0.join("probes.toml");
+    let late = Program::start(&elsewhere_too, Some(&format!("file:{}", late_path.display())));
+    until(LIMIT, "it is told", || late.errors().contains("probes.toml: No such file or directory"));
+    elsewhere_too.write("probes.toml", &toml);
+
     // In the environment: mistakes are told once, and the program goes on.
     directory.write("probes.toml", &toml);
     let probes = format!("file:{},patch:slow-orders,patch:slow,files", path.display());
@@ -562,6 +621,9 @@ fn what_the_page_says_is_what_happens() {
     directory.write("probes.toml", &toml.replace("shop::pai", "shop::pay"));
     until(LIMIT, "the edit is noticed", || program.session(&["probe list pay"]).contains("<- probe"));
     drop(program);
+    until(LIMIT, "the file is noticed", || late.session(&["probe list order"]).contains("<- probe"));
+    assert_eq!(late.errors().matches("No such file").count(), 1);
+    drop(late);
 
     // Without the variable there is nothing.
     let program = Program::start(&directory, None);
