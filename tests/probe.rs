@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use coro::console::Value;
-use coro::probe::{self, Event, Events, Instrument, Point, Shown, attach_to, mark};
+use coro::probe::{self, Event, Events, Instrument, Point, Shown, attach_to, break_at, mark};
 use util::{Rng, runtime, until, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -69,6 +69,12 @@ mod app {
         coro::probe::mark!("first");
         coro::sleep(std::time::Duration::from_millis(20));
         coro::probe::mark!("second", rows = 7, name = "ada");
+    }
+
+    #[coro::probe]
+    pub(crate) fn charge(account: &str, cents: u64) -> Result<u64, std::io::Error> {
+        coro::breakpoint!(account = account);
+        if account.is_empty() { Err(std::io::Error::other("no account")) } else { Ok(cents) }
     }
 
     #[coro::probe]
@@ -458,6 +464,106 @@ fn a_point_that_comes_later_is_watched_from_its_first_call_on() {
     assert_eq!(point.call(&[Shown::Int(2)], || "done"), "done");
     assert_eq!(probe.hits().0, 1);
     assert_eq!(probe.points().len(), 1);
+}
+
+#[test]
+fn a_task_stands_at_a_breakpoint_and_goes_on_as_it_is_told() {
+    let _alone = alone();
+    within(LIMIT, || {
+        runtime(1).block_on(|| {
+            let charge = |account: &'static str, cents| coro::spawn(move || app::charge(account, cents));
+            let breakpoint = break_at("app::charge").condition("cents > 100").start().unwrap();
+            // Not that one.
+            assert_eq!(charge("ada", 100).join().unwrap().unwrap(), 100);
+            let task = charge("ada", 250);
+            let hit = breakpoint.wait(LIMIT).unwrap();
+            // Only the task waits, on the only worker; where it is can be seen.
+            assert_eq!((hit.task(), hit.kind(), hit.value("cents")), (task.id(), Events::CALL, Some(Value::of(250))));
+            assert_eq!(hit.text(), "probe::app::charge(account=\"ada\", cents=250) begins");
+            let view = hit.stack().expect("it is there");
+            let wait = "breakpoint \"probe::app::charge(account=\\\"ada\\\", cents=250) begins\" for at most ";
+            assert!(view.wait.starts_with(wait), "{}", view.wait);
+            assert!(view.to_string().contains("app::charge") || view.to_string().contains("charge|"), "{view}");
+            hit.release();
+            assert_eq!(task.join().unwrap().unwrap(), 250);
+            // With another result, which the function does not come to; with an error; with what cannot be.
+            let watch = attach_to("app::breakpoint").count().start().unwrap();
+            let task = charge("ada", 251);
+            breakpoint.wait(LIMIT).unwrap().returning("7");
+            assert_eq!(task.join().unwrap().unwrap(), 7);
+            let task = charge("ada", 252);
+            breakpoint.wait(LIMIT).unwrap().fail("the bank is closed");
+            assert_eq!(task.join().unwrap().unwrap_err().to_string(), "the bank is closed");
+            assert_eq!(watch.hits().0, 0, "its body did not run");
+            let task = charge("ada", 253);
+            breakpoint.wait(LIMIT).unwrap().returning("seven");
+            assert_eq!(task.join().unwrap().unwrap(), 253);
+            // Whoever stands there when it is dropped goes on; so does a cancelled one.
+            let tasks = [charge("bob", 300), charge("eve", 301)];
+            let hits = [breakpoint.wait(LIMIT).unwrap(), breakpoint.wait(LIMIT).unwrap()];
+            tasks[1].cancel();
+            until(LIMIT, "it unwinds", || tasks[1].is_finished());
+            assert_eq!(breakpoint.hits(), 6);
+            drop(breakpoint);
+            let [bob, eve] = tasks;
+            assert_eq!(bob.join().unwrap().unwrap(), 300);
+            assert!(eve.join().is_err());
+            drop(hits);
+        });
+    });
+}
+
+#[test]
+fn breakpoints_at_the_end_at_a_mark_and_for_a_while() {
+    let _alone = alone();
+    within(LIMIT, || {
+        runtime(1).block_on(|| {
+            // What it returns can still be changed when it is known.
+            let at_end = break_at("app::charge").at(Events::RETURN).condition("failed").times(1).start().unwrap();
+            let task = coro::spawn(|| app::charge("", 5));
+            let hit = at_end.wait(LIMIT).unwrap();
+            assert!(
+                hit.text().starts_with("probe::app::charge(account=\"\", cents=5) ~ Err(Custom {"),
+                "{}",
+                hit.text()
+            );
+            hit.returning("Ok(5)");
+            assert_eq!(task.join().unwrap().unwrap(), 5);
+            // Once was enough.
+            assert!(app::charge("", 5).is_err());
+            assert!(at_end.wait(Duration::from_millis(1)).unwrap_err().to_string().contains("its 1 hits are used up"));
+            // A place in the code; the first two who come by are let through.
+            let at_mark = break_at("app::breakpoint").at(Events::MARK).after(2).start().unwrap();
+            for _ in 0..2 {
+                app::charge("ada", 1).unwrap();
+            }
+            let task = coro::spawn(|| app::charge("eve", 1));
+            let hit = at_mark.wait(LIMIT).unwrap();
+            assert_eq!(hit.value("account"), Some(Value::of("eve")));
+            drop(hit);
+            task.join().unwrap().unwrap();
+            drop(at_mark);
+            // Nobody releases it: it goes on by itself.
+            let short = break_at("app::charge").timeout(Duration::from_millis(20)).start().unwrap();
+            let begun = Instant::now();
+            app::charge("ada", 1).unwrap();
+            assert!(begun.elapsed() >= Duration::from_millis(20));
+            // A plain thread stops as well, and who must not wait does not.
+            let thread = std::thread::spawn(|| app::charge("thread", 1));
+            let hit = short.wait(LIMIT).unwrap();
+            assert!(hit.task() != 0 || hit.value("account") == Some(Value::of("thread")));
+            drop(hit);
+            drop(short.wait(LIMIT));
+            thread.join().unwrap().unwrap();
+            coro::no_switch(|| app::charge("ada", 1)).unwrap();
+            drop(short);
+        });
+    });
+    let never = std::panic::catch_unwind(|| drop(break_at("app::charge").start().unwrap()));
+    let text = never.unwrap_err();
+    let text = text.downcast_ref::<String>().expect("text");
+    assert!(text.ends_with("on app::charge: nobody ever came by this breakpoint"), "{text}");
+    drop(break_at("app::charge").optional().start().unwrap());
 }
 
 /// Attach, detach and expire at random, while tasks of two workers call: nothing is left, no call is lost or altered.

@@ -6,6 +6,7 @@ mod util;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,11 @@ mod app {
     pub(crate) fn lookup(key: &str, n: u64) -> Option<u64> {
         coro::probe::mark!("checked", long = key.len() > 3);
         (!key.is_empty()).then_some(n)
+    }
+
+    #[coro::probe]
+    pub(crate) fn pay(cents: u64) -> Result<u64, String> {
+        Ok(cents)
     }
 
     #[coro::probe]
@@ -95,6 +101,8 @@ fn masked(text: &str) -> String {
 }
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
+/// What was paid that was not asked for.
+static PAID: Mutex<Vec<Result<u64, String>>> = Mutex::new(Vec::new());
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// A server under load, and somebody who asks it.
@@ -115,6 +123,10 @@ fn beside_a_program(asks: impl FnOnce(&Path) + Send + 'static) {
                                 let key = if n.is_multiple_of(10) { "rare" } else { "a" };
                                 assert_eq!(app::lookup(key, n), Some(n));
                                 app::store(key);
+                                match app::pay(n) {
+                                    Ok(paid) if paid == n => {}
+                                    other => PAID.lock().expect("no poison").push(other),
+                                }
                                 CALLS.fetch_add(1, Ordering::Relaxed);
                                 coro::sleep(Duration::from_millis(1));
                             }
@@ -142,6 +154,7 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
             [
                 "probe_console::app::checked mark long  tests/probe_console.rs:N",
                 "probe_console::app::lookup(key, n)  tests/probe_console.rs:N",
+                "probe_console::app::pay(cents)  tests/probe_console.rs:N",
                 "probe_console::app::store(key)  tests/probe_console.rs:N",
             ]
         );
@@ -201,7 +214,44 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
         assert_eq!(other.ask("probe detach 4"), ["probe 4 is over already: taken away"]);
         assert_eq!(other.ask("probe detach all"), ["1 probe is taken away"]);
         assert_eq!(other.ask("probe detach all"), ["there was no probe"]);
+
+        // A breakpoint: the task stands there, the others go on.
+        let said = other.ask("probe attach app::pay break hits 3");
+        assert_eq!(
+            masked(&said[0]),
+            "probe N on probe_console::app::pay: break, for N s, N hits; it ends with this session"
+        );
+        // The last one's word may come after the end.
+        let mut told = Vec::new();
+        while told.len() < 4 {
+            told.push(masked(&other.told()));
+            told.retain(|line| !line.starts_with("probe N is over: taken away"));
+        }
+        told.sort();
+        let stopped = "#N stopped: probe_console::app::pay(cents=N) begins; probe release N";
+        assert_eq!(told, [stopped, stopped, stopped, "probe N is over: its N hits are used up; N hits"]);
+        let standing = other.ask("tasks wait=breakpoint");
+        let standing: Vec<&str> = standing.iter().filter_map(|line| line.split_whitespace().next()).collect();
+        let ids: Vec<&str> = standing.into_iter().filter(|word| word.starts_with('#')).collect();
+        assert_eq!(ids.len(), 3, "{ids:?}");
+        let before = CALLS.load(Ordering::Relaxed);
+        until(LIMIT, "the fourth goes on", || CALLS.load(Ordering::Relaxed) > before + 20);
+        assert_eq!(
+            other.ask(&format!("probe release 6 {} failing no money", ids[0])),
+            ["probe needs the tier act: write first: enable act"]
+        );
+        other.ask("enable act");
+        assert_eq!(other.ask(&format!("probe release 6 {} failing no money", ids[0])), [format!("{} goes on", ids[0])]);
+        assert_eq!(other.ask(&format!("probe release 6 {} returning 0", ids[1])), [format!("{} goes on", ids[1])]);
+        assert_eq!(other.ask("probe release 6"), [format!("{} goes on", ids[2])]);
+        assert_eq!(other.ask("probe release 6"), ["nobody stands at probe 6; probe show 6 says who does"]);
+        until(LIMIT, "two have paid otherwise", || PAID.lock().expect("no poison").len() == 2);
+        let mut paid = PAID.lock().expect("no poison").clone();
+        paid.sort();
+        assert_eq!(paid, [Ok(0), Err("no money".to_owned())]);
         for (wrong, told) in [
+            ("probe release", "probe release takes a probe's number"),
+            ("probe release 6 slowly", "probe release knows no \"slowly\""),
             ("probe", "probe wants one of: probe list"),
             ("probe attach", "probe attach wants a pattern"),
             ("probe attach store", "probe attach wants an instrument"),

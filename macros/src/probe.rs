@@ -15,7 +15,8 @@ use syn::parse::Parser as _;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{
-    Error, FnArg, Ident, ItemFn, LitBool, LitStr, Pat, Path, Result, ReturnType, Token, parenthesized, parse_quote,
+    Error, FnArg, Ident, ItemFn, LitBool, LitStr, Pat, Path, Result, ReturnType, Token, Type, parenthesized,
+    parse_quote,
 };
 
 use crate::item::{has_impl, without_raw};
@@ -125,6 +126,7 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
         return Err(Error::new(ident.span(), format!("the function has no argument called {ident}")));
     }
 
+    let (point, call) = (format_ident!("__CORO_POINT"), format_ident!("__coro_call"));
     let name = match options.name {
         Some(name) => quote!(#probe::PointName::Fixed(#name)),
         None => quote!(#probe::PointName::Within(item)),
@@ -139,11 +141,49 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
         // Else the closure of a function that never returns would have to be told what it returns.
         output => quote!(#output),
     };
+    // What somebody at a breakpoint would have it return; not for a type that has no name here.
+    let made = match &sig.output {
+        ReturnType::Type(_, kind) if has_impl(kind.to_token_stream()) || matches!(**kind, Type::Never(_)) => None,
+        ReturnType::Type(_, kind) => Some(quote!(#kind)),
+        ReturnType::Default => Some(quote!(())),
+    };
+    let made = made.map(|kind| {
+        quote!({
+            #[allow(unused_imports, reason = "which of them it is depends on the type")]
+            use #probe::{ByText as _, CannotFail as _, FailsAsIo as _, FailsAsText as _, NotByText as _};
+            match answer.text() {
+                ::core::result::Result::Ok(text) => (&&#probe::Made::<#kind>::new()).returning(text),
+                ::core::result::Result::Err(text) => (&&&#probe::Made::<#kind>::new()).failing(text),
+            }
+        })
+    });
+    let (instead, again) = match &made {
+        None => {
+            let refused = quote!(answer.refused("its type has no name"));
+            (quote!(#refused;), quote!(#refused))
+        }
+        Some(made) => (
+            quote! {
+                match #made {
+                    ::core::result::Result::Ok(result) => {
+                        let _ = #call.returned(#result, (&&#probe::Show(&result)).fails());
+                        return result;
+                    }
+                    ::core::result::Result::Err(why) => answer.refused(&why),
+                }
+            },
+            quote! {
+                match #made {
+                    ::core::result::Result::Ok(made) => result = made,
+                    ::core::result::Result::Err(why) => answer.refused(&why),
+                }
+            },
+        ),
+    };
     let body = match sig.unsafety {
         Some(_) => quote!({ #[allow(unused_unsafe, reason = "the body of an unsafe function")] unsafe #block }),
         None => quote!(#block),
     };
-    let (point, call) = (format_ident!("__CORO_POINT"), format_ident!("__coro_call"));
     Ok(quote! {
         #(#attrs)*
         #vis #sig {
@@ -167,7 +207,7 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
                 static ENTRY: &'static #probe::Point = &#point;
             };
             #[allow(clippy::needless_borrow, reason = "it is written as for values whose type is not known")]
-            let #call = if #point.is_watched() {
+            let mut #call = if #point.is_watched() {
                 #[allow(unused_imports, reason = "which of them it is depends on the types")]
                 use #probe::{ShowDebug as _, ShowOpaque as _, ShowPlain as _};
                 #probe::Call::begin(&#point, &[#(#shown),*])
@@ -176,11 +216,19 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
             };
             #[allow(clippy::needless_borrow, clippy::redundant_closure_call, clippy::let_unit_value, unreachable_code, reason = "it is made so")]
             {
-                let result = (move || #kind #body)();
+                #[allow(unused_imports, reason = "which of them it is depends on the types")]
+                use #probe::{Fails as _, NeverFails as _, ShowDebug as _, ShowOpaque as _, ShowPlain as _};
+                if let ::core::option::Option::Some(answer) = #call.answer() {
+                    #instead
+                }
+                #[allow(unused_mut, reason = "it may have another in its place")]
+                let mut result = (move || #kind #body)();
                 if #call.is_on() {
-                    #[allow(unused_imports, reason = "which of them it is depends on the types")]
-                    use #probe::{Fails as _, NeverFails as _, ShowDebug as _, ShowOpaque as _, ShowPlain as _};
-                    #call.returned(#result, (&&#probe::Show(&result)).fails());
+                    if let ::core::option::Option::Some(answer) =
+                        #call.returned(#result, (&&#probe::Show(&result)).fails())
+                    {
+                        #again
+                    }
                 }
                 result
             }

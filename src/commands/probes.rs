@@ -12,12 +12,14 @@ use crate::probe::view::{self, Wanted};
 const USUAL: Duration = Duration::from_secs(600);
 
 const USAGE: &str = "probe list [PATTERN] | attach PATTERN INSTRUMENT… [if EXPRESSION] [for DURATION] [hits N] [every N] [rate N] | \
-                     show [ID] | apply PATH|patch:NAME | detach ID|all";
+                     show [ID] | apply PATH|patch:NAME | detach ID|all | release ID [#TASK] [returning TEXT|failing TEXT]";
 
 /// Looking is free, watching is not.
 pub(super) fn tier(words: &[&str]) -> Tier {
     match words {
         [] | ["list" | "show", ..] => Tier::Read,
+        // Who makes a function return something else acts on the program.
+        ["release", rest @ ..] if rest.iter().any(|word| matches!(*word, "returning" | "failing")) => Tier::Act,
         _ => Tier::Probe,
     }
 }
@@ -37,11 +39,34 @@ pub(super) fn probe(asked: &Asked<'_>) -> Begun {
         }
         ["apply", what] => view::apply(what).map(lines),
         ["apply", ..] => Err("probe apply takes one file or directory of specs, or patch:NAME".to_owned()),
+        ["release", id, ..] => {
+            let typed = asked.by.typed.trim_start().strip_prefix("release").unwrap_or_default().trim_start();
+            let rest = typed.strip_prefix(id).unwrap_or_default().trim();
+            release(number(id)?, rest).map(|said| lines(vec![said]))
+        }
+        ["release"] => Err("probe release takes a probe's number; probe show lists who stands at which".to_owned()),
         ["detach", "all"] => Ok(lines(vec![view::detach_all()])),
         ["detach", id] => view::detach(number(id)?).map(|said| lines(vec![said])),
         ["detach", ..] => Err("probe detach takes one probe's number, or all".to_owned()),
         [other, ..] => Err(format!("probe knows no \"{other}\"; there is {USAGE}")),
     }
+}
+
+/// `#17 failing the bank is closed`.
+fn release(probe: u64, rest: &str) -> Result<String, String> {
+    let (first, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let (task, rest) = match question::id(first) {
+        Some(task) => (Some(task), after.trim()),
+        None => (None, rest),
+    };
+    let (word, text) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let answer = match word {
+        "" => None,
+        "returning" => Some(Ok(text.trim())),
+        "failing" => Some(Err(text.trim())),
+        other => return Err(format!("probe release knows no \"{other}\", only returning TEXT and failing TEXT")),
+    };
+    view::release(probe, task, answer)
 }
 
 fn number(word: &str) -> Result<u64, String> {

@@ -225,7 +225,7 @@ impl Writer<'_> {
                 write!(self.out, " pid {}", detail >> 32)?;
                 self.quoted()
             }
-            WaitKind::Spawn => self.quoted(),
+            WaitKind::Spawn | WaitKind::Breakpoint => self.quoted(),
             WaitKind::File => {
                 let call = FileCall::from_extra(self.c.waiting.number);
                 write!(self.out, " {}", call.word())?;

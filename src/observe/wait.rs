@@ -147,6 +147,8 @@ kinds! {
     Child = "wait child" Number;
     /// The start of a child process on the blocking pool; the program.
     Spawn = "spawn child" Text;
+    /// At a breakpoint; the event that it is for.
+    Breakpoint = "breakpoint" Text;
     /// A call on a file, on the blocking pool; the path. Extra: a [`FileCall`].
     File = "file" Text;
     [Later0 Later1 Later2 Later3 Later4 Later5 Later6 Later7 Later8 Later9 Later10 Later11 Later12 Later13 Later14 Later15]

@@ -13,6 +13,8 @@ use super::instrument::{self, Count, Histogram, Instrument, Log, Rate, Stacks, T
 use super::registry;
 use super::running::{Filter, Limits, Made, Probe};
 use super::sink::Sink;
+use super::stop::{Break, Stop};
+use crate::sync::mpsc;
 use crate::value::Value;
 
 /// Why there is no such probe, and what to do about it.
@@ -212,6 +214,18 @@ impl Attach {
     pub fn hits(mut self, hits: u64) -> Attach {
         self.made.limits.hits = Some(hits);
         self
+    }
+
+    /// The first `n` events do not count.
+    pub fn skip(mut self, n: u64) -> Attach {
+        self.made.limits.skip = n;
+        self
+    }
+
+    /// Stops whoever passes; see [`break_at`](super::break_at).
+    pub(super) fn breaks(self, events: Events, limit: Duration, hits: Option<mpsc::Sender<Arc<Stop>>>) -> Attach {
+        let sink = self.made.sink.clone();
+        self.with(&format!("break({events})"), Break::new(events, sink, limit, hits))
     }
 
     /// No more than so many events count in a second; the others are counted as suppressed.

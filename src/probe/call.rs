@@ -9,6 +9,7 @@
 use std::rc::Rc;
 
 use super::event::{Arguments, Event, Events};
+use super::stop::{self, Answer};
 use super::watchers::{self, Watchers};
 use crate::observe::{Calls, Kept, Point, Shown, WatchedCall};
 use crate::scheduler::suspend::here;
@@ -29,6 +30,8 @@ struct Watched {
     arguments: Option<Rc<[Kept]>>,
     /// Its place among the calls under way, if marks in it are watched.
     linked: Option<Rc<WatchedCall>>,
+    /// What it is to return instead of being run.
+    answer: Option<Answer>,
 }
 
 /// The calls of whoever runs here.
@@ -106,16 +109,30 @@ impl Call {
                 }
             });
         });
+        if let Some(answer) = stop::stop_if_asked() {
+            let began = clock::ticks();
+            // Nobody else watches it: its end is told to nobody.
+            let unwatched = || Watched { point, began, newest: 0, arguments: None, linked: None, answer: None };
+            call.0.get_or_insert_with(unwatched).answer = Some(answer);
+        }
         call
     }
 
-    /// It returns that.
+    /// What it is to return instead of being run.
+    #[inline(always)]
+    pub fn answer(&mut self) -> Option<Answer> {
+        match &mut self.0 {
+            None => None,
+            Some(watched) => watched.answer.take(),
+        }
+    }
+
+    /// It returns that, or what is given here.
     #[cold]
     #[inline(never)]
-    pub fn returned(mut self, result: Shown<'_>, failed: bool) {
-        if let Some(watched) = self.0.take() {
-            watched.over(Events::RETURN, Some(result), failed);
-        }
+    pub fn returned(mut self, result: Shown<'_>, failed: bool) -> Option<Answer> {
+        self.0.take()?.over(Events::RETURN, Some(result), failed);
+        stop::stop_if_asked()
     }
 }
 
@@ -134,6 +151,8 @@ impl Drop for Call {
 fn unwound(call: &mut Call) {
     if let Some(watched) = call.0.take() {
         watched.over(Events::PANIC, None, false);
+        // It unwinds, whatever somebody would have it return.
+        stop::stop_if_asked().into_iter().for_each(|answer| answer.refused("it unwinds"));
     }
 }
 
@@ -143,12 +162,12 @@ impl Watched {
         let began = clock::ticks();
         let marks = list.events.meet(Events::MARK);
         let linked = marks.then(|| calls.enter(point, began, list.newest, arguments.clone()));
-        Watched { point, began, newest: list.newest, arguments, linked }
+        Watched { point, began, newest: list.newest, arguments, linked, answer: None }
     }
 
     fn over(self, kind: Events, result: Option<Shown<'_>>, failed: bool) {
         let now = clock::ticks();
-        let Watched { point, began, newest, arguments, linked } = self;
+        let Watched { point, began, newest, arguments, linked, .. } = self;
         if let Some(call) = &linked {
             with_calls(|calls| calls.leave(call));
         }
@@ -209,4 +228,5 @@ pub fn passed(point: &'static Point, values: &[Shown<'_>]) {
             }
         });
     });
+    stop::stop_if_asked().into_iter().for_each(|answer| answer.refused("a mark returns nothing"));
 }

@@ -184,6 +184,13 @@ impl Event<'_> {
         }
     }
 
+    /// The values of the event with their names.
+    pub fn values(&self) -> Vec<(String, Value)> {
+        let own = if self.kind == Events::MARK { self.place.arguments() } else { &[] };
+        let names = own.iter().chain(self.point.arguments());
+        names.filter_map(|name| Some(((*name).to_owned(), self.value(name)?))).collect()
+    }
+
     /// The values of the event with their names, as text: `key="a", n=3`.
     pub fn values_text(&self) -> String {
         let mut out = String::new();

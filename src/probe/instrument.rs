@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::event::{Event, Events};
 use super::sink::Sink;
+use super::stop::Break;
 use super::tally::{Durations, Tally};
 use crate::observe::boundary;
 use crate::tb;
@@ -43,6 +45,12 @@ pub trait Instrument: Send + Sync + 'static {
         None
     }
 
+    /// It is part of that probe now.
+    #[doc(hidden)]
+    fn belongs_to(&self, probe: u64) {
+        let _ = probe;
+    }
+
     /// Whether it takes so little that nobody has to look how much: of this crate's own.
     #[doc(hidden)]
     fn is_light(&self) -> bool {
@@ -74,6 +82,9 @@ where
     assert!(!OWN.contains(&name), "{name} is an instrument of coro's own: take another name");
     registered().insert(name.to_owned(), Arc::new(factory));
 }
+
+/// How long a task stands at a breakpoint of the console.
+const LONGEST_STOP: Duration = Duration::from_secs(60);
 
 /// Those of this crate.
 pub(super) const OWN: &[&str] = &["log", "count", "hist", "rate", "stack", "top", "hot", "break"];
@@ -114,6 +125,10 @@ pub(super) fn parse(text: &str, sink: &Arc<Sink>) -> Result<Box<dyn Instrument>,
         "count" => Ok(Box::new(Count::new(events(Events::CALL)?))),
         "hist" => none(Box::<Histogram>::default()),
         "rate" => none(Box::<Rate>::default()),
+        "break" => {
+            let events = events(Events::CALL)?;
+            Ok(Box::new(Break::new(events, sink.clone(), LONGEST_STOP, None)))
+        }
         "stack" => Ok(Box::new(Stacks::new(events(Events::CALL)?))),
         "hot" => none(Box::<super::hot::HotSpots>::default()),
         "top" => match *words {

@@ -31,7 +31,9 @@
 //!
 //! Must not know: sessions, commands; expressions, which come from above.
 
+mod answer;
 mod attach;
+mod breakpoint;
 mod call;
 mod environment;
 mod event;
@@ -47,6 +49,7 @@ mod session;
 mod sink;
 #[cfg(feature = "specs")]
 pub mod specs;
+mod stop;
 mod table;
 mod tally;
 mod text;
@@ -55,9 +58,12 @@ mod trace;
 pub(crate) mod view;
 mod watchers;
 
+#[doc(hidden)]
+pub use answer::{ByText, CannotFail, FailsAsIo, FailsAsText, Made, NotByText};
 #[cfg(feature = "script")]
 pub(crate) use attach::conditions_with;
 pub use attach::{Attach, Attached, ProbeError, attach_to};
+pub use breakpoint::{BreakAt, Breakpoint, Hit, break_at};
 #[doc(hidden)]
 pub use call::{Call, passed};
 pub(crate) use environment::as_the_environment_says;
@@ -70,6 +76,8 @@ pub use patch::{CORO_PATCHES_0_1, IntoAttached, Patch};
 pub use patch::{apply_patch, patches};
 #[cfg_attr(not(feature = "backdoor"), allow(unused_imports, reason = "sessions have them"))]
 pub(crate) use session::SessionProbes;
+#[doc(hidden)]
+pub use stop::Answer;
 #[doc(hidden)]
 pub use table::CORO_POINTS_0_1;
 pub use trace::{Trace, net};
@@ -113,10 +121,13 @@ impl Point {
 
     /// Runs `body` as a call of the point with these arguments; its result is not shown.
     pub fn call<R>(&'static self, arguments: &[Shown<'_>], body: impl FnOnce() -> R) -> R {
-        let call = if self.is_watched() { Call::begin(self, arguments) } else { Call::off() };
+        let mut call = if self.is_watched() { Call::begin(self, arguments) } else { Call::off() };
+        let refuse = |answer: Answer| answer.refused("this point cannot be given one");
+        call.answer().into_iter().for_each(refuse);
         let result = body();
         if call.is_on() {
-            call.returned(Shown::Opaque(std::any::type_name::<R>()), false);
+            let shown = Shown::Opaque(std::any::type_name::<R>());
+            call.returned(shown, false).into_iter().for_each(refuse);
         }
         result
     }
@@ -165,4 +176,22 @@ macro_rules! __mark {
             $crate::probe::passed(&POINT, &[$((&&&$crate::probe::Show(&$value)).shown()),*]);
         }
     }};
+}
+
+/// A place where a task stops while somebody asks it to: a mark called `breakpoint` in its module. Nobody asks unless a session
+/// attaches there (`probe attach app::handler::breakpoint break`) or the program does ([`probe::break_at`](crate::probe::break_at)); until then it is one load
+/// and a branch. Values may be given as to [`probe::mark!`](crate::probe::mark).
+///
+/// ```
+/// fn transfer(cents: u64) -> u64 {
+///     coro::breakpoint!(cents = cents);
+///     cents
+/// }
+/// assert_eq!(transfer(3), 3);
+/// ```
+#[macro_export]
+macro_rules! breakpoint {
+    ($($key:ident = $value:expr),* $(,)?) => {
+        $crate::__mark!("breakpoint" $(, $key = $value)*)
+    };
 }

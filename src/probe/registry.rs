@@ -16,9 +16,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
 use super::event::Events;
-use super::pattern;
 use super::running::{Made, Probe};
 use super::watchers::{self, Watcher};
+use super::{pattern, stop};
 use crate::observe::{Point, PointKind};
 use crate::sys::clock;
 use crate::sys::threads::Own;
@@ -52,8 +52,9 @@ pub(super) struct Ended {
     pub(super) why: String,
     pub(super) hits: u64,
     pub(super) at: SystemTime,
-    /// What its instruments had found.
-    pub(super) text: String,
+    /// What its instruments had found; `None` until somebody has asked them, which is done without the lock.
+    text: Option<String>,
+    keeps_stops: bool,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -199,6 +200,9 @@ fn remove_ended(state: &mut State) {
         let points = affected(state, &probe);
         state.probes.retain(|other| other.id() != probe.id());
         points.into_iter().for_each(|point| relist(state, point));
+        if !probe.keeps_stops() {
+            stop::release_all(probe.id());
+        }
         if probe.session.is_some() {
             let why = probe.ended().unwrap_or_default();
             probe.sink.line(|| format!("probe {} is over: {why}; {} hits", probe.id(), probe.hits().0));
@@ -209,7 +213,8 @@ fn remove_ended(state: &mut State) {
             why: probe.ended().unwrap_or_default().to_owned(),
             hits: probe.hits().0,
             at: SystemTime::now(),
-            text: found(&probe),
+            text: None,
+            keeps_stops: probe.keeps_stops(),
         };
         if state.ended.len() == REMEMBERED {
             state.ended.pop_front();
@@ -237,6 +242,15 @@ pub(super) fn found(probe: &Probe) -> String {
         .join("\n")
 }
 
+/// Whether nobody is to stop for that probe any more.
+pub(super) fn is_over(id: u64) -> bool {
+    let state = lock();
+    match state.probes.iter().find(|probe| probe.id() == id) {
+        Some(probe) => probe.ended().is_some() && !probe.keeps_stops(),
+        None => !state.ended.iter().any(|ended| ended.id == id && ended.keeps_stops),
+    }
+}
+
 /// Every probe that is attached, by id.
 pub(super) fn probes() -> Vec<Arc<Probe>> {
     lock().probes.iter().filter(|probe| probe.ended().is_none()).cloned().collect()
@@ -245,6 +259,29 @@ pub(super) fn probes() -> Vec<Arc<Probe>> {
 /// Those that are over, the last ones.
 pub(super) fn ended() -> Vec<Ended> {
     lock().ended.iter().cloned().collect()
+}
+
+/// Asks the instruments of those that are over what they have found, before they are dropped.
+fn ask_ended() {
+    let unasked: Vec<Arc<Probe>> = {
+        let state = lock();
+        let asked = |id| state.ended.iter().any(|ended| ended.id == id && ended.text.is_some());
+        state.retired.iter().map(|(probe, _)| probe).filter(|probe| !asked(probe.id())).cloned().collect()
+    };
+    for probe in unasked {
+        let text = found(&probe);
+        let mut state = lock();
+        if let Some(ended) = state.ended.iter_mut().find(|ended| ended.id == probe.id()) {
+            ended.text = Some(text);
+        }
+    }
+}
+
+/// What the instruments of one that is over had found.
+pub(super) fn found_by_ended(id: u64) -> String {
+    ask_ended();
+    let state = lock();
+    state.ended.iter().find(|ended| ended.id == id).and_then(|ended| ended.text.clone()).unwrap_or_default()
 }
 
 /// Starts the thread that sweeps, if there is none.
@@ -264,6 +301,7 @@ fn sweep_from_now_on(state: &mut State) -> Result<(), String> {
 fn sweep() {
     let _own = Own::new();
     loop {
+        ask_ended();
         let mut dropped = Vec::new();
         let pause = {
             let mut state = lock();
@@ -274,7 +312,8 @@ fn sweep() {
             watchers::collect();
             // Whose lists are gone; others may show it still.
             for (probe, looks) in std::mem::take(&mut state.retired) {
-                if Arc::strong_count(&probe) > 1 && looks < PATIENCE {
+                let unasked = state.ended.iter().any(|ended| ended.id == probe.id() && ended.text.is_none());
+                if unasked || Arc::strong_count(&probe) > 1 && looks < PATIENCE {
                     state.retired.push((probe, looks + 1));
                 } else {
                     dropped.push(probe);

@@ -34,13 +34,15 @@ pub(super) struct Limits {
     pub(super) per_second: Option<u32>,
     /// One of so many; 0 and 1: each.
     pub(super) every: u64,
+    /// So many come first that do not count.
+    pub(super) skip: u64,
     /// Part of one CPU that its instruments may take.
     pub(super) share: f64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { lifespan: None, hits: None, per_second: None, every: 1, share: 0.25 }
+        Limits { lifespan: None, hits: None, per_second: None, every: 1, skip: 0, share: 0.25 }
     }
 }
 
@@ -79,6 +81,8 @@ pub(super) struct Probe {
     suppressed: Tally,
     price: Price,
     over: AtomicBool,
+    /// It is over because its hits are: who stands at a breakpoint of it stays there.
+    used_up: AtomicBool,
     why: OnceLock<String>,
 }
 
@@ -101,6 +105,7 @@ impl Probe {
         let Made { name, pattern, session, instruments, written, filter, filter_text, limits, sink } = made;
         let events = instruments.iter().fold(Events::NONE, |events, instrument| events | instrument.events());
         let light = filter.is_none() && instruments.iter().all(|instrument| instrument.is_light());
+        instruments.iter().for_each(|instrument| instrument.belongs_to(id));
         let until = limits.lifespan.map_or(u64::MAX, |d| clock::ticks().saturating_add(clock::in_ticks(d)));
         Probe {
             id,
@@ -123,6 +128,7 @@ impl Probe {
             suppressed: Tally::new(),
             price: Price::new(limits.share),
             over: AtomicBool::new(false),
+            used_up: AtomicBool::new(false),
             why: OnceLock::new(),
             limits,
         }
@@ -164,6 +170,11 @@ impl Probe {
         }
     }
 
+    /// Whether tasks that stand at a breakpoint of it stay there, although it is over.
+    pub(super) fn keeps_stops(&self) -> bool {
+        self.used_up.load(Ordering::Relaxed)
+    }
+
     /// Ends it if its time is over.
     pub(super) fn expire(&self, now: u64) {
         if now >= self.until
@@ -190,7 +201,12 @@ impl Probe {
                 return self.expire(now);
             }
         }
-        if self.light && self.limits.every <= 1 && self.limits.hits.is_none() && self.speed.is_none() {
+        if self.light
+            && self.limits.every <= 1
+            && self.limits.skip == 0
+            && self.limits.hits.is_none()
+            && self.speed.is_none()
+        {
             self.hits.add();
             self.instruments.iter().filter(|i| i.events().meet(event.kind)).for_each(|i| i.observe(event));
             return;
@@ -222,8 +238,12 @@ impl Probe {
         {
             return Ok(());
         }
-        if self.limits.every > 1 && !self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.limits.every) {
-            return Ok(());
+        if self.limits.every > 1 || self.limits.skip > 0 {
+            let seen = self.seen.fetch_add(1, Ordering::Relaxed);
+            let counts = seen.checked_sub(self.limits.skip).is_some_and(|n| n.is_multiple_of(self.limits.every.max(1)));
+            if !counts {
+                return Ok(());
+            }
         }
         if self.speed.as_ref().is_some_and(|speed| !speed.take()) {
             self.suppressed.add();
@@ -236,6 +256,7 @@ impl Probe {
             }
             if before + 1 == most {
                 // This one still counts.
+                self.used_up.store(true, Ordering::Relaxed);
                 self.observe(event);
                 return Err(format!("its {most} hits are used up"));
             }

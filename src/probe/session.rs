@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::registry;
 use super::sink::Sink;
+use super::{registry, stop};
 
 /// Of one session; its probes end when this is dropped.
 pub(crate) struct SessionProbes {
@@ -47,6 +47,7 @@ impl Drop for SessionProbes {
     fn drop(&mut self) {
         self.sink.close();
         registry::end_session(self.id);
+        stop::release_of(&self.sink);
     }
 }
 

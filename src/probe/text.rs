@@ -56,6 +56,15 @@ pub(super) fn value(value: &Value) -> String {
 
 /// One event in one line: `app::cache::get(key="a") => Some(3) in 12.3 µs, #17`.
 pub(super) fn line(event: &Event<'_>) -> String {
+    let mut out = line_without_task(event);
+    if let Some(h) = here() {
+        let _ = write!(out, ", #{}", h.id());
+    }
+    out
+}
+
+/// The same without the task.
+pub(super) fn line_without_task(event: &Event<'_>) -> String {
     let mut out = event.point.name().to_owned();
     if event.kind == Events::MARK {
         if let Some(mark) = event.mark().filter(|mark| !std::ptr::eq(*mark, event.point)) {
@@ -86,9 +95,6 @@ pub(super) fn line(event: &Event<'_>) -> String {
             let _ = write!(out, " in {}", duration(all));
         }
         _ => {}
-    }
-    if let Some(h) = here() {
-        let _ = write!(out, ", #{}", h.id());
     }
     out
 }

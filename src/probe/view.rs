@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::attach::{Attached, attach_to};
 use super::running::Probe;
 use super::session::SessionProbes;
+use super::stop::{self, What};
 use super::trace::{self, Trace};
 use super::{patch, pattern, registry, text};
 use crate::observe::{Point, PointKind};
@@ -123,8 +124,27 @@ pub(crate) fn trace_off(session: Option<&SessionProbes>) -> String {
     }
 }
 
+/// Has those go on who stand at a breakpoint: one task, or all of that probe; with their own result, that one, or that error.
+pub(crate) fn release(id: u64, task: Option<u64>, answer: Option<Result<&str, &str>>) -> Result<String, String> {
+    let mut stops = stop::stops(Some(id));
+    stops.retain(|stop| task.is_none_or(|task| stop.task == task));
+    let what = answer.map(|answer| match answer {
+        Ok(text) => What::Returning(text.to_owned()),
+        Err(text) => What::Failing(text.to_owned()),
+    });
+    stops.iter().for_each(|stop| stop.release(what.clone()));
+    match (&*stops, task) {
+        ([], None) => Err(format!("nobody stands at probe {id}; probe show {id} says who does")),
+        ([], Some(task)) => Err(format!("#{task} does not stand at probe {id}; probe show {id} says who does")),
+        ([one], _) => Ok(format!("#{} goes on", one.task)),
+        (all, _) => Ok(format!("{} tasks go on", all.len())),
+    }
+}
+
 /// Takes one away.
 pub(crate) fn detach(id: u64) -> Result<String, String> {
+    // Also of one that is over because its hits are.
+    stop::release_all(id);
     if registry::detach(id, "taken away") {
         return Ok(format!("probe {id} is taken away"));
     }
@@ -228,6 +248,6 @@ pub(crate) fn one(id: u64) -> Result<Vec<String>, String> {
         return Err(format!("there is no probe {id}; probe show lists those that there are"));
     };
     let mut lines = vec![format!("{} {}: over, {} hits: {}", ended.id, ended.name, ended.hits, ended.why)];
-    lines.extend(ended.text.lines().map(|line| format!("  {line}")));
+    lines.extend(registry::found_by_ended(id).lines().map(|line| format!("  {line}")));
     Ok(lines)
 }

@@ -59,6 +59,8 @@ const NEEDED: &[(&str, Tier)] = &[
     #[cfg(feature = "probe")]
     ("probe detach all", Tier::Probe),
     #[cfg(feature = "probe")]
+    ("probe release 1 failing x", Tier::Act),
+    #[cfg(feature = "probe")]
     ("probe nonsense", Tier::Probe),
     #[cfg(feature = "probe")]
     ("trace", Tier::Read),

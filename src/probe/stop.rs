@@ -1,0 +1,226 @@
+//! Tasks that stand at a breakpoint.
+//!
+//! The instrument asks for the stop, and the task makes it when all probes have been told: nothing is held then, and only the
+//! task waits. It goes on when somebody releases it, when its time is over, or when its probe is.
+//!
+//! Invariants: a stop is in the list exactly while its task stands there; no task stands at a breakpoint whose probe is over.
+//!
+//! Must not know: who releases.
+
+#![forbid(unsafe_code)]
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::event::{Event, Events};
+use super::instrument::Instrument;
+use super::sink::Sink;
+use super::text;
+use crate::observe::{WaitKind, WaitReason};
+use crate::scheduler::handover::switch_refused;
+use crate::scheduler::suspend::{self, current_unparker, here};
+use crate::scheduler::unpark;
+use crate::sync::mpsc;
+use crate::task::Unparker;
+use crate::thread;
+use crate::value::Value;
+
+/// What a task is to go on with instead of its own.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Answer {
+    pub(super) what: What,
+    sink: Arc<Sink>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    Returning(String),
+    Failing(String),
+}
+
+impl Answer {
+    /// As a result: the text of a value, or `Err` with the text of an error.
+    ///
+    /// # Errors
+    /// The text of the error.
+    pub fn text(&self) -> Result<&str, &str> {
+        match &self.what {
+            What::Returning(text) => Ok(text),
+            What::Failing(text) => Err(text),
+        }
+    }
+
+    /// It could not be made into what the function returns; the task goes on with its own.
+    pub fn refused(&self, why: &str) {
+        self.sink.line(|| format!("the function went on with its own result: {why}"));
+    }
+}
+
+/// One task that stands at a breakpoint.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub(super) probe: u64,
+    /// 0 for a plain thread.
+    pub(super) task: u64,
+    pub(super) kind: Events,
+    /// The event in one line.
+    pub(super) line: String,
+    pub(super) values: Vec<(String, Value)>,
+    pub(super) since: Instant,
+    limit: Duration,
+    sink: Arc<Sink>,
+    hits: Option<mpsc::Sender<Arc<Stop>>>,
+    who: Unparker,
+    released: AtomicBool,
+    answer: Mutex<Option<What>>,
+}
+
+static STOPS: Mutex<Vec<Arc<Stop>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// What an instrument has asked for on this thread, where nothing switches until it is taken.
+    static ASKED: RefCell<Option<Arc<Stop>>> = const { RefCell::new(None) };
+}
+
+fn all() -> MutexGuard<'static, Vec<Arc<Stop>>> {
+    STOPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Those of a probe, or of all, the longest first.
+pub(super) fn stops(probe: Option<u64>) -> Vec<Arc<Stop>> {
+    all().iter().filter(|stop| probe.is_none_or(|probe| stop.probe == probe)).cloned().collect()
+}
+
+impl Stop {
+    /// Has the task go on.
+    pub(super) fn release(&self, answer: Option<What>) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+        if !self.released.swap(true, Ordering::AcqRel) {
+            unpark(&self.who);
+        }
+    }
+
+    fn is_released(&self) -> bool {
+        self.released.load(Ordering::Acquire)
+    }
+}
+
+/// Has all tasks of a probe go on.
+pub(super) fn release_all(probe: u64) {
+    stops(Some(probe)).iter().for_each(|stop| stop.release(None));
+}
+
+/// Has all tasks go on of whom that one was told.
+pub(super) fn release_of(sink: &Arc<Sink>) {
+    stops(None).iter().filter(|stop| Arc::ptr_eq(&stop.sink, sink)).for_each(|stop| stop.release(None));
+}
+
+/// Makes the stop that an instrument has asked for, if one has. What the task is to go on with.
+pub(super) fn stop_if_asked() -> Option<Answer> {
+    /// In whatever way the task goes on.
+    struct Standing(Arc<Stop>);
+
+    impl Drop for Standing {
+        fn drop(&mut self) {
+            all().retain(|other| !Arc::ptr_eq(other, &self.0));
+        }
+    }
+
+    let stop = ASKED.take()?;
+    if switch_refused() || here().is_some_and(|h| h.interrupt_due()) {
+        stop.sink.line(|| format!("#{} did not stop, as it may not wait here: {}", stop.task, stop.line));
+        return None;
+    }
+    all().push(stop.clone());
+    let standing = Standing(stop);
+    let stop = &standing.0;
+    // Whoever ended the probe before this was in the list has not seen it.
+    if super::registry::is_over(stop.probe) {
+        return None;
+    }
+    stop.sink.line(|| {
+        let name = thread::current().name().map(|name| format!(" \"{}\"", name.escape_debug()));
+        format!("#{}{} stopped: {}; probe release {}", stop.task, name.unwrap_or_default(), stop.line, stop.probe)
+    });
+    if let Some(hits) = &stop.hits {
+        let _ = hits.send(stop.clone());
+    }
+    let reason: &str = &stop.line;
+    let deadline = Instant::now().checked_add(stop.limit);
+    let released = suspend::wait_for(WaitReason::text(WaitKind::Breakpoint, &reason), deadline, || stop.is_released());
+    if !released {
+        stop.sink.line(|| format!("#{} went on by itself after {}", stop.task, text::duration(stop.limit)));
+    }
+    let what = stop.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    what.map(|what| Answer { what, sink: stop.sink.clone() })
+}
+
+/// Stops whoever passes.
+pub(super) struct Break {
+    events: Events,
+    sink: Arc<Sink>,
+    limit: Duration,
+    hits: Option<mpsc::Sender<Arc<Stop>>>,
+    /// Which probe it belongs to; known when that is attached.
+    probe: AtomicU64,
+    stopped: AtomicU64,
+}
+
+impl Break {
+    pub(super) fn new(
+        events: Events,
+        sink: Arc<Sink>,
+        limit: Duration,
+        hits: Option<mpsc::Sender<Arc<Stop>>>,
+    ) -> Break {
+        Break { events, sink, limit, hits, probe: AtomicU64::new(0), stopped: AtomicU64::new(0) }
+    }
+}
+
+impl Instrument for Break {
+    fn events(&self) -> Events {
+        self.events
+    }
+
+    fn needs_arguments(&self) -> bool {
+        true
+    }
+
+    fn belongs_to(&self, probe: u64) {
+        self.probe.store(probe, Ordering::Relaxed);
+    }
+
+    fn observe(&self, event: &Event<'_>) {
+        self.stopped.fetch_add(1, Ordering::Relaxed);
+        let stop = Arc::new(Stop {
+            probe: self.probe.load(Ordering::Relaxed),
+            task: event.task(),
+            kind: event.kind(),
+            line: text::line_without_task(event),
+            values: event.values(),
+            since: Instant::now(),
+            limit: self.limit,
+            sink: self.sink.clone(),
+            hits: self.hits.clone(),
+            who: current_unparker(),
+            released: AtomicBool::new(false),
+            answer: Mutex::new(None),
+        });
+        ASKED.replace(Some(stop));
+    }
+
+    fn report(&self) -> Value {
+        Value::map([("stopped", Value::of(self.stopped.load(Ordering::Relaxed)))])
+    }
+
+    fn text(&self) -> Option<String> {
+        let mut out = format!("break {} times", self.stopped.load(Ordering::Relaxed));
+        for stop in stops(Some(self.probe.load(Ordering::Relaxed))) {
+            out.push_str(&format!("\n  #{} for {}: {}", stop.task, text::duration(stop.since.elapsed()), stop.line));
+        }
+        Some(out)
+    }
+}
