@@ -290,6 +290,7 @@ impl Hall {
     }
 
     /// Says a member's line; waits while the room has too much to do.
+    #[cfg_attr(feature = "probe", coro::probe(skip(self)))]
     fn speak(&self, id: u64, text: &str) {
         let Some((nick, room)) = self.state().members.get(&id).map(|m| (m.nick.clone(), m.room.clone())) else {
             return;
@@ -424,6 +425,7 @@ fn client(hall: &Arc<Hall>, socket: TcpStream, peer: SocketAddr) {
 }
 
 /// Whether the client stays.
+#[cfg_attr(feature = "probe", coro::probe(skip(seat)))]
 fn obey(seat: &Seat<'_>, line: &str) -> bool {
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();
@@ -594,12 +596,18 @@ fn bot_postman(boxes: &[Sender<u64>], sockets: &[UnixStream]) {
         coro::sleep(Duration::from_secs(1));
         let nth = |n: usize| (n > 0).then(|| round % n);
         if let Some(at) = nth(boxes.len()) {
-            let _ = boxes[at].send(round as u64);
+            deliver(&boxes[at], at, round as u64);
         }
         if let Some(at) = nth(sockets.len()) {
             let _ = (&sockets[at]).write(&[1]);
         }
     }
+}
+
+/// Something that happens every second, for who wants to watch: `probe attach deliver log`.
+#[cfg_attr(feature = "probe", coro::probe(skip(mailbox)))]
+fn deliver(mailbox: &Sender<u64>, number: usize, letter: u64) -> bool {
+    mailbox.send(letter).is_ok()
 }
 
 // ---- what is counted ----

@@ -42,6 +42,8 @@
 //! * [`inspect`], [`backdoor`], [`where_all`]: look inside (`docs/backdoor.md`; `docs/situations.md` shows what each trouble looks
 //!   like). Line numbers need `debug = 1` in the profile. [`tb`]: tracebacks of the caller, of a panic, of an error.
 //! * [`set_latency_warning`], [`set_panic_notifier`], [`report`]: be told of stalls, panics and deadlocks.
+//! * [`macro@probe`], [`mod@probe`]: functions that can be watched while the program runs: logged, counted, measured, stopped
+//!   (`docs/probes.md`).
 //! * [`set_label`], [`Builder::class`]: what the program wants to see beside a task, and by what to add tasks up.
 //!
 //! Environment: `CORO_WORKERS` (threads), `CORO_STACK_KB` (default stack), `CORO_STACK_GUARDS` (`madvise` or
@@ -326,6 +328,9 @@ pub mod __private {
 /// The code in the pages about the crate compiles and does what they say.
 #[cfg(all(doctest, feature = "backdoor"))]
 mod pages {
+    #[cfg(feature = "probe")]
+    #[doc = include_str!("../docs/probes.md")]
+    struct Probes;
     #[doc = include_str!("../README.md")]
     struct Readme;
     #[doc = include_str!("../docs/cancellation.md")]

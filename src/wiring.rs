@@ -17,12 +17,15 @@ use crate::task::TaskCell;
 pub(crate) static UPWARD: Upward =
     Upward { uncaught: crate::panic::uncaught, left_behind, in_panic_hook: crate::panic::in_hook, init };
 
+/// Conditions of probes are expressions. In a table, because a program may attach probes before its first runtime.
+#[cfg(all(feature = "probe", feature = "script"))]
+#[linkme::distributed_slice(crate::probe::CORO_CONDITIONS_0_1)]
+static CONDITIONS: crate::probe::Compile = crate::script::condition;
+
 fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         overflow::describe_with(describe);
-        #[cfg(all(feature = "probe", feature = "script"))]
-        crate::probe::conditions_with(crate::script::condition);
         inspect::status_with(commands::status_text);
         crate::panic::install_hook();
         if cfg!(miri) {

@@ -347,6 +347,75 @@ fn where_all_answers_while_one_worker_is_blocked_and_while_all_are() {
     }
 }
 
+/// Numbers, times and lines as they cannot be known.
+#[cfg(all(feature = "probe", feature = "script"))]
+fn masked(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+        out.push_str(&rest[..at]);
+        rest = rest[at..].trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let unit = ["ns", "µs", "ms", "s"].iter().find_map(|unit| rest.strip_prefix(' ')?.strip_prefix(unit));
+        out.push_str(if unit.is_some() { "T" } else { "N" });
+        rest = unit.unwrap_or(rest);
+    }
+    out + rest
+}
+
+#[cfg(all(feature = "probe", feature = "script"))]
+#[test]
+fn the_page_about_probes_shows_what_the_demo_says() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/probes.md")).expect("the page");
+    let shown = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a transcript");
+    let server = Server::start("probes", "demo", 2, &["--bots", "0"]);
+    let mut client = server.join();
+    let stream = UnixStream::connect(&server.backdoor).expect("the backdoor");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    let mut lines = BufReader::new(stream.try_clone().expect("a handle"));
+    writeln!(&stream, "#lines").expect("sent");
+    let mut said = String::new();
+    // Every line of the page that the demo answers is typed, when what stands above it has come.
+    let mut next = move |said: &mut String| {
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("a line");
+        // The banner comes before the first answer.
+        let Some((what, text)) = line.trim().strip_prefix("{\"").and_then(|l| l.split_once("\":\"")) else {
+            return String::new();
+        };
+        let text = text.trim_end_matches("\"}").replace("\\\"", "\"");
+        if what != "done" && !text.contains(" is over: ") {
+            said.push_str(&(text + "\n"));
+        }
+        what.to_owned()
+    };
+    let mut until_done = |said: &mut String| while next(said) != "done" {};
+    until_done(&mut said);
+    said.clear();
+    for line in shown.lines() {
+        if line.starts_with("probe list") || line.starts_with("probe attach") || line == "enable probe" {
+            said.push_str(&format!("{line}\n"));
+            writeln!(&stream, "{line}").expect("sent");
+            until_done(&mut said);
+        }
+    }
+    for words in ["hello", "secret", "hello"] {
+        client.say(words);
+    }
+    for line in ["probe show 1", "probe detach 1"] {
+        // Both lines have come, and the one that is secret has not.
+        let deadline = Instant::now() + PATIENCE;
+        while line == "probe show 1" && said.matches("hello").count() < 2 {
+            assert!(Instant::now() < deadline, "{said}");
+            writeln!(&stream, "#lines").expect("sent");
+            until_done(&mut said);
+        }
+        said.push_str(&format!("{line}\n"));
+        writeln!(&stream, "{line}").expect("sent");
+        until_done(&mut said);
+    }
+    assert_eq!(masked(&said), masked(shown));
+}
+
 #[test]
 fn an_interrupt_ends_a_blocked_demo_with_its_summary() {
     let mut demo = Server::start("wedged", "demo", 1, &["--bots", "100"]);

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Event, Events};
@@ -29,19 +29,18 @@ impl fmt::Display for ProbeError {
 
 impl Error for ProbeError {}
 
-/// Makes a condition of its text; said by the layer that has expressions.
-type Compile = fn(&str) -> Result<Filter, String>;
-static COMPILE: OnceLock<Compile> = OnceLock::new();
+/// Makes a condition of its text.
+pub(crate) type Compile = fn(&str) -> Result<Filter, String>;
 
-/// Says how conditions are made; the first call counts.
-#[cfg(feature = "script")]
-pub(crate) fn conditions_with(compile: Compile) {
-    let _ = COMPILE.set(compile);
-}
+/// The layer that has expressions puts itself here: a program may attach probes before its first runtime.
+#[linkme::distributed_slice]
+pub(crate) static CORO_CONDITIONS_0_1: [Compile];
 
 /// A condition from its text.
 pub(super) fn compile(text: &str) -> Result<Filter, String> {
-    match COMPILE.get() {
+    // Miri has no linker that could put the table together.
+    let known: &[Compile] = if cfg!(miri) { &[] } else { CORO_CONDITIONS_0_1.static_slice() };
+    match known.first() {
         Some(compile) => compile(text),
         None if cfg!(feature = "script") => {
             Err("conditions can be read when the first runtime has started: begin with coro::run".to_owned())

@@ -283,11 +283,13 @@ impl Instrument for Rate {
 pub(super) struct Log {
     events: Events,
     sink: Arc<Sink>,
+    told: Tally,
+    lost: Tally,
 }
 
 impl Log {
     pub(super) fn new(events: Events, sink: Arc<Sink>) -> Log {
-        Log { events, sink }
+        Log { events, sink, told: Tally::new(), lost: Tally::new() }
     }
 }
 
@@ -301,16 +303,17 @@ impl Instrument for Log {
     }
 
     fn observe(&self, event: &Event<'_>) {
-        self.sink.line(|| super::text::line(event));
+        let taken = self.sink.line(|| super::text::line(event));
+        if taken { self.told.add() } else { self.lost.add() }
     }
 
     fn report(&self) -> Value {
-        let (told, lost) = self.sink.counts();
+        let (told, lost) = (self.told.sum(), self.lost.sum());
         Value::map([("lines", Value::of(told)), ("lost", Value::of(lost))])
     }
 
     fn text(&self) -> Option<String> {
-        let (told, lost) = self.sink.counts();
+        let (told, lost) = (self.told.sum(), self.lost.sum());
         Some(match lost {
             0 => format!("log {told} lines"),
             _ => format!("log {told} lines, and {lost} for which there was no room"),

@@ -25,6 +25,8 @@
 //!   CPU ends its probe, with the reason; the call goes on. A point that an instrument passes is passed in silence.
 //! * **The end is the end**: after its lifespan, its hits, or its session, a probe does nothing any more. A call that began before a probe was
 //!   attached is not told to it.
+//! * **Stacks**: an instrument runs on the stack of the task that passes. One that has too little left for it (16 KiB, 40 for a
+//!   condition; without optimisation 32 and 112) is left out, and counted.
 //! * **Order**: at the beginning of a call probes are told in the order in which they were attached, at its end the other way round. They may
 //!   go in any order.
 //! * **A log never waits**: what finds no room is counted.
@@ -60,9 +62,9 @@ mod watchers;
 
 #[doc(hidden)]
 pub use answer::{ByText, CannotFail, FailsAsIo, FailsAsText, Made, NotByText};
-#[cfg(feature = "script")]
-pub(crate) use attach::conditions_with;
 pub use attach::{Attach, Attached, ProbeError, attach_to};
+#[cfg(feature = "script")]
+pub(crate) use attach::{CORO_CONDITIONS_0_1, Compile};
 pub use breakpoint::{BreakAt, Breakpoint, Hit, break_at};
 #[doc(hidden)]
 pub use call::{Call, passed};

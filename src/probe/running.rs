@@ -18,12 +18,12 @@ use super::registry;
 use super::sink::{PerSecond, Sink};
 use super::tally::Tally;
 use crate::observe::Point;
-use crate::scheduler::no_switch;
 use crate::scheduler::runtime::payload_text;
+use crate::scheduler::{no_switch, suspend};
 use crate::sys::clock;
 
 /// Decides whether an event counts; an error ends the probe.
-pub(super) type Filter = Box<dyn Fn(&Event<'_>) -> Result<bool, String> + Send + Sync>;
+pub(crate) type Filter = Box<dyn Fn(&Event<'_>) -> Result<bool, String> + Send + Sync>;
 
 /// For how long, how often, how fast, and at which price.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +45,11 @@ impl Default for Limits {
         Limits { lifespan: None, hits: None, per_second: None, every: 1, skip: 0, share: 0.25 }
     }
 }
+
+/// Stack that a task must have left for instruments, and for a condition, in bytes. Without optimisation frames are several times
+/// as large.
+const STACK: usize = if cfg!(debug_assertions) { 32 << 10 } else { 16 << 10 };
+const STACK_OF_FILTER: usize = if cfg!(debug_assertions) { 112 << 10 } else { 40 << 10 };
 
 /// One call of an instrument that lasts longer ends its probe.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -79,6 +84,8 @@ pub(super) struct Probe {
     seen: AtomicU64,
     speed: Option<PerSecond>,
     suppressed: Tally,
+    /// There was too little of the task's stack left.
+    cramped: Tally,
     price: Price,
     over: AtomicBool,
     /// It is over because its hits are: who stands at a breakpoint of it stays there.
@@ -126,6 +133,7 @@ impl Probe {
             seen: AtomicU64::new(0),
             speed: limits.per_second.map(|n| PerSecond::new(n.into())),
             suppressed: Tally::new(),
+            cramped: Tally::new(),
             price: Price::new(limits.share),
             over: AtomicBool::new(false),
             used_up: AtomicBool::new(false),
@@ -150,6 +158,11 @@ impl Probe {
     /// Events that counted, and those that came too fast.
     pub(super) fn hits(&self) -> (u64, u64) {
         (self.hits.sum(), self.suppressed.sum())
+    }
+
+    /// Events at which the task had too little stack left for an instrument.
+    pub(super) fn cramped(&self) -> u64 {
+        self.cramped.sum()
     }
 
     /// How much longer it may last; `None`: as long as it likes.
@@ -216,6 +229,12 @@ impl Probe {
 
     #[inline(never)]
     fn fire_with_care(&self, event: &Event<'_>) {
+        let needed = if self.filter.is_some() { STACK_OF_FILTER } else { STACK };
+        if suspend::stack_left().is_some_and(|left| left < needed) {
+            // An overflow would be the end of the process.
+            self.cramped.add();
+            return;
+        }
         let begun = clock::ticks();
         let outcome = catch_unwind(AssertUnwindSafe(|| no_switch(|| self.run(event))));
         match outcome {

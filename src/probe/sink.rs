@@ -62,8 +62,8 @@ impl Sink {
         Sink { to: To::Queue(queue), told: Tally::new(), lost: Tally::new() }
     }
 
-    /// Takes a line in, without a newline at its end.
-    pub(super) fn line(&self, make: impl FnOnce() -> String) {
+    /// Takes a line in, without a newline at its end; false if it is lost.
+    pub(super) fn line(&self, make: impl FnOnce() -> String) -> bool {
         let taken = match &self.to {
             To::Stderr(limit) => {
                 let room = limit.take();
@@ -81,7 +81,12 @@ impl Sink {
                 }
             }
         };
-        if taken { self.told.add() } else { self.lost.add() }
+        if taken {
+            self.told.add()
+        } else {
+            self.lost.add()
+        }
+        taken
     }
 
     /// The lines that wait, up to so many bytes.

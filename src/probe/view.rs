@@ -224,6 +224,9 @@ fn head(probe: &Probe) -> String {
     if suppressed > 0 {
         let _ = write!(line, ", {suppressed} too fast");
     }
+    if probe.cramped() > 0 {
+        let _ = write!(line, ", {} left out as the task had too little stack left", probe.cramped());
+    }
     if let Some(most) = probe.limits.hits {
         let _ = write!(line, " of {most}");
     }

@@ -760,6 +760,16 @@ pub fn is_cancelled() -> bool {
     here().is_some_and(|h| h.cell.state.snapshot().cancel_requested())
 }
 
+/// Bytes of stack that the running task has left; `None` where that is not known, as on plain threads.
+#[cfg(feature = "probe")]
+pub(crate) fn stack_left() -> Option<usize> {
+    let h = here()?;
+    let (local, mark) = (h.local(), 0u8);
+    let room = local.whole_room.get();
+    let below = std::ptr::from_ref(local).addr().checked_sub(std::ptr::from_ref(&mark).addr())?;
+    (room != usize::MAX).then(|| room.saturating_sub(below))
+}
+
 /// Whether the calling task or plain thread unwinds.
 pub(crate) fn unwinding() -> bool {
     std::thread::panicking() && here().is_none_or(|h| h.unwinding())
