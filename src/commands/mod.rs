@@ -486,8 +486,8 @@ pub(crate) static TABLE: &[Command] = &[
     #[cfg(feature = "probe")]
     Command {
         names: &["probe"],
-        arguments: "list|attach|show|detach …",
-        help: "what is watched: probe list [PATTERN], probe attach PATTERN log, probe show [ID], probe apply FILE, probe detach ID",
+        arguments: "list|attach|show|apply|release|detach …",
+        help: "what is watched: probe list, attach PATTERN log, show, apply FILE, release ID, detach ID",
         tier: probes::tier,
         run: probes::probe,
     },
