@@ -3,11 +3,13 @@
 
 mod util;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coro::net::unix::{UnixDatagram, UnixListener, UnixStream};
 use coro::net::{TcpListener, TcpStream, UdpSocket};
@@ -44,7 +46,7 @@ fn masked(line: &str) -> String {
         let (number, after) =
             (number[..end].trim_end_matches('.'), &number[number[..end].trim_end_matches('.').len()..]);
         rest = after;
-        if let Some(after) = [" ns", " µs", " ms"].iter().find_map(|unit| after.strip_prefix(unit)) {
+        if let Some(after) = [" ns", " µs", " ms", " s"].iter().find_map(|unit| after.strip_prefix(unit)) {
             out.push_str("N s");
             rest = after;
         } else if ["fd ", "pid ", "#"].iter().any(|word| before.ends_with(word)) {
@@ -179,6 +181,11 @@ fn a_call_that_waits_is_seen_while_it_does() {
             let reader = parked(1, move || (&ours).read(&mut [0; 8192]).map(drop));
             let seen = format!("fd {fd}.recv(8192), peer pid {}, #{}", std::process::id(), reader.id());
             assert_eq!(trace.lines(), [seen]);
+            // So is one that waited before anybody looked.
+            let late = probe::net().fd(fd).keep_lines().start().unwrap();
+            let lines: Vec<String> = late.lines().iter().map(|line| masked(line)).collect();
+            assert_eq!(lines, ["fd N.recv(…) waits for N s, peer pid N, #N"]);
+            drop(late);
             theirs.write_all(b"x").unwrap();
             reader.join().unwrap().unwrap();
             let lines = trace.lines();
@@ -276,6 +283,25 @@ fd N.peek(1), peer pid N, #N, 8 bytes unflushed
 fd N.peek(1) {waits}"
     );
     assert_eq!(lines.join("\n"), expected);
+}
+
+#[test]
+fn whoever_looks_at_a_task_that_waits_sees_what_it_holds() {
+    let _one = alone();
+    within(LIMIT, || {
+        runtime(2).block_on(|| {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let reader = parked(1, move || {
+                let mut requests = coro::io::BufWriter::new(&ours);
+                requests.write_all(b"hello\n").unwrap();
+                (&ours).read(&mut [0; 8]).map(drop)
+            });
+            let seen = coro::where_is(reader.id()).expect("it waits").to_string();
+            assert!(seen.contains(" bytes unflushed") && seen.contains(", 6 bytes unflushed ["), "{seen}");
+            theirs.write_all(b"x").unwrap();
+            reader.join().unwrap().unwrap();
+        });
+    });
 }
 
 /// Whatever the order in which several go, and with calls under way when they come and go, nothing is left.
@@ -378,10 +404,20 @@ impl Session {
         session
     }
 
+    /// The next line that is no prompt.
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("a line");
-        line.trim_end().to_owned()
+        loop {
+            let mut line = String::new();
+            self.lines.read_line(&mut line).expect("a line");
+            let prompt = |line: &str| line.ends_with("] read") || line.ends_with("] probe");
+            let said = match line.split_once("> ") {
+                Some((before, rest)) if prompt(before) => rest,
+                _ => &line,
+            };
+            if !said.trim().is_empty() {
+                return said.trim_end().to_owned();
+            }
+        }
     }
 
     fn ask(&mut self, line: &str) -> String {
@@ -453,4 +489,83 @@ fn the_console_traces_for_a_session_and_stops() {
             drop(backdoor);
         });
     });
+}
+
+/// What each task says, in its order, masked; what is no task's is left out.
+fn by_task<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<u64, Vec<String>> {
+    let mut all: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for line in lines {
+        let id = line.split(", #").nth(1).and_then(|rest| rest.split(',').next()).and_then(|id| id.parse().ok());
+        if let Some(id) = id {
+            all.entry(id).or_default().push(masked(line));
+        }
+    }
+    all
+}
+
+/// The example in both of its forms, asked as on the page: everything that a task says there comes in that order.
+#[test]
+fn the_page_shows_what_the_example_answers() {
+    let _one = alone();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/trace.md")).expect("the page");
+    let outputs: Vec<&str> = page.split("```text\n").skip(1).filter_map(|part| part.split("```").next()).collect();
+    let mut program = std::env::current_exe().expect("a test knows its own path");
+    program.pop();
+    program.pop();
+    program.push("examples/buffered");
+    assert!(program.exists(), "{} is missing; build it first: cargo build --examples", program.display());
+    for (form, output) in [None, Some("--fixed")].into_iter().zip(outputs) {
+        let directory = Directory::new();
+        let path = directory.at("s");
+        let mut command = Command::new(&program);
+        command.args(form).args(["--seconds", "60", "--backdoor"]).arg(&path);
+        command.env_remove("CORO_BACKDOOR").env_remove("CORO_PROBES").env("CORO_WORKERS", "1");
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the example starts");
+        let _child = Ended(child);
+        let waits = if form.is_none() { " read " } else { " accept " };
+        until(LIMIT, "there is somebody who waits", || ask(&path, "status").is_some_and(|said| said.contains(waits)));
+        let mut session = Session::open(&path);
+        writeln!(session.stream, "enable probe").expect("sent");
+        writeln!(session.stream, "trace net bytes").expect("sent");
+        let wanted: Vec<Vec<String>> = by_task(output.lines()).into_values().collect();
+        let (mut said, whole) = (Vec::new(), Instant::now());
+        let missing = loop {
+            said.push(session.line());
+            let told = by_task(said.iter().map(String::as_str));
+            // In between a task may say what the page leaves out.
+            let holds = |told: &Vec<String>, wanted: &Vec<String>| {
+                let mut told = told.iter();
+                wanted.iter().all(|line| told.any(|other| other == line))
+            };
+            let missing = wanted.iter().find(|wanted| !told.values().any(|told| holds(told, wanted))).cloned();
+            if missing.is_none() || whole.elapsed() > LIMIT {
+                break missing;
+            }
+        };
+        assert_eq!(missing, None, "{form:?} says:\n{}", said.join("\n"));
+        for line in output.lines().filter(|line| line.starts_with("this session") || line.starts_with("probe ")) {
+            assert!(said.iter().any(|other| masked(other) == masked(line)), "{line} of {form:?}");
+        }
+    }
+}
+
+/// The answer to one command.
+fn ask(path: &std::path::Path, command: &str) -> Option<String> {
+    let mut stream = std::os::unix::net::UnixStream::connect(path).ok()?;
+    stream.set_read_timeout(Some(LIMIT)).ok()?;
+    stream.write_all(format!("{command}\n").as_bytes()).ok()?;
+    stream.shutdown(Shutdown::Write).ok()?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said).ok()?;
+    Some(said)
+}
+
+/// A program that ends with this.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -105,6 +105,8 @@ pub(crate) use quiet::quiet;
 pub use snapshot::{
     Edge, Frame, Object, Options, Party, Process, SCHEMA_VERSION, Site, Snapshot, Stack, Task, Wait, Worker,
 };
+#[cfg(feature = "probe")]
+pub(crate) use sockets::all_waiting;
 pub use sockets::{
     EventReport, PeerReport, SiteSockets, SocketKind, SocketReport, Waiter, events, peers, sockets, sockets_by_site,
 };

@@ -388,6 +388,23 @@ pub fn sockets() -> Vec<SocketReport> {
     all.into_iter().map(|(_, s)| s).collect()
 }
 
+/// Everybody who waits on a descriptor now, with it and what is at its other end; who has waited longest comes first.
+#[cfg_attr(not(feature = "probe"), allow(dead_code, reason = "traces begin with it"))]
+pub(crate) fn all_waiting() -> Vec<(RawFd, Option<String>, Waiter)> {
+    let tasks = Tasks::look(&HashSet::new());
+    let peer = |(fd, serial)| {
+        let seen = table::find(fd, serial)?;
+        end_text(seen.peer).or_else(|| seen.peer.process().map(|pid| format!("pid {pid}")))
+    };
+    let on = |(on, waiters): ((RawFd, u32), Vec<Waiter>)| {
+        let peer = peer(on);
+        waiters.into_iter().map(move |waiter| (on.0, peer.clone(), waiter))
+    };
+    let mut all: Vec<_> = tasks.waiting.into_iter().flat_map(on).collect();
+    all.sort_by_key(|(.., waiter)| std::cmp::Reverse(waiter.age));
+    all
+}
+
 fn report(fd: RawFd, seen: &Seen) -> SocketReport {
     let tcp = matches!(seen.kind, Kind::TcpListener | Kind::TcpStream);
     let state = tcp.then(|| sys::socket::tcp_state(fd)).flatten();

@@ -118,7 +118,7 @@ fn left(c: &Captured) -> (Option<Duration>, Option<Duration>) {
 pub(super) fn describe(c: &Captured, out: &mut String) {
     let mut writer = Writer { c, others: &mut c.others.borrow_mut(), out };
     // A `String` takes everything.
-    let _ = writer.wait().and_then(|()| writer.limits());
+    let _ = writer.wait().and_then(|()| writer.unflushed()).and_then(|()| writer.limits());
 }
 
 /// `"name" file:line`, with a blank before it.
@@ -396,6 +396,18 @@ impl Writer<'_> {
             Some(name) => write!(self.out, " \"{}\"", Escaped(name)),
             None => Ok(()),
         }
+    }
+
+    /// Whoever waits for an answer and holds what it would be the answer to: `18 bytes unflushed`.
+    fn unflushed(&mut self) -> fmt::Result {
+        #[cfg(feature = "probe")]
+        if self.c.wait.kind == WaitKind::Read {
+            let held = crate::io::unflushed::unflushed(self.c.id);
+            if held > 0 {
+                write!(self.out, ", {held} bytes unflushed")?;
+            }
+        }
+        Ok(())
     }
 
     /// What will end the wait if nothing else does.

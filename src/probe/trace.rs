@@ -18,6 +18,7 @@ use super::event::{Event, Events};
 use super::instrument::Instrument;
 use super::sink::Sink;
 use super::{pattern, text};
+use crate::inspect::{self, Waiter};
 use crate::io::{self, unflushed::unflushed};
 use crate::net;
 use crate::observe::{self, Begun, Point, Shown};
@@ -54,6 +55,10 @@ pub(super) fn weave() {
 /// fd 9.recv(8192), peer 127.0.0.1:7000, #17
 /// fd 9.recv(8192) => 37 in 1.2 ms, peer 127.0.0.1:7000, #17
 /// ```
+///
+/// Calls that wait already when it begins are told first (`fd 9.recv(…) waits for 3.21 s`). So are writes into a
+/// [`BufWriter`](crate::io::BufWriter) or [`LineWriter`](crate::io::LineWriter), unless a peer or a descriptor is asked for; and a read of a task
+/// whose writers hold what nobody has sent is marked: `37 bytes unflushed`.
 ///
 /// While nobody traces, a call of a socket is one relaxed load and a branch slower than it would be without this.
 ///
@@ -176,6 +181,7 @@ impl Trace {
     pub fn start(self) -> Result<Attached, ProbeError> {
         let name = format!("trace {}", self.name());
         let Trace { peer, task, fd, bytes, stack, lifespan, keep, session, .. } = self;
+        let wanted = Arc::new(Wanted { peer, task, fd });
         let mut attach: Attach = attach_to("coro::net::*|coro::io::*").named(name);
         if keep {
             attach = attach.keep_lines();
@@ -186,16 +192,65 @@ impl Trace {
         if let Some(lifespan) = lifespan {
             attach = attach.lifespan(lifespan);
         }
-        if peer.is_some() || task.is_some() || fd.is_some() {
+        if !wanted.is_everything() {
+            let wanted = wanted.clone();
             attach = attach.only(move |event| {
-                task.is_none_or(|task| event.task() == task)
-                    && fd.is_none_or(|fd| event.value("fd") == Some(Value::Int(fd.into())))
-                    && peer.as_ref().is_none_or(|peer| is_peer(peer, &plain(event, "peer")))
+                let fd = match event.value("fd") {
+                    Some(Value::Int(fd)) => RawFd::try_from(fd).ok(),
+                    _ => None,
+                };
+                wanted.names(event.task(), fd, || plain(event, "peer"))
             });
         }
         let sink = attach.sink();
-        attach.with(WRITTEN, CallLog { sink, bytes, stack }).start()
+        let attached = attach.with(WRITTEN, CallLog { sink: sink.clone(), bytes, stack }).start()?;
+        // What waits already has begun before anybody looked.
+        for (fd, peer, waiter) in inspect::all_waiting() {
+            let peer = peer.unwrap_or_default();
+            if wanted.names(waiter.task, Some(fd), || peer.clone()) {
+                sink.line(|| waits_already(fd, &peer, &waiter));
+            }
+        }
+        Ok(attached)
     }
+}
+
+/// Which calls are meant.
+struct Wanted {
+    peer: Option<String>,
+    task: Option<u64>,
+    fd: Option<RawFd>,
+}
+
+impl Wanted {
+    fn is_everything(&self) -> bool {
+        self.peer.is_none() && self.task.is_none() && self.fd.is_none()
+    }
+
+    fn names(&self, task: u64, fd: Option<RawFd>, peer: impl FnOnce() -> String) -> bool {
+        self.task.is_none_or(|wanted| task == wanted)
+            && self.fd.is_none_or(|wanted| fd == Some(wanted))
+            && self.peer.as_ref().is_none_or(|wanted| is_peer(wanted, &peer()))
+    }
+}
+
+/// `fd 9.recv(…) waits for 3.21 s, peer 127.0.0.1:7000, #17, 37 bytes unflushed`.
+fn waits_already(fd: RawFd, peer: &str, waiter: &Waiter) -> String {
+    let call = match waiter.wants {
+        "read" => "recv",
+        "write" => "send",
+        other => other,
+    };
+    let mut out = format!("fd {fd}.{call}(…) waits for {}", text::duration(waiter.age));
+    if !peer.is_empty() {
+        let _ = write!(out, ", peer {peer}");
+    }
+    let _ = write!(out, ", #{}", waiter.task);
+    let held = if waits_for_others(call) { unflushed(waiter.task) } else { 0 };
+    if held > 0 {
+        let _ = write!(out, ", {held} bytes unflushed");
+    }
+    out
 }
 
 /// Whether such a call may have to wait for what the other side says.
