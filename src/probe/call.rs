@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 use super::event::{Arguments, Event, Events};
@@ -17,8 +18,10 @@ use crate::sys::clock;
 
 /// A call of a function that may be watched; made by the code of the attribute, and over when it is dropped.
 #[allow(missing_debug_implementations, reason = "it is never seen")]
+/// One word, so that it lies in a register where nobody watches, and looked at once at the end: a field that drops itself would be
+/// looked at again.
 #[must_use = "it is the call"]
-pub struct Call(Option<Watched>);
+pub struct Call(ManuallyDrop<Option<Box<Watched>>>);
 
 /// What a call has that is watched.
 struct Watched {
@@ -73,13 +76,13 @@ impl Call {
     /// One that nobody watches.
     #[inline(always)]
     pub const fn off() -> Call {
-        Call(None)
+        Call(ManuallyDrop::new(None))
     }
 
     /// Whether somebody wants to know of its end.
     #[inline(always)]
     #[must_use]
-    pub const fn is_on(&self) -> bool {
+    pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
@@ -87,7 +90,7 @@ impl Call {
     #[cold]
     #[inline(never)]
     pub fn begin(point: &'static Point, arguments: &[Shown<'_>]) -> Call {
-        let mut call = Call(None);
+        let mut call = Call::off();
         tell(|calls| {
             watchers::read(point, |list| {
                 if list.events.meet(Events::CALL) {
@@ -105,14 +108,15 @@ impl Call {
                     list.all.iter().for_each(|watcher| watcher.probe.fire(&event));
                 }
                 if list.events.meet(Events::END | Events::MARK) {
-                    call.0 = Some(Watched::new(point, list, arguments, calls));
+                    *call.0 = Some(Box::new(Watched::new(point, list, arguments, calls)));
                 }
             });
         });
         if let Some(answer) = stop::stop_if_asked() {
             let began = clock::ticks();
             // Nobody else watches it: its end is told to nobody.
-            let unwatched = || Watched { point, began, newest: 0, arguments: None, linked: None, answer: None };
+            let unwatched =
+                || Box::new(Watched { point, began, newest: 0, arguments: None, linked: None, answer: None });
             call.0.get_or_insert_with(unwatched).answer = Some(answer);
         }
         call
@@ -121,7 +125,7 @@ impl Call {
     /// What it is to return instead of being run.
     #[inline(always)]
     pub fn answer(&mut self) -> Option<Answer> {
-        match &mut self.0 {
+        match &mut *self.0 {
             None => None,
             Some(watched) => watched.answer.take(),
         }
