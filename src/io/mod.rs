@@ -4,8 +4,8 @@
 //! [`BufReader`], [`BufWriter`] and [`LineWriter`] around this crate's sockets park the task where the sockets do.
 //!
 //! What reads or writes a descriptor by itself is our own: [`pipe`] and its ends, [`stdin`], [`stdout`] and [`stderr`] park the
-//! task. So are [`BufWriter`] and [`LineWriter`], whose calls can be watched ([`probe::net`](crate::probe::net)) and which convert
-//! from and to std's. std's `println!` and its like still block the worker when nobody reads at the other end.
+//! task. So are [`BufWriter`] and [`LineWriter`], whose calls can be watched ([`probe::net`](crate::probe::net)); a
+//! `BufWriter` converts from and to std's. std's `println!` and its like still block the worker when nobody reads at the other end.
 //!
 //! # Examples
 //! ```
