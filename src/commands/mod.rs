@@ -486,7 +486,7 @@ pub(crate) static TABLE: &[Command] = &[
     #[cfg(feature = "probe")]
     Command {
         names: &["probe"],
-        arguments: "list|attach|show|apply|release|detach …",
+        arguments: "list|attach|show|detach …",
         help: "what is watched: probe list, attach PATTERN log, show, apply FILE, release ID, detach ID",
         tier: probes::tier,
         run: probes::probe,
