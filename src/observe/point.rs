@@ -34,7 +34,7 @@ pub enum PointName {
     Module(&'static str, &'static str),
 }
 
-/// A place in the code that can be watched; see [`probe`](crate::probe).
+/// A place in the code that can be watched; see [`probe`](mod@crate::probe).
 pub struct Point {
     name: PointName,
     resolved: OnceLock<String>,

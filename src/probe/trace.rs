@@ -97,7 +97,7 @@ pub(super) fn net_for_ever() -> Result<(), String> {
     Ok(())
 }
 
-/// A call log of sockets that has not begun yet; see [`net`].
+/// A call log of sockets that has not begun yet; see [`net()`].
 #[must_use = "nothing is logged before `start`"]
 #[derive(Debug)]
 pub struct Trace {
