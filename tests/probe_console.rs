@@ -64,6 +64,10 @@ impl Session {
 
     fn ask(&mut self, line: &str) -> Vec<String> {
         writeln!(self.stream, "{line}").expect("sent");
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Vec<String> {
         let mut answer = Vec::new();
         loop {
             match self.line() {
@@ -264,5 +268,116 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
             let said = other.ask(wrong);
             assert!(said[0].starts_with(told), "{wrong}: {said:?}");
         }
+        code_of_the_program_that_stands_still_holds_up_nobody_else(path);
     });
+}
+
+/// What of the program's stands still, until it is let go.
+static STANDS: Mutex<&str> = Mutex::new("");
+static STANDING: AtomicU64 = AtomicU64::new(0);
+
+fn stand_still_as(what: &str) {
+    let stands = || *STANDS.lock().expect("no poison") == what;
+    if stands() {
+        STANDING.fetch_add(1, Ordering::Relaxed);
+        until(LIMIT, "it is let go", || !stands());
+        STANDING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An instrument every part of which may stand still.
+struct Still;
+
+impl coro::probe::Instrument for Still {
+    fn events(&self) -> coro::probe::Events {
+        stand_still_as("events");
+        coro::probe::Events::CALL
+    }
+
+    fn observe(&self, _: &coro::probe::Event<'_>) {}
+
+    fn text(&self) -> Option<String> {
+        stand_still_as("text");
+        Some("still 1".to_owned())
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        stand_still_as("drop");
+    }
+}
+
+coro::probe::patch!("still", || {
+    stand_still_as("patch");
+    coro::probe::attach_to("app::store").named("of the patch").count().start()
+});
+
+fn code_of_the_program_that_stands_still_holds_up_nobody_else(path: &Path) {
+    coro::probe::register_instrument("still", |_| {
+        stand_still_as("factory");
+        Ok(Box::new(Still))
+    });
+    let set = |what: &'static str| *STANDS.lock().expect("no poison") = what;
+    let mut other = Session::open(path);
+    other.ask("enable probe");
+    let mut asks = |what: &'static str, question: &str| {
+        let mut stuck = Session::open(path);
+        stuck.ask("enable probe");
+        let question = question.replace("ID", &last_probe(&mut other));
+        set(what);
+        writeln!(stuck.stream, "{question}").expect("sent");
+        until(LIMIT, what, || STANDING.load(Ordering::Relaxed) > 0);
+        // Whoever asks meanwhile, also for probes, is answered; and so is whoever attaches one.
+        for question in
+            ["uptime", "probe list", "probe show", "probe attach app::lookup count for 1s", "trace net for 1s"]
+        {
+            let begun = Instant::now();
+            let answer = other.ask(question);
+            assert!(!answer.is_empty() && begun.elapsed() < Duration::from_secs(1), "{what}: {question}: {answer:?}");
+        }
+        // It is told where it waits, gives up, and goes on.
+        if what == "factory" {
+            let (kind, told) = stuck.line();
+            assert!(kind == "line" && told.starts_with("… after 2.0s probe attach is still in code"), "{told}");
+        }
+        stuck.stream.write_all(b"\x03").expect("sent");
+        stuck.answer();
+        assert_eq!(stuck.ask("version"), other.ask("version"), "{what}");
+        set("");
+        until(LIMIT, "it has come back", || STANDING.load(Ordering::Relaxed) == 0);
+        // What nobody waits for any more is not there.
+        until(LIMIT, "nothing is attached", || {
+            let ours = |line: &String| line.contains(": still") || line.contains("of the patch");
+            what == "text" || !other.ask("probe show").iter().any(|line| ours(line) && !line.contains(": over "))
+        });
+    };
+    asks("factory", "probe attach app::store still");
+    asks("events", "probe attach app::store still");
+    asks("patch", "probe apply patch:still");
+    let mut owner = Session::open(path);
+    owner.ask("enable probe");
+    owner.ask("probe attach app::store still for 60s");
+    asks("text", "probe show ID");
+
+    // One that stands still in its end, and ends behind it.
+    set("drop");
+    owner.ask("probe detach all");
+    until(LIMIT, "it stands still", || STANDING.load(Ordering::Relaxed) == 1);
+    let said = owner.ask("probe attach app::store still log(call) for 200ms hits 1");
+    let id = said[0].split_whitespace().nth(1).expect("a number").to_owned();
+    let over = format!("probe {id} is over: its 1 hits are used up; 1 hits");
+    until(LIMIT, "it is over all the same", || owner.told() == over);
+    until(LIMIT, "nothing is watched", || coro::probe::points().iter().all(|point| !point.is_watched()));
+    let shown = owner.ask(&format!("probe show {id}"));
+    assert!(shown[1].starts_with("  what it has found is not known after 1 s"), "{shown:?}");
+    set("");
+    until(LIMIT, "its report is there", || owner.ask(&format!("probe show {id}"))[1] == "  still 1");
+}
+
+/// The number of the last one that is attached.
+fn last_probe(session: &mut Session) -> String {
+    let shown = session.ask("probe show");
+    let attached = shown.iter().filter(|line| line.contains(": still"));
+    attached.filter_map(|line| line.split_whitespace().next()).next_back().unwrap_or_default().to_owned()
 }

@@ -458,7 +458,8 @@ impl Session {
         // What was said before the answer comes before it.
         self.hear_asides(now);
         if self.json && !running.json {
-            self.push(&in_json("line", &String::from_utf8_lossy(&chunk)), now);
+            let what = if answer.is_wrong() { "error" } else { "line" };
+            self.push(&in_json(what, &String::from_utf8_lossy(&chunk)), now);
         } else {
             self.push(&chunk, now);
         }

@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 mod act;
+#[cfg(feature = "probe")]
+mod elsewhere;
 #[cfg(feature = "serde")]
 mod figures;
 #[cfg(feature = "serde")]
@@ -94,6 +96,11 @@ pub(crate) trait Answer {
     /// When to call [`more`](Answer::more) again; looked at after each call that returned true.
     fn when(&self) -> When {
         When::Now
+    }
+
+    /// Whether what [`more`](Answer::more) has just given says why there is no answer.
+    fn is_wrong(&self) -> bool {
+        false
     }
 }
 

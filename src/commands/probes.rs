@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::elsewhere::elsewhere;
 use super::text::{at_once, clean};
 use super::{Answer, Asked, Begun, Tier, question};
 use crate::probe::view::{self, Wanted};
@@ -31,13 +32,20 @@ pub(super) fn probe(asked: &Asked<'_>) -> Begun {
         ["list", pattern] => view::points(Some(pattern)).map(lines),
         ["list", _, more, ..] => Err(format!("probe list takes one pattern, not \"{more}\" as well")),
         ["show"] => Ok(lines(or_say(view::probes(), "no probe is attached; probe attach PATTERN log attaches one"))),
-        ["show", id] => view::one(number(id)?).map(lines),
+        ["show", id] => {
+            let id = number(id)?;
+            elsewhere(format!("the report of probe {id}"), move |_| view::one(id))
+        }
         ["show", _, more, ..] => Err(format!("probe show takes one probe's number, not \"{more}\" as well")),
         ["attach", ..] => {
             let typed = asked.by.typed.trim_start().strip_prefix("attach").unwrap_or_default();
-            view::attach(&wanted(typed)?, asked.by.probes).map(|said| lines(vec![said]))
+            let (wanted, home) = (wanted(typed)?, asked.by.probes.map(|probes| probes.home()));
+            elsewhere("probe attach", move |still| view::attach(&wanted, home.as_ref(), still).map(|said| vec![said]))
         }
-        ["apply", what] => view::apply(what).map(lines),
+        ["apply", what] => {
+            let (said, what) = (format!("probe apply {what}"), what.to_string());
+            elsewhere(said, move |still| view::apply(&what, still))
+        }
         ["apply", ..] => Err("probe apply takes one file or directory of specs, or patch:NAME".to_owned()),
         ["release", id, ..] => {
             let typed = asked.by.typed.trim_start().strip_prefix("release").unwrap_or_default().trim_start();

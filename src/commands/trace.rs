@@ -24,7 +24,7 @@ pub(super) fn tier(words: &[&str]) -> Tier {
 pub(super) fn trace(asked: &Asked<'_>) -> Begun {
     let said = match asked.words {
         [] => Err(format!("trace wants one of: {USAGE}")),
-        ["net", filters @ ..] => view::trace(net(filters)?, asked.by.probes),
+        ["net", filters @ ..] => view::trace(net(filters)?, asked.by.probes.map(|probes| probes.home()).as_ref()),
         ["off"] => Ok(view::trace_off(asked.by.probes)),
         ["off", "all"] => Ok(view::trace_off(None)),
         ["off", other, ..] => Err(format!("trace off knows no \"{other}\", only all")),

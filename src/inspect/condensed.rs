@@ -206,9 +206,19 @@ pub(crate) struct Piece {
 
 impl Piece {
     pub(crate) fn new(frame: &Frame) -> Piece {
+        let class = classify(&frame.named());
+        let mut function = &*frame.function;
+        if class == Class::Api {
+            // What a call of this crate does in a closure is the call.
+            while let Some(outer) =
+                function.strip_suffix("::{{closure}}").or_else(|| function.strip_suffix("::{closure#0}"))
+            {
+                function = outer;
+            }
+        }
         let mut text = String::with_capacity(48);
-        write_frame(frame, &mut text);
-        Piece { class: classify(&frame.named()), text: text.into() }
+        write_frame(frame, function, &mut text);
+        Piece { class, text: text.into() }
     }
 }
 
@@ -218,10 +228,11 @@ impl Piece {
 ///   as the call that waits.
 /// - Further out: machinery and glue are dropped, calls of this crate's interface stay.
 /// - Outside of the last user frame: everything is dropped.
-/// - Without any user frame nothing is dropped, so that a stack is never empty.
+/// - Without any user frame, as in a task of this crate's own, its interface takes the place of the user's code; without that nothing is
+///   dropped, so that a stack is never empty.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Folding {
-    /// This crate's outermost frame inside of the first user frame, and the last user frame.
+    /// This crate's outermost frame inside of the first user frame, and the last user frame, or one that stands for it.
     bounds: Option<(Option<usize>, usize)>,
 }
 
@@ -235,10 +246,11 @@ impl Folding {
         let is_ours = |class: Class| matches!(class, Class::Api | Class::Machinery);
         let bounds = classes.clone().position(is_user).map(|first| {
             let last = classes.clone().rposition(is_user).unwrap_or(first);
-            let call = classes.take(first).enumerate().rfind(|&(_, class)| is_ours(class));
+            let call = classes.clone().take(first).enumerate().rfind(|&(_, class)| is_ours(class));
             (call.map(|(at, _)| at), last)
         });
-        Folding { bounds }
+        let interface = || classes.clone().rposition(|class| class == Class::Api).map(|last| (None, last));
+        Folding { bounds: bounds.or_else(interface) }
     }
 
     pub(crate) fn keeps(&self, at: usize, class: Class) -> bool {
@@ -369,23 +381,23 @@ fn write_line<'a>(pieces: impl Iterator<Item = &'a Piece>, out: &mut String) {
 
 /// Writes `[dir/file func|line]`, with `~` before a line that is [near](Frame::is_near); without debug information
 /// `[app::db func|?]`; `[module+0x1f]` for code without a name.
-pub(crate) fn write_frame(frame: &Frame, out: &mut String) {
+fn write_frame(frame: &Frame, function: &str, out: &mut String) {
     out.push('[');
     if !frame.is_named {
-        push_escaped(&frame.function, out);
+        push_escaped(function, out);
         out.push(']');
         return;
     }
     match &frame.file {
         Some(file) => push_escaped(&short_file(file), out),
-        None => match module_path(&frame.function) {
+        None => match module_path(function) {
             "" => push_escaped(frame.module.as_deref().unwrap_or("?"), out),
             module => push_escaped(module, out),
         },
     }
     out.push(' ');
     let mut name = String::with_capacity(32);
-    write_short_function(&frame.function, &mut name);
+    write_short_function(function, &mut name);
     push_escaped(&name, out);
     out.push('|');
     match frame.line {
@@ -425,6 +437,11 @@ fn std_file(path: &str) -> Option<(&str, &str)> {
     STD_CRATES.contains(&krate).then_some((krate, rest))
 }
 
+/// In the two forms in which debug information has it.
+fn is_closure_part(part: &str) -> bool {
+    part.starts_with("{closure") || part.starts_with("{{closure")
+}
+
 /// Writes `fetch`, `Conn::read`, `serve::{closure}`. Allocates nothing itself; `out` does not fail.
 pub(crate) fn write_short_function(name: &str, out: &mut impl fmt::Write) {
     let mut is_closure = false;
@@ -432,7 +449,7 @@ pub(crate) fn write_short_function(name: &str, out: &mut impl fmt::Write) {
     let mut parts = segments(name).rev().map(|part| part.split("{{vtable").next().unwrap_or(part));
     let mut last = "";
     for part in parts.by_ref() {
-        if part.starts_with("{closure") || part.starts_with("{{closure") {
+        if is_closure_part(part) {
             is_closure = true;
         } else if !part.starts_with('{') {
             last = part;
@@ -543,7 +560,7 @@ mod tests {
 
     fn text(frame: &Frame) -> String {
         let mut out = String::new();
-        write_frame(frame, &mut out);
+        write_frame(frame, &frame.function, &mut out);
         out
     }
 
@@ -583,6 +600,17 @@ mod tests {
         assert_eq!(text(&near), "[a/b.rs f|~31]");
         let unnamed = Frame { is_named: false, ..frame("app+0x1f", "", 0) };
         assert_eq!(text(&unnamed), "[app+0x1f]");
+    }
+
+    #[test]
+    fn a_closure_within_a_call_of_this_crate_is_that_call() {
+        let shown = |function| Piece::new(&frame(function, "src/net/socket.rs", 232)).text.into_string();
+        assert_eq!(
+            shown("<coro::net::socket::Socket<T>>::read::{closure#0}::{closure#1}"),
+            "[net/socket.rs Socket::read|232]"
+        );
+        assert_eq!(shown("coro::net::socket::Socket<T>::read::{{closure}}"), "[net/socket.rs Socket::read|232]");
+        assert_eq!(shown("app::read::{{closure}}"), "[net/socket.rs read::{closure}|232]");
     }
 
     #[test]
@@ -678,6 +706,8 @@ mod tests {
             ("u1", "u1"),
             ("g1 s1 u1 s2 u2 s3", "s1 u1 s2 u2"),
             ("m1 g1 m2", "m1 g1 m2"),
+            // A task of this crate's own.
+            ("m1 m2 a1 a2 s1 a3 g1 s2 m3", "a1 a2 s1 a3"),
         ] {
             assert_eq!(folded(whole), expected, "{whole}");
         }

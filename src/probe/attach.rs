@@ -319,7 +319,7 @@ impl Attached {
 
     /// What each instrument has found.
     pub fn report(&self) -> Vec<Value> {
-        self.probe.instruments.iter().map(|instrument| instrument.report()).collect()
+        self.probe.instruments.iter().map(|told| told.instrument.report()).collect()
     }
 
     /// The same as lines for people.

@@ -42,6 +42,7 @@ mod event;
 mod expose;
 mod hot;
 mod instrument;
+mod parting;
 mod patch;
 mod pattern;
 mod registry;

@@ -108,11 +108,11 @@ pub fn patches() -> Vec<&'static str> {
 /// # Errors
 /// If there is none of that name; if its function fails or panics, and then nothing of it stays.
 pub fn apply_patch(name: &str) -> Result<Vec<u64>, ProbeError> {
-    apply(name).map(|(ids, _)| ids).map_err(ProbeError)
+    apply(name, &|| true).map(|(ids, _)| ids).map_err(ProbeError)
 }
 
-/// The same, and whether it was applied already.
-pub(super) fn apply(name: &str) -> Result<(Vec<u64>, bool), String> {
+/// The same, and whether it was applied already. Nothing of it stays if it is not wanted any more when its function has returned.
+pub(super) fn apply(name: &str, still: &dyn Fn() -> bool) -> Result<(Vec<u64>, bool), String> {
     let named: Vec<&'static Patch> = linked().iter().filter(|patch| patch.name == name).collect();
     let Some(first) = named.first() else {
         return Err(match &*patches() {
@@ -136,6 +136,9 @@ pub(super) fn apply(name: &str) -> Result<(Vec<u64>, bool), String> {
             Err(text)
         });
         all.extend(outcome.map_err(|why| format!("patch {name} at {}:{}: {why}", patch.file, patch.line))?);
+    }
+    if !still() {
+        return Err(format!("patch {name} is not wanted any more"));
     }
     let ids = ids(&all);
     let before = applied().insert(first.name, all);

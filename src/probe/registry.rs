@@ -2,23 +2,22 @@
 //!
 //! Invariants: what a point's list holds follows from the probes that there are, so that they can go in any order and nothing is
 //! left. Nobody who passes a point takes the lock; who notices an end nudges the thread that sweeps. That thread is there while
-//! there are probes, ends those whose time is over, and drops what instruments hold: their code runs on no worker then.
+//! there are probes, and ends those whose time is over. No code of the program's runs under the lock, or on that thread.
 //!
 //! Must not know: what instruments do, who asks.
 
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::event::Events;
 use super::running::{Made, Probe};
 use super::watchers::{self, Watcher};
-use super::{pattern, stop};
+use super::{parting, pattern, stop};
 use crate::observe::{Point, PointKind};
 use crate::sys::clock;
 use crate::sys::threads::Own;
@@ -29,18 +28,18 @@ const REMEMBERED: usize = 64;
 /// Where lists that nobody reads any more may still wait to be freed, it is tried again after so long.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// So often. Whoever keeps a handle of it longer drops it himself.
-const PATIENCE: u32 = 10;
+/// And after so long where the system had no thread for what is left of probes.
+const LATER: Duration = Duration::from_secs(1);
+
+/// For so long is waited for what is left of one that is over.
+const LONGEST_REPORT: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct State {
-    last: u64,
     probes: Vec<Arc<Probe>>,
     /// Points that were registered while the program ran.
     registered: Vec<&'static Point>,
     ended: VecDeque<Ended>,
-    /// Taken out of all lists, which may be read still; and how often that was looked at.
-    retired: Vec<(Arc<Probe>, u32)>,
     sweeping: bool,
 }
 
@@ -52,6 +51,8 @@ pub(super) struct Ended {
     pub(super) why: String,
     pub(super) hits: u64,
     pub(super) at: SystemTime,
+    /// While somebody keeps it.
+    probe: Weak<Probe>,
     /// What its instruments had found; `None` until somebody has asked them, which is done without the lock.
     text: Option<String>,
     keeps_stops: bool,
@@ -59,6 +60,7 @@ pub(super) struct Ended {
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 static CHANGED: Condvar = Condvar::new();
+static LAST: AtomicU64 = AtomicU64::new(0);
 static SWEEPER: OnceLock<Mutex<Option<Thread>>> = OnceLock::new();
 static NUDGED: AtomicBool = AtomicBool::new(false);
 
@@ -151,11 +153,10 @@ fn affected(state: &State, probe: &Probe) -> Vec<&'static Point> {
 /// Attaches a probe to every point that its pattern names.
 ///
 /// # Errors
-/// If there is none and `later` is not said; if there is no thread that could end it.
+/// If there is none and `later` is not said; if there is no thread that could end it; if its session has ended.
 pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
     super::trace::weave();
-    let mut state = lock();
-    let all = all_points(&state);
+    let all = points();
     if !later && !all.iter().any(|point| pattern::names(&made.pattern, point)) {
         let near = pattern::nearest(&made.pattern, all.into_iter());
         return Err(match &*near {
@@ -163,9 +164,13 @@ pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
             near => format!("no probe point is called {}; there is {}", made.pattern, near.join(", ")),
         });
     }
+    let probe = Arc::new(Probe::new(LAST.fetch_add(1, Ordering::Relaxed) + 1, made));
+    let mut state = lock();
+    // First, because it sees to what is left of a probe also.
     sweep_from_now_on(&mut state)?;
-    state.last += 1;
-    let probe = Arc::new(Probe::new(state.last, made));
+    if probe.session.is_some() && probe.sink.is_closed() {
+        return Err("its session has ended".to_owned());
+    }
     settle_points(&state, &probe);
     state.probes.push(probe.clone());
     affected(&state, &probe).into_iter().for_each(|point| relist(&state, point));
@@ -213,6 +218,7 @@ fn remove_ended(state: &mut State) {
             why: probe.ended().unwrap_or_default().to_owned(),
             hits: probe.hits().0,
             at: SystemTime::now(),
+            probe: Arc::downgrade(&probe),
             text: None,
             keeps_stops: probe.keeps_stops(),
         };
@@ -220,26 +226,12 @@ fn remove_ended(state: &mut State) {
             state.ended.pop_front();
         }
         state.ended.push_back(ended);
-        state.retired.push((probe, 0));
     }
 }
 
 /// What the instruments of a probe have found, in lines; they may be anybody's code.
 pub(super) fn found(probe: &Probe) -> String {
-    let of = |instrument: &dyn super::Instrument| {
-        let text = || instrument.text().unwrap_or_else(|| super::text::value(&instrument.report()));
-        catch_unwind(AssertUnwindSafe(text)).unwrap_or_else(|payload| {
-            std::mem::forget(payload);
-            "its report panicked".to_owned()
-        })
-    };
-    probe
-        .instruments
-        .iter()
-        .map(|instrument| of(&**instrument))
-        .filter(|text| !text.is_empty() && text != "()")
-        .collect::<Vec<_>>()
-        .join("\n")
+    parting::found(probe.instruments.iter().map(|told| &*told.instrument))
 }
 
 /// Whether nobody is to stop for that probe any more.
@@ -261,27 +253,43 @@ pub(super) fn ended() -> Vec<Ended> {
     lock().ended.iter().cloned().collect()
 }
 
-/// Asks the instruments of those that are over what they have found, before they are dropped.
-fn ask_ended() {
-    let unasked: Vec<Arc<Probe>> = {
-        let state = lock();
-        let asked = |id| state.ended.iter().any(|ended| ended.id == id && ended.text.is_some());
-        state.retired.iter().map(|(probe, _)| probe).filter(|probe| !asked(probe.id())).cloned().collect()
-    };
-    for probe in unasked {
-        let text = found(&probe);
-        let mut state = lock();
-        if let Some(ended) = state.ended.iter_mut().find(|ended| ended.id == probe.id()) {
-            ended.text = Some(text);
-        }
-    }
+/// Whether nobody has asked yet what that one had found, and somebody may still want to know.
+pub(super) fn wants_text(id: u64) -> bool {
+    lock().ended.iter().any(|ended| ended.id == id && ended.text.is_none())
 }
 
 /// What the instruments of one that is over had found.
+pub(super) fn note_text(id: u64, text: String) {
+    if let Some(ended) = lock().ended.iter_mut().find(|ended| ended.id == id) {
+        ended.text = Some(text);
+    }
+    CHANGED.notify_all();
+}
+
+/// What the instruments of one that is over had found. May run code of the program's, and waits for that which runs elsewhere.
 pub(super) fn found_by_ended(id: u64) -> String {
-    ask_ended();
-    let state = lock();
-    state.ended.iter().find(|ended| ended.id == id).and_then(|ended| ended.text.clone()).unwrap_or_default()
+    let until = Instant::now() + LONGEST_REPORT;
+    let mut state = lock();
+    loop {
+        let Some(ended) = state.ended.iter().find(|ended| ended.id == id) else { return String::new() };
+        if let Some(text) = &ended.text {
+            return text.clone();
+        }
+        if let Some(probe) = ended.probe.upgrade() {
+            drop(state);
+            let text = found(&probe);
+            note_text(id, text.clone());
+            return text;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return format!(
+                "what it has found is not known after {} s: its report, or one before it, takes longer",
+                LONGEST_REPORT.as_secs()
+            );
+        }
+        state = Locked(CHANGED.wait_timeout(state.0, left).unwrap_or_else(PoisonError::into_inner).0);
+    }
 }
 
 /// Starts the thread that sweeps, if there is none.
@@ -301,8 +309,6 @@ fn sweep_from_now_on(state: &mut State) -> Result<(), String> {
 fn sweep() {
     let _own = Own::new();
     loop {
-        ask_ended();
-        let mut dropped = Vec::new();
         let pause = {
             let mut state = lock();
             NUDGED.store(false, Ordering::Relaxed);
@@ -310,32 +316,19 @@ fn sweep() {
             state.probes.iter().for_each(|probe| probe.expire(now));
             remove_ended(&mut state);
             watchers::collect();
-            // Whose lists are gone; others may show it still.
-            for (probe, looks) in std::mem::take(&mut state.retired) {
-                let unasked = state.ended.iter().any(|ended| ended.id == probe.id() && ended.text.is_none());
-                if unasked || Arc::strong_count(&probe) > 1 && looks < PATIENCE {
-                    state.retired.push((probe, looks + 1));
-                } else {
-                    dropped.push(probe);
-                }
-            }
-            if state.probes.is_empty() && state.retired.is_empty() && dropped.is_empty() {
+            let again = match (parting::see_to_it(), watchers::are_any_unread()) {
+                (_, true) => Some(AGAIN),
+                (false, false) => Some(LATER),
+                (true, false) => None,
+            };
+            if state.probes.is_empty() && again.is_none() && !parting::is_any_alive() {
                 state.sweeping = false;
                 return;
             }
+            // The end of what is left of probes nudges.
             let next = state.probes.iter().filter_map(|probe| probe.left()).min();
-            match (next, state.retired.is_empty() && dropped.is_empty()) {
-                (Some(next), true) => Some(next + Duration::from_millis(1)),
-                (Some(next), false) => Some(next.min(AGAIN)),
-                (None, true) => None,
-                (None, false) => Some(AGAIN),
-            }
+            [next.map(|next| next + Duration::from_millis(1)), again].into_iter().flatten().min()
         };
-        for probe in dropped {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(probe))) {
-                std::mem::forget(payload);
-            }
-        }
         if !NUDGED.load(Ordering::Acquire) {
             match pause {
                 Some(pause) => thread::park_timeout(pause),

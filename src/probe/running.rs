@@ -1,7 +1,8 @@
 //! One probe: what it does, when it is over, and what happens when one of its instruments goes wrong.
 //!
 //! Invariants: nothing of an instrument reaches the task that passes: neither a panic nor a wait, nor another event; and nothing
-//! happens after the end. Ending takes no lock: whoever passes may be the one who notices.
+//! happens after the end. Ending takes no lock: whoever passes may be the one who notices. Whoever lets go of a probe last drops
+//! nothing of the program's: that is left to `parting`.
 //!
 //! Must not know: lists of points, who asked.
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{Event, Events};
 use super::instrument::Instrument;
+use super::parting::{self, Left};
 use super::registry;
 use super::sink::{PerSecond, Sink};
 use super::tally::Tally;
@@ -64,7 +66,7 @@ pub(super) struct Probe {
     pub(super) pattern: String,
     /// The console session that it ends with.
     pub(super) session: Option<u64>,
-    pub(super) instruments: Vec<Box<dyn Instrument>>,
+    pub(super) instruments: Vec<Told>,
     /// As they were written.
     pub(super) written: String,
     filter: Option<Filter>,
@@ -74,6 +76,7 @@ pub(super) struct Probe {
     /// What it is attached to now.
     pub(super) points: Mutex<Vec<&'static Point>>,
     events: Events,
+    needs_arguments: bool,
     light: bool,
     /// In ticks; `u64::MAX`: never.
     until: u64,
@@ -93,6 +96,12 @@ pub(super) struct Probe {
     why: OnceLock<String>,
 }
 
+/// An instrument, and what it wants to be told of: asked once, because the answer is the program's.
+pub(super) struct Told {
+    events: Events,
+    pub(super) instrument: Box<dyn Instrument>,
+}
+
 /// What goes into a probe.
 pub(super) struct Made {
     pub(super) name: String,
@@ -107,12 +116,16 @@ pub(super) struct Made {
 }
 
 impl Probe {
-    /// Begins to count its lifespan.
+    /// Begins to count its lifespan. Asks the instruments, so not under a lock.
     pub(super) fn new(id: u64, made: Made) -> Probe {
         let Made { name, pattern, session, instruments, written, filter, filter_text, limits, sink } = made;
-        let events = instruments.iter().fold(Events::NONE, |events, instrument| events | instrument.events());
+        let needs_arguments = filter.is_some() || instruments.iter().any(|instrument| instrument.needs_arguments());
         let light = filter.is_none() && instruments.iter().all(|instrument| instrument.is_light());
         instruments.iter().for_each(|instrument| instrument.belongs_to(id));
+        let told = |instrument: Box<dyn Instrument>| Told { events: instrument.events(), instrument };
+        let instruments: Vec<Told> = instruments.into_iter().map(told).collect();
+        let events = instruments.iter().fold(Events::NONE, |events, told| events | told.events);
+        parting::begins();
         let until = limits.lifespan.map_or(u64::MAX, |d| clock::ticks().saturating_add(clock::in_ticks(d)));
         Probe {
             id,
@@ -126,6 +139,7 @@ impl Probe {
             sink,
             points: Mutex::default(),
             events,
+            needs_arguments,
             light,
             until,
             hits: Tally::new(),
@@ -151,8 +165,7 @@ impl Probe {
     }
 
     pub(super) fn needs_arguments_later(&self) -> bool {
-        let later = self.events.meet(Events::END | Events::MARK);
-        later && (self.filter.is_some() || self.instruments.iter().any(|instrument| instrument.needs_arguments()))
+        self.needs_arguments && self.events.meet(Events::END | Events::MARK)
     }
 
     /// Events that counted, and those that came too fast.
@@ -221,7 +234,7 @@ impl Probe {
             && self.speed.is_none()
         {
             self.hits.add();
-            self.instruments.iter().filter(|i| i.events().meet(event.kind)).for_each(|i| i.observe(event));
+            self.tell(event);
             return;
         }
         self.fire_with_care(event);
@@ -286,7 +299,23 @@ impl Probe {
 
     fn observe(&self, event: &Event<'_>) {
         self.hits.add();
-        self.instruments.iter().filter(|i| i.events().meet(event.kind)).for_each(|i| i.observe(event));
+        self.tell(event);
+    }
+
+    #[inline]
+    fn tell(&self, event: &Event<'_>) {
+        self.instruments
+            .iter()
+            .filter(|told| told.events.meet(event.kind))
+            .for_each(|told| told.instrument.observe(event));
+    }
+}
+
+impl Drop for Probe {
+    /// On any thread, under any lock.
+    fn drop(&mut self) {
+        let instruments = std::mem::take(&mut self.instruments).into_iter().map(|told| told.instrument).collect();
+        parting::leave(Left { probe: self.id, instruments, filter: self.filter.take() });
     }
 }
 

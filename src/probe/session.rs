@@ -11,6 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::sink::Sink;
 use super::{registry, stop};
 
+/// The session that a probe ends with, and where its lines go.
+#[derive(Clone)]
+pub(crate) struct Home {
+    pub(super) id: u64,
+    pub(super) sink: Arc<Sink>,
+}
+
 /// Of one session; its probes end when this is dropped.
 pub(crate) struct SessionProbes {
     pub(super) id: u64,
@@ -24,6 +31,11 @@ impl SessionProbes {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         SessionProbes { id, sink: Arc::new(Sink::queue()), told_lost: AtomicU64::new(0) }
+    }
+
+    /// For whoever attaches for it, and may outlast it.
+    pub(crate) fn home(&self) -> Home {
+        Home { id: self.id, sink: self.sink.clone() }
     }
 
     /// Lines that came since the last call, up to so many bytes; nothing in them steers a terminal.

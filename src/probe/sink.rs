@@ -109,10 +109,15 @@ impl Sink {
         matches!(&self.to, To::Queue(queue) if queue.waiting.load(Ordering::Relaxed) > 0)
     }
 
+    /// Whether nobody takes any more.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(&self.to, To::Queue(queue) if queue.closed.load(Ordering::Acquire))
+    }
+
     /// Nobody takes any more.
     pub(super) fn close(&self) {
         if let To::Queue(queue) = &self.to {
-            queue.closed.store(true, Ordering::Relaxed);
+            queue.closed.store(true, Ordering::Release);
             drop(self.take(usize::MAX));
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::attach::{Attached, attach_to};
 use super::running::Probe;
-use super::session::SessionProbes;
+use super::session::{Home, SessionProbes};
 use super::stop::{self, What};
 use super::trace::{self, Trace};
 use super::{patch, pattern, registry, text};
@@ -27,8 +27,9 @@ pub(crate) struct Wanted {
     pub(crate) later: bool,
 }
 
-/// Attaches it, for a session or, without one, for as long as its limits allow. What to say of it.
-pub(crate) fn attach(wanted: &Wanted, session: Option<&SessionProbes>) -> Result<String, String> {
+/// Attaches it, for a session or, without one, for as long as its limits allow, unless it is `still` not wanted when all is ready. What
+/// to say of it. Runs code of the program's.
+pub(crate) fn attach(wanted: &Wanted, session: Option<&Home>, still: &dyn Fn() -> bool) -> Result<String, String> {
     let mut attach = attach_to(&*wanted.pattern);
     if let Some(session) = session {
         attach = attach.of_session(session.id, &session.sink);
@@ -63,7 +64,9 @@ pub(crate) fn attach(wanted: &Wanted, session: Option<&SessionProbes>) -> Result
     if session.is_some() {
         said.push_str("; it ends with this session");
     }
-    attached.leave();
+    if still() {
+        attached.leave();
+    }
     Ok(said)
 }
 
@@ -78,10 +81,11 @@ pub(super) fn what_and_where(attached: &Attached) -> String {
     format!("probe {} on {names}: {}", attached.id(), attached.written())
 }
 
-/// Applies a bundle that was compiled in, or what a file or a directory of specifications says. A line for each probe.
-pub(crate) fn apply(what: &str) -> Result<Vec<String>, String> {
+/// Applies a bundle that was compiled in, or what a file or a directory of specifications says. A line for each probe. Runs code
+/// of the program's; a bundle that is not wanted any more when that has come back is taken away.
+pub(crate) fn apply(what: &str, still: &dyn Fn() -> bool) -> Result<Vec<String>, String> {
     if let Some(name) = what.strip_prefix("patch:") {
-        let (ids, before) = patch::apply(name)?;
+        let (ids, before) = patch::apply(name, still)?;
         let already = if before { " already" } else { "" };
         return Ok(vec![match &*ids {
             [] => format!("patch {name} is applied{already}, and has attached no probe"),
@@ -99,7 +103,7 @@ pub(crate) fn apply(what: &str) -> Result<Vec<String>, String> {
 }
 
 /// Begins a trace, for a session or, without one, for as long as its lifespan allows. What to say of it.
-pub(crate) fn trace(trace: Trace, session: Option<&SessionProbes>) -> Result<String, String> {
+pub(crate) fn trace(trace: Trace, session: Option<&Home>) -> Result<String, String> {
     let (name, lifespan) = (trace.name(), trace.lifespan);
     let trace = match session {
         Some(session) => trace.of_session(session.id, &session.sink),
@@ -239,7 +243,7 @@ fn head(probe: &Probe) -> String {
     line
 }
 
-/// One probe with what it has found, in lines.
+/// One probe with what it has found, in lines. Runs code of the program's.
 pub(crate) fn one(id: u64) -> Result<Vec<String>, String> {
     if let Some(probe) = registry::probes().into_iter().find(|probe| probe.id() == id) {
         let mut lines = vec![head(&probe)];

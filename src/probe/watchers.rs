@@ -1,12 +1,11 @@
 //! Who watches a point: a list that everybody who passes reads, and that is replaced as a whole.
 //!
 //! Invariants: whoever reads is pinned meanwhile (crossbeam's epochs), and does not wait; a list that was replaced is freed when
-//! nobody reads it any more. Lists are changed under the registry's lock only. What a list held of probes last is dropped
-//! elsewhere, see `registry`.
+//! nobody reads it any more, on whatever thread that is noticed. Lists are changed under the registry's lock only.
 
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_epoch as epoch;
 
@@ -64,13 +63,27 @@ pub(super) fn replace(point: &'static Point, all: Vec<Watcher>) {
     if old.is_null() {
         return;
     }
+    REPLACED.fetch_add(1, Ordering::Relaxed);
     // Its address, because what is put off may run on another thread.
     let old = old.expose_provenance();
     let pinned = epoch::pin();
     // SAFETY: it came out of a box, was taken out of the only place that led to it, and is freed once. `Watchers` may be
     // dropped on any thread.
-    unsafe { pinned.defer_unchecked(move || drop(Box::from_raw(ptr::with_exposed_provenance_mut::<Watchers>(old)))) };
+    unsafe {
+        pinned.defer_unchecked(move || {
+            drop(Box::from_raw(ptr::with_exposed_provenance_mut::<Watchers>(old)));
+            REPLACED.fetch_sub(1, Ordering::Release);
+        });
+    }
     pinned.flush();
+}
+
+/// Lists that were replaced and are not freed yet.
+static REPLACED: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether there are lists that were replaced, and which somebody may read still.
+pub(super) fn are_any_unread() -> bool {
+    REPLACED.load(Ordering::Acquire) > 0
 }
 
 /// Frees what nobody reads any more, if it can be done now.

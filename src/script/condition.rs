@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, OptimizationLevel, Scope};
 
-use super::engine::{Failure, Packages, Taken, dynamic, shown_value};
+use super::engine::{Failure, Packages, Taken, dynamic, shown_value, within};
 use super::function::{self, Place};
 use super::limits::{LEAST_STACK, Limits};
 use super::natives;
@@ -51,20 +51,7 @@ fn engine() -> Engine {
     packages.register_into(&mut engine);
     let limits = limits();
     natives::replace(&mut engine, limits);
-    engine
-        .set_max_call_levels(limits.calls)
-        .set_max_expr_depths(limits.depth, limits.depth_in_functions)
-        .set_max_string_size(limits.text)
-        .set_max_array_size(limits.list)
-        .set_max_map_size(limits.map)
-        .set_max_variables(limits.variables)
-        .set_max_functions(limits.functions)
-        .set_max_modules(0)
-        .set_max_strings_interned(256)
-        .set_max_operations(STEPS)
-        .disable_symbol("eval")
-        .disable_symbol("curry")
-        .disable_symbol("import");
+    within(&mut engine, &limits).set_max_strings_interned(256).set_max_operations(STEPS);
     // Closures within functions count as well, which the engine's own bound forgets.
     engine.on_progress(|_| {
         TAKEN.with(|taken| {

@@ -533,7 +533,15 @@ pub(super) fn common(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -
 }
 
 fn bound(engine: &mut Engine, asked: &Arc<Asked>) {
-    let limits = asked.limits;
+    within(engine, &asked.limits).set_max_strings_interned(1024);
+    let context = asked.clone();
+    engine.on_print(move |text| context.control.print(text, context.limits.printed));
+    let context = asked.clone();
+    engine.on_debug(move |text, _, _| context.control.print(text, context.limits.printed));
+}
+
+/// Sets the bounds of what is evaluated that every expression has.
+pub(super) fn within<'a>(engine: &'a mut Engine, limits: &Limits) -> &'a mut Engine {
     engine
         .set_max_call_levels(limits.calls)
         .set_max_expr_depths(limits.depth, limits.depth_in_functions)
@@ -543,15 +551,10 @@ fn bound(engine: &mut Engine, asked: &Arc<Asked>) {
         .set_max_variables(limits.variables)
         .set_max_functions(limits.functions)
         .set_max_modules(0)
-        .set_max_strings_interned(1024)
         // Text that was made is not run; functions that hold functions nest without being counted.
         .disable_symbol("eval")
         .disable_symbol("curry")
-        .disable_symbol("import");
-    let context = asked.clone();
-    engine.on_print(move |text| context.control.print(text, context.limits.printed));
-    let context = asked.clone();
-    engine.on_debug(move |text, _, _| context.control.print(text, context.limits.printed));
+        .disable_symbol("import")
 }
 
 /// Pauses where a long computation has to leave the CPU to others. A task must not: it would hold up its worker.
