@@ -27,7 +27,7 @@ thread_local! {
 
 /// Calls `f`, which must not unwind. Panics in it, outside of tasks, are told to nobody if `silent` and if they do not end
 /// the process: they are an outcome like others to whoever catches them.
-#[cfg(feature = "script")]
+#[cfg(any(feature = "probe", feature = "script"))]
 pub(crate) fn silently<T>(silent: bool, f: impl FnOnce() -> T) -> T {
     let before = SILENT.replace(silent);
     let result = f();

@@ -32,7 +32,7 @@ use crate::sys::stderr;
 use crate::task::TaskCell;
 use crate::tb::{self, Captured, Seen};
 
-#[cfg(feature = "script")]
+#[cfg(any(feature = "probe", feature = "script"))]
 pub(crate) use hook::silently;
 pub(crate) use hook::{in_hook, install as install_hook};
 
