@@ -263,6 +263,8 @@ pub use coro_macros::export;
 /// * `skip(a, b)`: arguments that are not looked at.
 /// * `redact(a)`: arguments that are listed and never shown.
 /// * `result = false`: the result is never shown.
+/// * `wrap`: its calls can be [wrapped](mod@crate::probe#wrappers). Its types have to live for ever (`T: 'static` on type parameters), but for
+///   references that are its arguments and its result, and have names.
 /// * `crate = path`: where this crate is, if it is not called `coro`.
 ///
 /// What leaves the body by `return`, `?` or a panic is seen; the body becomes a closure for that, which `#[track_caller]` does not go with.
@@ -349,6 +351,9 @@ mod pages {
     struct Futures;
     #[doc = include_str!("../docs/around.md")]
     struct Around;
+    #[cfg(feature = "probe")]
+    #[doc = include_str!("../docs/doubles.md")]
+    struct Doubles;
     #[cfg(feature = "probe")]
     #[doc = include_str!("../docs/probe-specs.md")]
     struct ProbeSpecs;

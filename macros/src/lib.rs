@@ -1,6 +1,6 @@
 //! The attributes `#[coro::export]` and `#[coro::probe]`; their guides stand where `coro` exports them.
 //!
-//! `probe` is all of the second one. Of the first, `options` reads what stands in the attribute's parentheses, `item` what it stands on, `expand` writes the entry of the
+//! `probe` is the second one, with `wrap` for what can be put around it. Of the first, `options` reads what stands in the attribute's parentheses, `item` what it stands on, `expand` writes the entry of the
 //! library's table. Nothing is decided here that the library can decide: which names and types there may be is checked by its
 //! functions, at the places that the attribute points them to.
 //!
@@ -10,6 +10,7 @@ mod expand;
 mod item;
 mod options;
 mod probe;
+mod wrap;
 
 use proc_macro::TokenStream;
 

@@ -20,6 +20,7 @@ use syn::{
 };
 
 use crate::item::{has_impl, without_raw};
+use crate::wrap::Parts;
 
 /// What stands in the parentheses.
 #[derive(Default)]
@@ -31,6 +32,8 @@ struct Options {
     redact: Vec<Ident>,
     /// Whether the result is shown.
     result: Option<LitBool>,
+    /// Whether calls can be wrapped.
+    wrap: bool,
     library: Option<Path>,
 }
 
@@ -47,12 +50,13 @@ impl Options {
             "name" => self.name = Some(meta.value()?.parse()?),
             "result" => self.result = Some(meta.value()?.parse()?),
             "crate" => self.library = Some(meta.value()?.call(Path::parse_mod_style)?),
+            "wrap" => self.wrap = true,
             "skip" => self.skip.extend(names(meta)?),
             "redact" => self.redact.extend(names(meta)?),
             _ => {
                 return Err(meta.error(
-                    "no option of #[coro::probe]; there are name = \"…\", skip(argument), redact(argument), result = false and \
-                     crate = path",
+                    "no option of #[coro::probe]; there are name = \"…\", skip(argument), redact(argument), result = false, \
+                     wrap and crate = path",
                 ));
             }
         }
@@ -84,7 +88,7 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
             "only functions with a body can be probed: of a trait's, put it on those that implement it",
         )
     })?;
-    let ItemFn { attrs, vis, sig, block } = function;
+    let ItemFn { attrs, vis, mut sig, block } = function;
     if let Some(word) = sig.asyncness {
         let text = "an async function returns at once, with a future: put the probe on what it calls, or on a function that runs it";
         return Err(Error::new(word.span, text));
@@ -184,6 +188,10 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
         Some(_) => quote!({ #[allow(unused_unsafe, reason = "the body of an unsafe function")] unsafe #block }),
         None => quote!(#block),
     };
+    let (run, wrappable) = match options.wrap {
+        true => (Parts::of(&mut sig)?.call(&call, &body)?, quote!(.wrappable())),
+        false => (quote!((move || #kind #body)()), quote!()),
+    };
     Ok(quote! {
         #(#attrs)*
         #vis #sig {
@@ -200,6 +208,7 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
                     #last,
                     &[#(#called),*],
                 )
+                #wrappable
             };
             const _: () = {
                 #[#private::linkme::distributed_slice(#probe::CORO_POINTS_0_1)]
@@ -214,7 +223,7 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
             } else {
                 #probe::Call::off()
             };
-            #[allow(clippy::needless_borrow, clippy::redundant_closure_call, clippy::let_unit_value, unreachable_code, reason = "it is made so")]
+            #[allow(clippy::needless_borrow, clippy::redundant_closure_call, clippy::let_unit_value, clippy::type_complexity, unreachable_code, reason = "it is made so")]
             {
                 #[allow(unused_imports, reason = "which of them it is depends on the types")]
                 use #probe::{Fails as _, NeverFails as _, ShowDebug as _, ShowOpaque as _, ShowPlain as _};
@@ -222,7 +231,7 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
                     #instead
                 }
                 #[allow(unused_mut, reason = "it may have another in its place")]
-                let mut result = (move || #kind #body)();
+                let mut result = #run;
                 if #call.is_on() {
                     if let ::core::option::Option::Some(answer) =
                         #call.returned(#result, (&&#probe::Show(&result)).fails())

@@ -18,6 +18,8 @@ mod overrun;
 #[cfg(feature = "probe")]
 mod point;
 mod reads;
+#[cfg(feature = "probe")]
+mod scopes;
 mod wait;
 mod words;
 #[cfg(feature = "probe")]
@@ -34,6 +36,8 @@ pub(crate) use point::{Calls, Kept, WatchedCall, boundary};
 #[cfg(feature = "probe")]
 pub use point::{Point, PointKind, PointName, Shown};
 pub(crate) use reads::{HeldReads, MOST_READS};
+#[cfg(feature = "probe")]
+pub(crate) use scopes::{Scope, ScopeSet, Scopes};
 #[allow(unused_imports, reason = "for modules to come; the tests use it")]
 pub(crate) use wait::WaitWords;
 pub(crate) use wait::{Choices, Detail, FileCall, MOST_CHOICES, WaitKind, WaitReason};

@@ -43,6 +43,8 @@ pub struct Point {
     first_line: u32,
     last_line: u32,
     arguments: &'static [&'static str],
+    /// Whether its calls can be wrapped.
+    wrappable: bool,
     /// What watches it; null mostly. The type is the probe layer's.
     watchers: AtomicPtr<()>,
 }
@@ -65,8 +67,21 @@ impl Point {
             first_line,
             last_line,
             arguments,
+            wrappable: false,
             watchers: AtomicPtr::new(std::ptr::null_mut()),
         }
+    }
+
+    /// The same, whose calls can be wrapped.
+    #[doc(hidden)]
+    pub const fn wrappable(mut self) -> Point {
+        self.wrappable = true;
+        self
+    }
+
+    /// Whether its calls can be wrapped: a function with `#[coro::probe(wrap)]`, or a point that was registered.
+    pub fn can_be_wrapped(&self) -> bool {
+        self.wrappable
     }
 
     /// Whether anybody watches.

@@ -8,10 +8,12 @@
 
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::event::{Arguments, Event, Events};
 use super::stop::{self, Answer};
 use super::watchers::{self, Watchers};
+use super::wrapping::{Active, Layer};
 use crate::observe::{Calls, Kept, Point, Shown, WatchedCall};
 use crate::scheduler::suspend::here;
 use crate::sys::clock;
@@ -35,6 +37,8 @@ struct Watched {
     linked: Option<Rc<WatchedCall>>,
     /// What it is to return instead of being run.
     answer: Option<Answer>,
+    /// What it is to go through, the oldest first.
+    wrappers: Vec<Arc<Active>>,
 }
 
 /// The calls of whoever runs here.
@@ -91,6 +95,7 @@ impl Call {
     #[inline(never)]
     pub fn begin(point: &'static Point, arguments: &[Shown<'_>]) -> Call {
         let mut call = Call::off();
+        let mut wrappers = Vec::new();
         tell(|calls| {
             watchers::read(point, |list| {
                 if list.events.meet(Events::CALL) {
@@ -110,14 +115,14 @@ impl Call {
                 if list.events.meet(Events::END | Events::MARK) {
                     *call.0 = Some(Box::new(Watched::new(point, list, arguments, calls)));
                 }
+                wrappers = list.wrappings.iter().filter_map(|wrapping| wrapping.here()).collect();
             });
         });
+        if !wrappers.is_empty() {
+            call.0.get_or_insert_with(|| Watched::by_nobody(point)).wrappers = wrappers;
+        }
         if let Some(answer) = stop::stop_if_asked() {
-            let began = clock::ticks();
-            // Nobody else watches it: its end is told to nobody.
-            let unwatched =
-                || Box::new(Watched { point, began, newest: 0, arguments: None, linked: None, answer: None });
-            call.0.get_or_insert_with(unwatched).answer = Some(answer);
+            call.0.get_or_insert_with(|| Watched::by_nobody(point)).answer = Some(answer);
         }
         call
     }
@@ -128,6 +133,19 @@ impl Call {
         match &mut *self.0 {
             None => None,
             Some(watched) => watched.answer.take(),
+        }
+    }
+
+    /// What it is to go through, the oldest first: those for exactly that type of function, and that instance.
+    #[inline(always)]
+    pub fn wrappers<W: ?Sized + Send + Sync + 'static>(
+        &mut self,
+        signature: &'static str,
+        instance: usize,
+    ) -> Option<Vec<Layer<W>>> {
+        match &mut *self.0 {
+            None => None,
+            Some(watched) => watched.take_wrappers(signature, instance),
         }
     }
 
@@ -161,12 +179,36 @@ fn unwound(call: &mut Call) {
 }
 
 impl Watched {
+    /// Its end is told to nobody.
+    fn by_nobody(point: &'static Point) -> Box<Watched> {
+        let began = clock::ticks();
+        let wrappers = Vec::new();
+        Box::new(Watched { point, began, newest: 0, arguments: None, linked: None, answer: None, wrappers })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_wrappers<W: ?Sized + Send + Sync + 'static>(
+        &mut self,
+        signature: &'static str,
+        instance: usize,
+    ) -> Option<Vec<Layer<W>>> {
+        let all = std::mem::take(&mut self.wrappers);
+        if all.is_empty() {
+            return None;
+        }
+        let mut found = Vec::new();
+        // What `enabled` passes is passed in silence.
+        tell(|_| found.extend(all.iter().filter_map(|one| one.for_call(self.point, signature, instance))));
+        (!found.is_empty()).then_some(found)
+    }
+
     fn new(point: &'static Point, list: &Watchers, arguments: &[Shown<'_>], calls: &Calls) -> Watched {
         let arguments: Option<Rc<[Kept]>> = list.keep_arguments.then(|| arguments.iter().map(Kept::of).collect());
         let began = clock::ticks();
         let marks = list.events.meet(Events::MARK);
         let linked = marks.then(|| calls.enter(point, began, list.newest, arguments.clone()));
-        Watched { point, began, newest: list.newest, arguments, linked, answer: None }
+        Watched { point, began, newest: list.newest, arguments, linked, answer: None, wrappers: Vec::new() }
     }
 
     fn over(self, kind: Events, result: Option<Shown<'_>>, failed: bool) {

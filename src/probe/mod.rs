@@ -31,7 +31,15 @@
 //!   go in any order.
 //! * **A log never waits**: what finds no room is counted.
 //!
+//! # Wrappers
+//! The calls of a function with `#[coro::probe(wrap)]` can go through something else, with the original at hand: [`wrap!`]. For everybody,
+//! for one tree of tasks ([`Wrap::scoped`]), or for one value ([`Wrap::only_for`]). `docs/doubles.md` shows it.
+//!
 //! Must not know: sessions, commands; expressions, which come from above.
+
+use std::any::type_name;
+use std::fmt;
+use std::rc::Rc;
 
 mod answer;
 mod attach;
@@ -60,6 +68,8 @@ mod trace;
 #[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "the console shows it"))]
 pub(crate) mod view;
 mod watchers;
+mod wrap;
+mod wrapping;
 
 #[doc(hidden)]
 pub use answer::{ByText, CannotFail, FailsAsIo, FailsAsText, Made, NotByText};
@@ -84,9 +94,15 @@ pub use stop::Answer;
 #[doc(hidden)]
 pub use table::CORO_POINTS_0_1;
 pub use trace::{Trace, net};
+#[doc(hidden)]
+pub use wrap::wrapper;
+pub use wrap::{Wrap, Wrapped};
+#[doc(hidden)]
+pub use wrapping::Layer;
 
 pub use crate::__mark as mark;
 pub use crate::__patch as patch;
+pub use crate::__wrap as wrap;
 #[doc(hidden)]
 pub use crate::observe::PointName;
 pub use crate::observe::{Point, PointKind, Shown};
@@ -117,9 +133,48 @@ impl Point {
         let arguments: Vec<&'static str> = arguments.iter().map(|name| leak(name)).collect();
         let name = PointName::Fixed(leak(name));
         let (kind, line) = (PointKind::Function, site.line());
-        let point = Box::leak(Box::new(Point::new(name, kind, site.file(), line, line, Box::leak(arguments.into()))));
+        let point = Point::new(name, kind, site.file(), line, line, Box::leak(arguments.into())).wrappable();
+        let point = Box::leak(Box::new(point));
         registry::register(point);
         point
+    }
+
+    /// Runs `body` as a call of the point with this argument, which may be a tuple, and can be [wrapped](wrap!) as a function of it.
+    ///
+    /// # Examples
+    /// ```
+    /// use coro::probe::{Point, wrap};
+    ///
+    /// let deaf = wrap!("plugin::shout", |_shout, _text: String| -> usize { 0 }).later().start().unwrap();
+    /// let point = Point::register("plugin::shout", &["text"]);
+    /// assert_eq!(point.call_with("hello".to_owned(), |text| text.len()), 0);
+    /// drop(deaf);
+    /// assert_eq!(point.call_with("hello".to_owned(), |text| text.len()), 5);
+    /// ```
+    pub fn call_with<A: fmt::Debug + 'static, R: fmt::Debug + 'static>(
+        &'static self,
+        argument: A,
+        body: impl Fn(A) -> R + 'static,
+    ) -> R {
+        type Original<A, R> = dyn Fn(A) -> R;
+        if !self.is_watched() {
+            return body(argument);
+        }
+        let mut call = Call::begin(self, &[Shown::Debug(&argument)]);
+        let refuse = |answer: Answer| answer.refused("this point cannot be given one");
+        call.answer().into_iter().for_each(refuse);
+        let signature = type_name::<fn(A) -> R>();
+        let wrappers = call.wrappers::<dyn Fn(Rc<Original<A, R>>, A) -> R + Send + Sync>(signature, 0);
+        let mut layer: Rc<Original<A, R>> = Rc::new(body);
+        for wrapper in wrappers.into_iter().flatten() {
+            let inner = layer;
+            layer = Rc::new(move |argument| wrapper.call()(inner.clone(), argument));
+        }
+        let result = layer(argument);
+        if call.is_on() {
+            call.returned(Shown::Debug(&result), false).into_iter().for_each(refuse);
+        }
+        result
     }
 
     /// Runs `body` as a call of the point with these arguments; its result is not shown.
@@ -127,6 +182,8 @@ impl Point {
         let mut call = if self.is_watched() { Call::begin(self, arguments) } else { Call::off() };
         let refuse = |answer: Answer| answer.refused("this point cannot be given one");
         call.answer().into_iter().for_each(refuse);
+        // What its arguments are is not known, so that this finds none, and says so.
+        drop(call.wrappers::<dyn Fn(&Point) + Send + Sync>("called by Point::call, without types", 0));
         let result = body();
         if call.is_on() {
             let shown = Shown::Opaque(std::any::type_name::<R>());

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::event::Events;
 use super::running::{Made, Probe};
 use super::watchers::{self, Watcher};
+use super::wrapping::Wrapping;
 use super::{parting, pattern, stop};
 use crate::observe::{Point, PointKind};
 use crate::sys::clock;
@@ -37,6 +38,8 @@ const LONGEST_REPORT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct State {
     probes: Vec<Arc<Probe>>,
+    /// The oldest first.
+    wrappings: Vec<Arc<Wrapping>>,
     /// Points that were registered while the program ran.
     registered: Vec<&'static Point>,
     ended: VecDeque<Ended>,
@@ -113,6 +116,9 @@ pub(super) fn register(point: &'static Point) {
     for probe in &state.probes {
         settle_points(&state, probe);
     }
+    for wrapping in &state.wrappings {
+        settle_wrapping(&state, wrapping);
+    }
     relist(&state, point);
 }
 
@@ -136,7 +142,8 @@ fn relist(state: &State, point: &'static Point) {
         let marks = point.kind() == PointKind::Mark && probe.events().meet(Events::MARK);
         inner.filter(|_| marks).map(|function| Watcher { probe: probe.clone(), function: Some(function) })
     });
-    watchers::replace(point, named.collect());
+    let wrappings = state.wrappings.iter().filter(|wrapping| wrapping.is_at(point)).cloned().collect();
+    watchers::replace(point, named.collect(), wrappings);
 }
 
 /// The points whose lists a probe may be in.
@@ -158,11 +165,7 @@ pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
     super::trace::weave();
     let all = points();
     if !later && !all.iter().any(|point| pattern::names(&made.pattern, point)) {
-        let near = pattern::nearest(&made.pattern, all.into_iter());
-        return Err(match &*near {
-            [] => format!("no probe point is called {}; probe list shows them", made.pattern),
-            near => format!("no probe point is called {}; there is {}", made.pattern, near.join(", ")),
-        });
+        return Err(unknown(&made.pattern, all));
     }
     let probe = Arc::new(Probe::new(LAST.fetch_add(1, Ordering::Relaxed) + 1, made));
     let mut state = lock();
@@ -177,6 +180,56 @@ pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
     // The sweeper has to know its time.
     CHANGED.notify_all();
     Ok(probe)
+}
+
+fn unknown(pattern: &str, all: Vec<&'static Point>) -> String {
+    let near = pattern::nearest(pattern, all.into_iter());
+    match &*near {
+        [] => format!("no probe point is called {pattern}; probe list shows them"),
+        near => format!("no probe point is called {pattern}; there is {}", near.join(", ")),
+    }
+}
+
+/// Notes which points calls are wrapped at.
+fn settle_wrapping(state: &State, wrapping: &Wrapping) {
+    let here = |point: &&'static Point| point.can_be_wrapped() && pattern::names(&wrapping.pattern, point);
+    wrapping.set_points(all_points(state).into_iter().filter(here).collect());
+}
+
+/// Has the calls of every point that its pattern names go through it.
+///
+/// # Errors
+/// If there is none and `later` is not said; if those that there are cannot be wrapped.
+pub(super) fn wrap(wrapping: &Arc<Wrapping>, later: bool) -> Result<(), String> {
+    let mut state = lock();
+    let all = all_points(&state);
+    let named: Vec<_> = all.iter().filter(|point| pattern::names(&wrapping.pattern, point)).collect();
+    match named.first() {
+        None if !later => {
+            let others = all.into_iter().filter(|point| point.can_be_wrapped()).collect();
+            return Err(unknown(&wrapping.pattern, others));
+        }
+        Some(first) if !named.iter().any(|point| point.can_be_wrapped()) => {
+            return Err(format!(
+                "{} can be watched, but not wrapped: write #[coro::probe(wrap)] on it ({}:{})",
+                first.name(),
+                first.file(),
+                first.line()
+            ));
+        }
+        _ => {}
+    }
+    settle_wrapping(&state, wrapping);
+    state.wrappings.push(wrapping.clone());
+    wrapping.points().into_iter().for_each(|point| relist(&state, point));
+    Ok(())
+}
+
+/// Takes it away: when this returns, no call begins to go through it any more.
+pub(super) fn unwrap(wrapping: &Arc<Wrapping>) {
+    let mut state = lock();
+    state.wrappings.retain(|other| !Arc::ptr_eq(other, wrapping));
+    wrapping.points().into_iter().for_each(|point| relist(&state, point));
 }
 
 /// Takes a probe away: when this returns, nothing of it begins any more. Whether it was there.

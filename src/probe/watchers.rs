@@ -11,6 +11,7 @@ use crossbeam_epoch as epoch;
 
 use super::event::Events;
 use super::running::Probe;
+use super::wrapping::Wrapping;
 use crate::observe::Point;
 
 /// See the module's head.
@@ -22,6 +23,8 @@ pub(super) struct Watchers {
     pub(super) keep_arguments: bool,
     /// The newest of them.
     pub(super) newest: u64,
+    /// What the calls of the point go through, the oldest first.
+    pub(super) wrappings: Vec<Arc<Wrapping>>,
 }
 
 /// One probe at one point.
@@ -32,11 +35,11 @@ pub(super) struct Watcher {
 }
 
 impl Watchers {
-    fn new(all: Vec<Watcher>) -> Watchers {
+    fn new(all: Vec<Watcher>, wrappings: Vec<Arc<Wrapping>>) -> Watchers {
         let events = all.iter().fold(Events::NONE, |events, watcher| events | watcher.probe.events());
         let keep_arguments = all.iter().any(|watcher| watcher.probe.needs_arguments_later());
         let newest = all.iter().map(|watcher| watcher.probe.id()).max().unwrap_or(0);
-        Watchers { all, events, keep_arguments, newest }
+        Watchers { all, events, keep_arguments, newest, wrappings }
     }
 }
 
@@ -54,10 +57,10 @@ pub(super) fn read<R>(point: &Point, f: impl FnOnce(&Watchers) -> R) -> Option<R
 }
 
 /// Puts another list in its place. Under the registry's lock.
-pub(super) fn replace(point: &'static Point, all: Vec<Watcher>) {
-    let list = match all.is_empty() {
+pub(super) fn replace(point: &'static Point, all: Vec<Watcher>, wrappings: Vec<Arc<Wrapping>>) {
+    let list = match all.is_empty() && wrappings.is_empty() {
         true => ptr::null_mut(),
-        false => Box::into_raw(Box::new(Watchers::new(all))),
+        false => Box::into_raw(Box::new(Watchers::new(all, wrappings))),
     };
     let old = point.watchers().swap(list.cast(), Ordering::AcqRel).cast::<Watchers>();
     if old.is_null() {

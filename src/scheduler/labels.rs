@@ -1,11 +1,54 @@
 //! The running task's labels: what the program wants to see beside the task in every view.
 
+#[cfg(feature = "probe")]
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::stall;
 use super::suspend::{Here, here};
+#[cfg(feature = "probe")]
+use crate::observe::{Scope, ScopeSet, Scopes};
 use crate::task::{Label, TaskCell};
+
+/// Those of plain threads.
+#[cfg(feature = "probe")]
+mod of_thread {
+    use crate::observe::Scopes;
+
+    thread_local! {
+        pub(super) static SCOPES: Scopes = const { Scopes::new() };
+    }
+}
+
+/// The scopes that whoever runs here is in.
+#[cfg(feature = "probe")]
+pub(crate) fn with_scopes<R>(f: impl FnOnce(&Scopes) -> R) -> R {
+    if let Some(h) = here() {
+        return f(&own_label(&h).scopes);
+    }
+    let mut f = Some(f);
+    let done = of_thread::SCOPES.try_with(|scopes| f.take().map(|f| f(scopes))).ok().flatten();
+    // At the very end of a thread there are none any more.
+    done.unwrap_or_else(|| f.take().expect("it was not called")(&Scopes::new()))
+}
+
+/// The same as a set: what is spawned here begins with it.
+#[cfg(feature = "probe")]
+#[inline(always)]
+pub(crate) fn scopes_here(h: Option<Here>) -> Option<ScopeSet> {
+    match h {
+        // SAFETY: the task itself runs.
+        Some(h) => unsafe { h.cell.label() }.and_then(|label| label.scopes.get()),
+        None => of_thread::SCOPES.try_with(Scopes::get).ok().flatten(),
+    }
+}
+
+/// Whether whoever runs here is in that scope.
+#[cfg(feature = "probe")]
+pub(crate) fn is_in(scope: &Arc<Scope>) -> bool {
+    scopes_here(here()).is_some_and(|set| set.iter().any(|other| Arc::ptr_eq(other, scope)))
+}
 
 /// The box with the task's labels, made if it has none.
 fn own_label(h: &Here) -> &'static Label {

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::join::JoinHandle;
+#[cfg(feature = "probe")]
+use super::labels::scopes_here;
 use super::runtime::Inner;
 use super::suspend::{Here, here};
 use super::worker::Worker;
@@ -50,6 +52,12 @@ impl<'a> Plan<'a> {
         // SAFETY: the parent is the running task.
         let inherited = parent.and_then(|h| unsafe { h.cell.label() }).filter(|l| l.inherit.load(Ordering::Relaxed));
         let plain = self.name.is_none() && self.class.is_none() && self.latency_ms == 0;
+        #[cfg(feature = "probe")]
+        if let Some(scopes) = scopes_here(parent) {
+            let label = self.make_label(inherited).unwrap_or_default();
+            label.scopes.put(Some(scopes));
+            return Some(label);
+        }
         if plain && inherited.is_none() && SPAWN_STACKS.load(Ordering::Relaxed) == NO_SPAWN_STACKS {
             return None;
         }

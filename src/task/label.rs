@@ -28,6 +28,9 @@ pub(crate) struct Label {
     pub(crate) latency_ms: AtomicU32,
     /// Tasks that this one spawns get its labels.
     pub(crate) inherit: AtomicBool,
+    /// What holds for the task and those that it spawns. Read and written by the task itself.
+    #[cfg(feature = "probe")]
+    pub(crate) scopes: crate::observe::Scopes,
     set: AtomicPtr<Set>,
 }
 
