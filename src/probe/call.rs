@@ -39,6 +39,8 @@ struct Watched {
     answer: Option<Answer>,
     /// What it is to go through, the oldest first.
     wrappers: Vec<Arc<Active>>,
+    /// The type of a result that nobody can look at, and whether something unwound when the call began.
+    unseen: Option<(&'static str, bool)>,
 }
 
 /// The calls of whoever runs here.
@@ -158,6 +160,24 @@ impl Call {
     }
 }
 
+impl Call {
+    /// For a function whose result cannot be looked at, only its type: it returns when this is dropped, unless something unwinds it.
+    #[inline(always)]
+    #[must_use]
+    pub fn told_when_dropped(mut self, kind: &'static str) -> Call {
+        if let Some(watched) = &mut *self.0 {
+            watched.unseen = Some((kind, std::thread::panicking()));
+        }
+        self
+    }
+}
+
+/// Calls a function once: a closure for it may give away what it was given.
+#[inline(always)]
+pub fn run_once<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
 impl Drop for Call {
     /// Without a result it ends because something unwinds it.
     #[inline(always)]
@@ -172,6 +192,11 @@ impl Drop for Call {
 #[inline(never)]
 fn unwound(call: &mut Call) {
     if let Some(watched) = call.0.take() {
+        // One that began while something unwound returns while it still does.
+        if let Some((kind, _)) = watched.unseen.filter(|(_, before)| *before == std::thread::panicking()) {
+            watched.over(Events::RETURN, Some(Shown::Opaque(kind)), false);
+            return stop::stop_if_asked().into_iter().for_each(|answer| answer.refused("its type has no name"));
+        }
         watched.over(Events::PANIC, None, false);
         // It unwinds, whatever somebody would have it return.
         stop::stop_if_asked().into_iter().for_each(|answer| answer.refused("it unwinds"));
@@ -183,7 +208,16 @@ impl Watched {
     fn by_nobody(point: &'static Point) -> Box<Watched> {
         let began = clock::ticks();
         let wrappers = Vec::new();
-        Box::new(Watched { point, began, newest: 0, arguments: None, linked: None, answer: None, wrappers })
+        Box::new(Watched {
+            point,
+            began,
+            newest: 0,
+            arguments: None,
+            linked: None,
+            answer: None,
+            wrappers,
+            unseen: None,
+        })
     }
 
     #[cold]
@@ -208,7 +242,16 @@ impl Watched {
         let began = clock::ticks();
         let marks = list.events.meet(Events::MARK);
         let linked = marks.then(|| calls.enter(point, began, list.newest, arguments.clone()));
-        Watched { point, began, newest: list.newest, arguments, linked, answer: None, wrappers: Vec::new() }
+        Watched {
+            point,
+            began,
+            newest: list.newest,
+            arguments,
+            linked,
+            answer: None,
+            wrappers: Vec::new(),
+            unseen: None,
+        }
     }
 
     fn over(self, kind: Events, result: Option<Shown<'_>>, failed: bool) {
