@@ -606,7 +606,7 @@ fn bot_postman(boxes: &[Sender<u64>], sockets: &[UnixStream]) {
 
 /// Something that happens every second, for who wants to watch: `probe attach deliver log`.
 #[cfg_attr(feature = "probe", coro::probe(skip(mailbox)))]
-fn deliver(mailbox: &Sender<u64>, number: usize, letter: u64) -> bool {
+fn deliver(mailbox: &Sender<u64>, _number: usize, letter: u64) -> bool {
     mailbox.send(letter).is_ok()
 }
 

@@ -163,7 +163,6 @@ impl Call {
 impl Call {
     /// For a function whose result cannot be looked at, only its type: it returns when this is dropped, unless something unwinds it.
     #[inline(always)]
-    #[must_use]
     pub fn told_when_dropped(mut self, kind: &'static str) -> Call {
         if let Some(watched) = &mut *self.0 {
             watched.unseen = Some((kind, std::thread::panicking()));
