@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use coro::fs::{self, File, OpenOptions, TryLockError};
-use harness::{Rng, case, child, command, runtime, seed, task_until, until_parked};
+use harness::{PATIENCE, Rng, case, child, command, runtime, seed, task_until, until_parked};
 
 /// A directory that goes away.
 struct Scratch(PathBuf);
@@ -219,7 +219,8 @@ fn slow_disk() {
     });
     assert_eq!(written, 100 * 10 * 4096);
     println!("the ticker was {longest:?} late at most");
-    assert!(longest < Duration::from_millis(200), "{longest:?}");
+    // The job hangs for as long as the test lasts: whoever waited for it would be late by that. The machine may be busy.
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
     // It still hangs, where every view says it does.
     let wait = coro::inspect::where_is(stuck.id()).unwrap().to_string();
     assert!(wait.contains("file read \"") && wait.contains("/slow\" that has run for "), "{wait}");
@@ -335,10 +336,14 @@ fn an_abandoned_lock_is_given_back() {
         let (a, b) = (File::create(&path).unwrap(), Arc::new(File::open(&path).unwrap()));
         let give_up = || {
             for _ in 0..5 {
-                let cut = coro::timeout(Duration::from_millis(5), || b.lock());
-                assert!(cut.is_err() || cut.unwrap().is_err());
+                let b = b.clone();
+                let waits = coro::spawn(move || b.lock());
+                until_parked(waits.task(), "file lock \"");
                 task_until("one thread waits", || locking(&path) == 1);
+                waits.cancel();
+                assert!(waits.join().is_ok_and(|r| r.is_err()));
             }
+            assert_eq!(locking(&path), 1);
         };
         a.lock().unwrap();
         give_up();
@@ -462,8 +467,16 @@ fn the_standard_descriptors_park_the_task() {
     let mut command = command("stdio");
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut to = child.stdin.take().unwrap();
-    let mut from = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut until = |what: &str| assert!(from.any(|l| l.contains(what)), "the child never said {what:?}");
+    let from = child.stdout.take().unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut lines = std::io::BufReader::new(from).lines().map_while(Result::ok);
+        lines.try_for_each(|line| tell.send(line))
+    });
+    let until = |what: &str| {
+        let mut lines = std::iter::from_fn(|| told.recv_timeout(PATIENCE).ok());
+        assert!(lines.any(|l| l.contains(what)), "the child never said {what:?}");
+    };
     until("ready");
     to.write_all(b"first\nsecond\nthird").unwrap();
     until("got first");
@@ -472,7 +485,7 @@ fn the_standard_descriptors_park_the_task() {
     until("last third");
     until("line 999.");
     until("over");
-    assert!(from.any(|l| l.contains("1 passed")));
+    until("1 passed");
     let mut err = String::new();
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     assert!(child.wait().unwrap().success() && err.contains("to standard error, 42"), "{err}");
@@ -508,6 +521,83 @@ fn stdio() {
     });
 }
 
+/// Nobody reads what the process says: tasks wait parked, those that were cut short hold one thread of the pool up and not one
+/// each, and what a dropped lock had is not lost.
+#[test]
+fn output_that_nobody_takes_blocks_no_worker_and_no_pool() {
+    child("blocked-output").passed();
+}
+
+/// Standard output as it was.
+struct Restored(std::os::fd::OwnedFd);
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        use std::os::fd::AsRawFd;
+        // SAFETY: both are open.
+        unsafe { libc::dup2(self.0.as_raw_fd(), 1) };
+    }
+}
+
+fn blocked_output() {
+    use std::os::fd::{AsFd, AsRawFd};
+    let (mut reader, mut full) = std::io::pipe().unwrap();
+    // SAFETY: plain flag changes.
+    let nonblocking = |fd, on: bool| unsafe { libc::fcntl(fd, libc::F_SETFL, if on { libc::O_NONBLOCK } else { 0 }) };
+    nonblocking(full.as_raw_fd(), true);
+    let mut filled = 0;
+    while let Ok(n) = full.write(&[b'.'; 4096]) {
+        filled += n;
+    }
+    nonblocking(full.as_raw_fd(), false);
+    let restored = Restored(std::io::stdout().as_fd().try_clone_to_owned().unwrap());
+    // SAFETY: both are open.
+    unsafe { libc::dup2(full.as_raw_fd(), 1) };
+    coro::set_blocking_threads(4);
+    // With one worker: this goes on while they wait.
+    runtime(1).block_on(|| {
+        let first = coro::spawn(|| writeln!(coro::io::stdout(), "first"));
+        until_parked(first.task(), "file write \"stdout\" that has run for ");
+        first.cancel();
+        assert!(first.join().is_ok_and(|r| r.is_err()));
+        let held_up = |job: &coro::BlockingJob| {
+            job.file.as_ref().is_some_and(|(call, path)| (*call, &**path) == ("write", "stdout"))
+        };
+        let threads = || coro::blocking_stats().running.iter().filter(|job| held_up(job)).count();
+        for n in 0..5 {
+            let cut = coro::timeout(Duration::from_millis(10), || writeln!(coro::io::stdout(), "cut {n}"));
+            assert!(cut.is_err() || cut.unwrap().is_err());
+        }
+        let next = coro::spawn(|| writeln!(coro::io::stdout(), "next"));
+        until_parked(next.task(), "file write \"stdout\"");
+        assert_eq!(threads(), 1);
+        let metadata = coro::timeout(Duration::from_secs(5), || fs::metadata("/"));
+        assert!(metadata.expect("the pool has threads left").is_ok());
+        next.cancel();
+        assert!(next.join().is_ok_and(|r| r.is_err()));
+
+        for n in 0..3 {
+            let task = coro::spawn(move || {
+                let mut out = coro::io::stdout().lock();
+                write!(out, "kept {n} ").unwrap();
+                coro::shield(|| task_until("it is cancelled", coro::is_cancelled));
+            });
+            until_parked(task.task(), "sleep");
+            task.cancel();
+            let _ = task.join();
+        }
+        task_until("the job that writes what they left has a thread", || threads() == 2);
+        let last = coro::spawn(|| writeln!(coro::io::stdout(), "last"));
+        until_parked(last.task(), "file write \"stdout\"");
+        let expected = "first\nkept 0 kept 1 kept 2 last\n";
+        let mut text = vec![0; filled + expected.len()];
+        let all = coro::blocking(move || reader.read_exact(&mut text).map(|()| text)).unwrap().unwrap();
+        assert_eq!(String::from_utf8_lossy(&all[filled..]), expected);
+        last.join().unwrap().unwrap();
+    });
+    drop(restored);
+}
+
 /// Plays the cases that need a process of their own.
 #[test]
 #[ignore = "a child of the other tests"]
@@ -516,6 +606,7 @@ fn child_process() {
     match &*case {
         "slow-disk" => slow_disk(),
         "stdio" => stdio(),
+        "blocked-output" => blocked_output(),
         other => panic!("no case {other}"),
     }
 }

@@ -1,12 +1,18 @@
 //! Jobs that must run one after the other, also where the waiter of one of them has left: what is written to one place of a
 //! file, or read from it.
 //!
-//! Invariant: a job that has its turn runs when every turn before it is over. It can wait for them on its thread, because
-//! the pool begins jobs in the order in which they came, and one that never begins gives its turn back.
+//! Invariants: a job that has its turn runs when every turn before it is over, and a turn that is never used is given back. A task
+//! waits for its turn parked, before there is a job: however many wait, the pool has one thread in use. A place is waited for by
+//! one at most, as the next one waits for that one.
 
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::scheduler::suspend::current_unparker;
+use crate::scheduler::unpark;
+use crate::task::Unparker;
 
 /// Who comes after whom.
 #[derive(Debug, Default)]
@@ -27,6 +33,24 @@ struct State {
     over: bool,
     /// The one before, unless that is known to be over.
     before: Option<Arc<Place>>,
+    /// The task that waits for this one to be over.
+    waiter: Option<Unparker>,
+}
+
+/// While the running task waits for that place to be over. Nobody must be woken who does not wait.
+struct Waiting<'a>(&'a Place);
+
+impl<'a> Waiting<'a> {
+    fn begin(place: &'a Place) -> Waiting<'a> {
+        lock(&place.state).waiter = Some(current_unparker());
+        Waiting(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).waiter = None;
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -68,6 +92,18 @@ fn in_force(mut place: Arc<Place>) -> Option<Arc<Place>> {
 }
 
 impl Turn {
+    /// As [`wait`](Turn::wait) for a task, which `park` lets wait until what it is given says that it is over.
+    pub(super) fn park(&self, mut park: impl FnMut(&mut dyn FnMut() -> bool) -> io::Result<()>) -> io::Result<()> {
+        loop {
+            let before = lock(&self.0.state).before.clone().and_then(in_force);
+            let Some(before) = before else { break };
+            let _waiting = Waiting::begin(&before);
+            park(&mut || lock(&before.state).over)?;
+        }
+        lock(&self.0.state).before = None;
+        Ok(())
+    }
+
     /// Blocks the thread until every turn before is over.
     pub(crate) fn wait(&self) {
         let mut before = lock(&self.0.state).before.clone();
@@ -85,8 +121,13 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        lock(&self.0.state).over = true;
+        let waiter = {
+            let mut state = lock(&self.0.state);
+            state.over = true;
+            state.waiter.take()
+        };
         self.0.left.notify_all();
+        waiter.iter().for_each(unpark);
     }
 }
 

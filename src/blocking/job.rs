@@ -25,7 +25,8 @@ pub(super) trait Job: Send + Sync {
 #[derive(Debug)]
 pub(super) struct JobCell<F, T> {
     stage: Mutex<Stage<F, T>>,
-    waiter: Unparker,
+    /// Whom to wake; taken after the stage where both are.
+    waiter: Mutex<Unparker>,
 }
 
 #[derive(Debug)]
@@ -44,7 +45,7 @@ enum Stage<F, T> {
 
 impl<F, T> JobCell<F, T> {
     pub(super) fn new(f: F, waiter: Unparker) -> JobCell<F, T> {
-        JobCell { stage: Mutex::new(Stage::Waiting(f)), waiter }
+        JobCell { stage: Mutex::new(Stage::Waiting(f)), waiter: Mutex::new(waiter) }
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage<F, T>> {
@@ -67,6 +68,16 @@ impl<F, T> JobCell<F, T> {
         }
     }
 
+    /// Somebody else waits from now on: to be called before [`finished`](JobCell::finished) is asked.
+    pub(super) fn wait_as(&self, waiter: Unparker) {
+        *self.waiter.lock().unwrap_or_else(PoisonError::into_inner) = waiter;
+    }
+
+    fn wake(&self) {
+        let waiter = self.waiter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        crate::scheduler::unpark(&waiter);
+    }
+
     /// The waiter goes away: drops what lies here, and what still comes is dropped where it comes.
     pub(super) fn leave(&self) {
         let stage = mem::replace(&mut *self.stage(), Stage::Left);
@@ -86,7 +97,7 @@ impl<F, T> JobCell<F, T> {
         }
         *stage = outcome;
         drop(stage);
-        crate::scheduler::unpark(&self.waiter);
+        self.wake();
     }
 }
 
@@ -113,7 +124,7 @@ where
         let Stage::Waiting(_) = *stage else { return };
         let f = mem::replace(&mut *stage, Stage::Refused(why));
         drop(stage);
-        crate::scheduler::unpark(&self.waiter);
+        self.wake();
         // On a thread of the user's: as elsewhere, a closure that panics when dropped is its problem.
         drop(f);
     }

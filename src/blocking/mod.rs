@@ -11,18 +11,19 @@ mod pool;
 #[cfg(all(test, not(miri)))]
 mod tests;
 
+use std::fmt;
 use std::io;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use in_order::Line;
+pub(crate) use in_order::{Line, Turn};
 pub(crate) use pool::job_of;
 pub use pool::{BlockingJob, BlockingStats};
 
 use crate::observe::{FileCall, WaitKind, WaitReason};
 use crate::scheduler::suspend::{self, here, set_wait_extra};
-use pool::Pool;
+use pool::{Pool, Ticket};
 
 /// The one of this process. Ten seconds: a thread costs some 20 µs to start, so being a little early or late matters to
 /// nobody, and a burst every few seconds still finds its threads.
@@ -117,6 +118,72 @@ where
     let ticket = POOL.submit(Location::caller(), Some((call, path.clone())), f)?;
     wait_on_file(call, path, || ticket.finished())?;
     ticket.take()?
+}
+
+/// As [`call_on_file`], after every turn before that one, which is over when `f` is.
+#[track_caller]
+pub(crate) fn call_in_turn<F, T>(call: FileCall, path: &Arc<str>, turn: Turn, f: F) -> io::Result<T>
+where
+    F: FnOnce() -> io::Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    wait_for_turn(call, path, &turn)?;
+    call_on_file(call, path, move || {
+        let _turn = turn;
+        f()
+    })
+}
+
+/// Waits until every turn before that one is over: a task parks, and has nothing to do with the pool yet.
+pub(crate) fn wait_for_turn(call: FileCall, path: &Arc<str>, turn: &Turn) -> io::Result<()> {
+    let Some(h) = here() else {
+        turn.wait();
+        return Ok(());
+    };
+    h.refuse_if_no_switch();
+    h.checkpoint_io()?;
+    turn.park(|over| wait_on_file(call, path, over))
+}
+
+/// A job that may last longer than the call that has begun it.
+pub(crate) struct Begun<T>(Ticket<BoxedJob<T>, T>);
+
+type BoxedJob<T> = Box<dyn FnOnce() -> T + Send>;
+
+/// Begins a job, for a file if that is said. Looks at no interrupt.
+#[track_caller]
+pub(crate) fn begin<T>(
+    file: Option<(FileCall, Arc<str>)>,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Begun<T>>
+where
+    T: Send + 'static,
+{
+    POOL.submit(Location::caller(), file, Box::new(f) as BoxedJob<T>).map(Begun)
+}
+
+impl<T> fmt::Debug for Begun<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Begun").finish_non_exhaustive()
+    }
+}
+
+impl<T> Begun<T> {
+    /// Waits for its end, an I/O call of whoever calls.
+    pub(crate) fn wait(&self, reason: WaitReason) -> io::Result<()> {
+        self.0.wait_here();
+        suspend::wait_for_io(reason, None, || self.0.finished()).map(drop)
+    }
+
+    /// What it returned; only after [`wait`](Begun::wait) has.
+    pub(crate) fn take(self) -> io::Result<T> {
+        self.0.take()
+    }
+
+    /// It is to go on to its end.
+    pub(crate) fn leave_alone(self) {
+        self.0.leave_alone();
+    }
 }
 
 /// The wait of [`call_on_file`], for whoever waits for a job that another task has begun.

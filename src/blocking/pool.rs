@@ -121,11 +121,23 @@ pub(super) struct Ticket<F, T> {
     pool: &'static Pool,
     number: u64,
     cell: Arc<JobCell<F, T>>,
+    /// It is to run though nobody waits.
+    left_alone: bool,
 }
 
 impl<F, T> Ticket<F, T> {
     pub(super) fn finished(&self) -> bool {
         self.cell.finished()
+    }
+
+    /// The caller waits from now on, whoever has begun it.
+    pub(super) fn wait_here(&self) {
+        self.cell.wait_as(suspend::current_unparker());
+    }
+
+    /// Nobody waits any more, and it is to run nevertheless.
+    pub(super) fn leave_alone(mut self) {
+        self.left_alone = true;
     }
 
     /// What the job returned; only when it has finished. A panic of the job goes on here.
@@ -136,6 +148,9 @@ impl<F, T> Ticket<F, T> {
 
 impl<F, T> Drop for Ticket<F, T> {
     fn drop(&mut self) {
+        if self.left_alone {
+            return;
+        }
         // Out of the queue as well: jobs given up while every thread is stuck must not pile up there.
         let entry = self.pool.lock().queue.remove(&self.number);
         self.cell.leave();
@@ -184,7 +199,7 @@ impl Pool {
         let number = state.next;
         state.next += 1;
         state.queue.insert(number, Entry { job: cell.clone(), asked });
-        let ticket = Ticket { pool: self, number, cell };
+        let ticket = Ticket { pool: self, number, cell, left_alone: false };
         if let Some(idle) = state.idle.pop() {
             drop(state);
             idle.unpark();

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use super::lock::Locks;
 use super::{FileTimes, Metadata, OpenOptions, Permissions};
-use crate::blocking::{Line, call_on_file};
+use crate::blocking::{Line, call_in_turn, call_on_file, wait_for_turn};
 use crate::observe::FileCall;
 use crate::scheduler::io::spend;
 use crate::scheduler::suspend::here;
@@ -101,11 +101,8 @@ impl File {
         if here().is_none() && self.line.is_idle() {
             return f(&self.inner);
         }
-        let turn = self.line.turn();
-        self.run(call, move |file| {
-            turn.wait();
-            f(file)
-        })
+        let file = self.inner.clone();
+        call_in_turn(call, &self.name, self.line.turn(), move || f(&file))
     }
 
     /// As [`run_in_turn`](File::run_in_turn), but nobody waits for it in turn: it must see what abandoned calls still write, and
@@ -116,15 +113,10 @@ impl File {
         call: FileCall,
         f: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        if self.line.is_idle() {
-            return self.run(call, f);
+        if !self.line.is_idle() {
+            wait_for_turn(call, &self.name, &self.line.turn())?;
         }
-        let turn = self.line.turn();
-        self.run(call, move |file| {
-            turn.wait();
-            drop(turn);
-            f(file)
-        })
+        self.run(call, f)
     }
 
     /// Waits until everything that was written is on the disk, with what is known of the file.
@@ -151,7 +143,8 @@ impl File {
     /// Of the system.
     #[track_caller]
     pub fn set_len(&self, size: u64) -> io::Result<()> {
-        self.run_after(FileCall::Write, move |file| file.set_len(size))
+        // In turn, as an abandoned one must not cut off what was written since.
+        self.run_in_turn(FileCall::Write, move |file| file.set_len(size))
     }
 
     /// What there is to know of it.
@@ -486,5 +479,38 @@ impl IntoRawFd for File {
     /// Panics as the conversion to `OwnedFd`.
     fn into_raw_fd(self) -> RawFd {
         OwnedFd::from(self).into_raw_fd()
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use crate::scheduler::Runtime;
+
+    /// Who has the next turn finds the file cut: nothing that is written then is lost to a call that came before.
+    #[test]
+    fn a_cut_is_over_when_its_turn_is() {
+        let path = std::env::temp_dir().join(format!("coro-set-len-{}", std::process::id()));
+        let std_file = fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let file = Arc::new(File::from(std_file));
+        let runtime = Runtime::builder().workers(1).build().unwrap();
+        for len in 1..=200 {
+            let before = file.line.turn();
+            let (cut, (tell, told)) = (file.clone(), std::sync::mpsc::channel());
+            let task = runtime.spawn(move || {
+                tell.send(()).unwrap();
+                cut.set_len(len)
+            });
+            told.recv().unwrap();
+            // The only worker takes this up when that one waits.
+            runtime.block_on(|| ());
+            drop(before);
+            while !file.line.is_idle() {
+                std::hint::spin_loop();
+            }
+            assert_eq!(file.inner.metadata().unwrap().len(), len);
+            task.join().unwrap().unwrap();
+        }
     }
 }

@@ -8,7 +8,8 @@
 //!   pool read what there is. So a task that waits and is cut short has taken nothing from whoever reads next, and no thread sits in
 //!   `read` meanwhile. What cannot be waited for (a file) is read at once. Should somebody else have been faster, that thread waits,
 //!   and what it reads later is kept for the next read.
-//! * **Output** goes to the pool, one call at a time and in order; each call has its bytes, so one that was cut short goes on to its end.
+//! * **Output** goes to the pool, one call at a time and in order; each call has its bytes, so one that was cut short goes on to its
+//!   end. Who comes meanwhile waits parked: output that nobody takes holds one thread of the pool up, not one for each call.
 //!
 //! Invariants: at most one job reads; what it read belongs to the next reader. Must not know: lines of a console session.
 
@@ -20,7 +21,7 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex as Plain, PoisonError};
 
-use crate::blocking::{Line, call_on_file};
+use crate::blocking::{self, Line, Turn, call_in_turn, wait_for_turn};
 use crate::observe::{FileCall, WaitKind};
 use crate::reactor::Direction;
 use crate::scheduler::io::Source;
@@ -126,9 +127,7 @@ fn next_piece() -> io::Result<Vec<u8>> {
                 wait_for_input()?;
             }
         }
-        let turn = READING.turn();
-        call_on_file(FileCall::Read, &Arc::from("stdin"), move || {
-            turn.wait();
+        call_in_turn(FileCall::Read, &Arc::from("stdin"), READING.turn(), move || {
             let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
             if read.is_some() {
                 return Ok(());
@@ -219,6 +218,15 @@ struct Output {
     name: &'static str,
     line: Line,
     lock: ReentrantLock<RefCell<Vec<u8>>>,
+    /// What locks that were dropped have left, for a job that is on its way; nothing: there is none.
+    left: Plain<Vec<u8>>,
+}
+
+/// The job that writes what was left.
+struct WritesLeft {
+    output: &'static Output,
+    turn: Turn,
+    ran: bool,
 }
 
 static STDOUT: Output = Output::new(1, "stdout");
@@ -227,7 +235,7 @@ static STDERR: Output = Output::new(2, "stderr");
 impl Output {
     const fn new(fd: RawFd, name: &'static str) -> Output {
         let lock = ReentrantLock::new(RefCell::new(Vec::new())).named(name);
-        Output { fd, name, line: Line::new(), lock }
+        Output { fd, name, line: Line::new(), lock, left: Plain::new(Vec::new()) }
     }
 
     /// Writes all of it, after what was written before.
@@ -235,27 +243,72 @@ impl Output {
         if bytes.is_empty() {
             return Ok(());
         }
-        let (bytes, turn, fd) = (bytes.to_vec(), self.line.turn(), self.fd);
-        call_on_file(FileCall::Write, &Arc::from(self.name), move || {
-            turn.wait();
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                match write_standard(fd, rest) {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(n) => rest = &rest[n..],
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    // Somebody else made it non-blocking.
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        poll_fd(fd, true, None)?;
-                    }
-                    // As std: a process may have been started without.
-                    Err(e) if e.raw_os_error() == Some(libc::EBADF) => return Ok(()),
-                    Err(e) => return Err(e),
+        let (bytes, fd) = (bytes.to_vec(), self.fd);
+        call_in_turn(FileCall::Write, &Arc::from(self.name), self.line.turn(), move || write_all(fd, &bytes))
+    }
+
+    /// As [`write`](Output::write) where nobody can be told that nothing was written: the bytes are on their way before an interrupt
+    /// of the task is looked at.
+    fn write_at_drop(&'static self, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        if here().is_none() {
+            let _ = self.write(&bytes);
+            return;
+        }
+        {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            let on_its_way = !left.is_empty();
+            left.extend_from_slice(&bytes);
+            if !on_its_way {
+                let job = WritesLeft { output: self, turn: self.line.turn(), ran: false };
+                drop(left);
+                let file = (FileCall::Write, Arc::from(self.name));
+                if let Ok(job) = blocking::begin(Some(file), move || job.run()) {
+                    job.leave_alone();
                 }
             }
-            Ok(())
-        })
+        }
+        // A program that goes on, or ends, finds it written.
+        let _ = wait_for_turn(FileCall::Write, &Arc::from(self.name), &self.line.turn());
     }
+}
+
+impl WritesLeft {
+    fn run(mut self) {
+        self.turn.wait();
+        self.ran = true;
+        let bytes = std::mem::take(&mut *self.output.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let _ = write_all(self.output.fd, &bytes);
+    }
+}
+
+impl Drop for WritesLeft {
+    /// Also where the pool has no thread for it: the next one must not take it to be on its way.
+    fn drop(&mut self) {
+        if !self.ran {
+            self.output.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+}
+
+fn write_all(fd: RawFd, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match write_standard(fd, rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => rest = &rest[n..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            // Somebody else made it non-blocking.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                poll_fd(fd, true, None)?;
+            }
+            // As std: a process may have been started without.
+            Err(e) if e.raw_os_error() == Some(libc::EBADF) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 macro_rules! outputs {
@@ -330,7 +383,8 @@ macro_rules! outputs {
 
         impl Drop for $lock<'_> {
             fn drop(&mut self) {
-                let _ = self.flush();
+                let kept = std::mem::take(&mut *self.0.borrow_mut());
+                $static.write_at_drop(kept);
             }
         }
 
@@ -350,7 +404,8 @@ outputs! {
     ///
     /// # Cancellation
     /// Writes are I/O calls: an interrupt of the task is returned once as an error, then it unwinds. What was begun is written to
-    /// its end, and before what comes later.
+    /// its end, and before what comes later; what still waited for others to be written is not. A lock that is dropped is written
+    /// in any case.
     ///
     /// # Examples
     /// ```
