@@ -4,6 +4,7 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +33,23 @@ fn wait_text(task: coro::Task) -> String {
         text.replace_range(at..end, "N");
     }
     text
+}
+
+/// A program that does nothing, and holds nothing of this one's open.
+fn sleep_long() -> Command {
+    let mut command = Command::new("sleep");
+    command.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Kills a child that nobody has waited for; also where the test fails.
+struct Killed(u32);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // SAFETY: our own child, which nobody has waited for.
+        unsafe { libc::kill(self.0.cast_signed(), libc::SIGKILL) };
+    }
 }
 
 /// Children of this process that have ended and that nobody has waited for.
@@ -75,10 +93,16 @@ fn a_child_is_written_to_read_from_and_waited_for_as_with_std() {
         // What `output` chose for itself is not there for the next `status`.
         assert_eq!(sh("exit 3").status().unwrap().code(), Some(3));
 
-        let mut sleep = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut sleep = sleep_long().spawn().unwrap();
+        let guard = Killed(sleep.id());
         assert_eq!(sleep.try_wait().unwrap(), None);
         sleep.kill().unwrap();
+        std::mem::forget(guard);
         assert_eq!(sleep.wait().unwrap().signal(), Some(libc::SIGKILL));
+        // A call that may not wait leaves the command as it was.
+        let mut three = sh("exit 3");
+        let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| coro::no_switch(|| three.spawn())));
+        assert!(refused.is_err() && three.status().unwrap().code() == Some(3));
         let e = Command::new("/no/such/program").spawn().unwrap_err();
         assert_eq!(e.kind(), std::io::ErrorKind::NotFound);
     });
@@ -90,9 +114,9 @@ fn a_child_is_written_to_read_from_and_waited_for_as_with_std() {
 #[test]
 fn the_views_name_the_child_and_its_pipes() {
     let rt = runtime(2);
-    let spawned =
-        rt.block_on(|| Command::new("sleep").arg("1000").stdout(Stdio::piped()).stdin(Stdio::piped()).spawn().unwrap());
+    let spawned = rt.block_on(|| sleep_long().stdout(Stdio::piped()).stdin(Stdio::piped()).spawn().unwrap());
     let pid = spawned.id();
+    let guard = Killed(pid);
     let child = Arc::new(Mutex::new(spawned));
     let mut out = child.lock().unwrap().stdout.take().unwrap();
     let reader = rt.spawn(move || out.read(&mut [0; 8]));
@@ -111,32 +135,33 @@ fn the_views_name_the_child_and_its_pipes() {
     let event = events.iter().find(|e| e.waiting.iter().any(|w| w.task == waiter.id())).expect("an event");
     assert!(event.to_string().contains("\"supervisor\" wait child"), "{event}");
 
-    // SAFETY: our own child, which nobody has waited for.
-    unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
-    assert_eq!(waiter.join().unwrap().unwrap().signal(), Some(libc::SIGTERM));
+    drop(guard);
+    assert_eq!(waiter.join().unwrap().unwrap().signal(), Some(libc::SIGKILL));
     assert_eq!(reader.join().unwrap().unwrap(), 0);
 }
 
-/// The median of twenty: from the moment at which the child says its last word to the end of the wait. A child that ends is
-/// announced at once; whoever polled would need its interval.
+/// From the signal that ends a child at once to the end of the wait, the median of twenty: a child that ends is announced, and
+/// whoever polled would need its interval. The best of three rounds, as the machine may be busy.
 #[test]
-fn a_child_is_reaped_when_it_ends() {
+fn a_child_is_reaped_within_five_milliseconds() {
     runtime(1).block_on(|| {
-        let mut took: Vec<Duration> = (0..20)
-            .map(|_| {
-                let mut child = sh("read line").stdin(Stdio::piped()).spawn().unwrap();
-                let to = child.stdin.take().unwrap();
-                let waiter = coro::spawn(move || (child.wait().unwrap(), Instant::now()));
-                until_parked(waiter.task(), "wait child");
-                let begun = Instant::now();
-                drop(to);
-                waiter.join().unwrap().1 - begun
-            })
-            .collect();
-        took.sort();
-        println!("from the end of its input to its exit status: {took:?}");
-        // The end of the shell itself is in it.
-        assert!(took[10] < Duration::from_millis(50), "{took:?}");
+        let one = || {
+            let mut child = sleep_long().spawn().unwrap();
+            let guard = Killed(child.id());
+            let waiter = coro::spawn(move || (child.wait().unwrap(), Instant::now()));
+            until_parked(waiter.task(), "wait child");
+            let begun = Instant::now();
+            drop(guard);
+            waiter.join().unwrap().1 - begun
+        };
+        let median = || {
+            let mut took: Vec<Duration> = (0..20).map(|_| one()).collect();
+            took.sort();
+            println!("from the signal to the exit status: {took:?}");
+            took[10]
+        };
+        let limit = Duration::from_millis(5);
+        assert!((0..3).any(|_| median() < limit), "no median of three is below {limit:?}");
     });
 }
 
@@ -169,22 +194,27 @@ fn a_waiter_that_is_cut_short_loses_no_exit_status() {
     });
 }
 
-/// Each has a task that waits; then none is left, alive or dead, and a ticker was never kept waiting.
+/// Each has a task that waits; then they all end, and none is left, alive or dead.
 #[test]
 fn a_thousand_children_at_once_leave_no_zombie() {
     let passed = child("thousand").passed();
     println!("{}", passed.out);
 }
 
-fn thousand() {
-    // Each waiter has a descriptor, and the test machine may allow 1024.
+/// How many descriptors this process may have from now on, if the machine allows as many.
+fn limit_descriptors(n: libc::rlim_t) {
     // SAFETY: plain data.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-        limit.rlim_cur = limit.rlim_max.min(4096);
+        limit.rlim_cur = limit.rlim_max.min(n);
         libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
     }
+}
+
+fn thousand() {
+    // Each waiter has a descriptor, and the test machine may allow 1024.
+    limit_descriptors(4096);
     let began = Instant::now();
     let codes = runtime(2).block_on(|| {
         let (reader, writer) = coro::io::pipe().unwrap();
@@ -207,10 +237,15 @@ fn thousand() {
             waits.filter(|w| w.text.starts_with("wait child pid ")).count() == 1000
         });
         println!("a thousand children after {:?}", began.elapsed());
+        let ending = Instant::now();
         drop((reader, writer));
-        tasks.into_iter().map(|t| t.join().unwrap()).collect::<Vec<_>>()
+        let codes = tasks.into_iter().map(|t| t.join().unwrap()).collect::<Vec<_>>();
+        let took = ending.elapsed();
+        println!("all reaped {took:?} after the end of their input");
+        // A thousand shells have to end for that: most of the time is theirs, and a look at each in turn would take longer.
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        codes
     });
-    println!("all reaped after {:?}", began.elapsed());
     assert!(codes.into_iter().eq((0..1000).map(|i| i % 100)));
     assert_eq!(zombies(), [""; 0]);
 }
@@ -243,23 +278,28 @@ fn nothing_polls_while_children_are_waited_for() {
 }
 
 fn quiet() {
+    // Of each thread of the runtime that may have to do with it, by its number.
     let switches = || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
         let of = |t: std::fs::DirEntry| {
             let name = std::fs::read_to_string(t.path().join("comm")).ok()?;
             let status = std::fs::read_to_string(t.path().join("status")).ok()?;
             let line = status.lines().find(|l| l.starts_with("voluntary_ctxt_switches"))?;
-            (name.starts_with("coro") && !name.starts_with("coro-watchdog") && !name.starts_with("coro-deadlock"))
-                .then_some(line.split_whitespace().nth(1)?.parse::<u64>().ok()?)
+            let counts =
+                name.starts_with("coro") && !name.starts_with("coro-watchdog") && !name.starts_with("coro-deadlock");
+            counts.then_some((t.file_name(), line.split_whitespace().nth(1)?.parse::<u64>().ok()?))
         };
-        tasks.filter_map(of).sum::<u64>()
+        tasks.filter_map(of).collect::<BTreeMap<_, _>>()
     };
     let rt = runtime(2);
+    let guards = Arc::new(Mutex::new(Vec::new()));
     let waiters: Vec<_> = (0..20)
         .map(|_| {
-            rt.spawn(|| {
-                let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+            let guards = guards.clone();
+            rt.spawn(move || {
+                let mut child = sleep_long().spawn().unwrap();
                 let pid = child.id();
+                guards.lock().unwrap().push(Killed(pid));
                 (child.wait().unwrap().signal(), pid)
             })
         })
@@ -268,14 +308,15 @@ fn quiet() {
     let wakes = || {
         let before = switches();
         std::thread::sleep(Duration::from_millis(500));
-        switches() - before
+        // A thread of the pool may have ended meanwhile, which is no wake either.
+        switches().iter().map(|(thread, n)| n - before.get(thread).unwrap_or(&0)).sum::<u64>()
     };
     // The threads of the pool that started the children go to sleep, workers come to rest.
     let least = (0..3).map(|_| wakes()).min().unwrap();
-    assert!(least <= 20, "{least} times did threads of the runtime wake up in half a second of waiting");
-    drop(sh("pkill -P $PPID sleep").status());
+    assert!(least <= 3, "{least} times did threads of the runtime wake up in half a second of waiting");
+    guards.lock().unwrap().clear();
     let killed: Vec<_> = waiters.into_iter().map(|w| w.join().unwrap()).collect();
-    assert!(killed.iter().all(|(signal, _)| *signal == Some(libc::SIGTERM)), "{killed:?}");
+    assert!(killed.iter().all(|(signal, _)| *signal == Some(libc::SIGKILL)), "{killed:?}");
 }
 
 /// Without a descriptor for it, a thread of the pool waits, and the exit status is not lost either.
@@ -285,11 +326,36 @@ fn without_descriptors_a_child_is_waited_for_all_the_same() {
 }
 
 fn no_descriptor() {
+    limit_descriptors(256);
     runtime(1).block_on(|| {
+        // What announced the end goes with it: the number is soon another process's.
+        let announcing = || {
+            let all = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            all.filter_map(|e| std::fs::read_link(e.path()).ok())
+                .filter(|to| to.to_string_lossy().contains("pidfd"))
+                .count()
+        };
+        let mut child = sh("read line").stdin(Stdio::piped()).spawn().unwrap();
+        let (to, before) = (child.stdin.take().unwrap(), announcing());
+        let waiter = coro::spawn(move || child.wait().map(|_| child));
+        until_parked(waiter.task(), "wait child pid ");
+        println!("{} descriptors announce the end of a child", announcing() - before);
+        drop(to);
+        let ended = waiter.join().unwrap().unwrap();
+        assert!(announcing() <= before, "of a child that was waited for");
+        drop(ended);
+
         let mut child = sh("read line; exit 4").stdin(Stdio::piped()).spawn().unwrap();
         let to = child.stdin.take().unwrap();
-        let hold: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).take(100_000).collect();
-        assert!(hold.len() < 100_000, "the limit on descriptors was to be reached");
+        let hold: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).take(256).collect();
+        assert!(hold.len() < 256, "the limit on descriptors was to be reached");
+        // One thread waits, however often somebody does.
+        for _ in 0..5 {
+            let cut = coro::timeout(Duration::from_millis(5), || child.wait());
+            assert!(cut.is_err() || cut.unwrap().is_err());
+        }
+        task_until("a thread waits", || !coro::blocking_stats().running.is_empty());
+        assert_eq!((coro::blocking_stats().running.len(), coro::blocking_stats().queued), (1, 0));
         let waiter = coro::spawn(move || child.wait());
         until_parked(waiter.task(), "wait child pid ");
         drop(to);
@@ -384,8 +450,9 @@ fn a_copy_both_ways_ends_as_its_page_says() {
 }
 
 fn signal_self(signal: Signal) {
-    // SAFETY: to this process, which handles it.
-    assert_eq!(unsafe { libc::kill(libc::getpid(), signal.number()) }, 0);
+    // To this very thread, which has handled it when this returns.
+    // SAFETY: this process handles it.
+    assert_eq!(unsafe { libc::raise(signal.number()) }, 0);
 }
 
 fn disposition(signal: Signal) -> libc::sighandler_t {
@@ -439,6 +506,22 @@ fn signals() {
         }
         assert_eq!((thread.join().unwrap(), both.wait(), one.next()), (SIGUSR1, SIGUSR1, Some(SIGUSR1)));
 
+        // A library that puts its handler over ours, and calls ours, while streams come and go: each is called once.
+        chain_over_ours(SIGUSR2);
+
+        // A forked child has no thread that would wake it.
+        // SAFETY: the child makes a stream and ends.
+        let forked = unsafe { libc::fork() };
+        if forked == 0 {
+            let refused = Signals::new(&[SIGUSR1]).is_err_and(|e| e.kind() == std::io::ErrorKind::Unsupported);
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(if refused { 42 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: our child, and room for its status.
+        task_until("the fork ends", || unsafe { libc::waitpid(forked, &mut status, libc::WNOHANG) } == forked);
+        assert_eq!(libc::WEXITSTATUS(status), 42);
+
         // A handler that was there before is called too, and is back afterwards.
         let mut sizes = Signals::new(&[SIGWINCH]).unwrap();
         assert_ne!(disposition(SIGWINCH), handler);
@@ -450,6 +533,44 @@ fn signals() {
         task_until("the others are gone", || disposition(SIGHUP) == libc::SIG_DFL);
         assert_eq!(disposition(SIGUSR1), libc::SIG_DFL);
     });
+}
+
+/// Our handler, which `theirs` calls.
+static COVERED: AtomicU64 = AtomicU64::new(0);
+static THEIRS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn theirs(n: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    THEIRS.fetch_add(1, Ordering::SeqCst);
+    let ours = COVERED.load(Ordering::SeqCst) as usize;
+    // SAFETY: the handler that was there, with its own signature.
+    let ours: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+        unsafe { std::mem::transmute(ours) };
+    ours(n, info, context);
+}
+
+fn chain_over_ours(signal: Signal) {
+    let mut first = Signals::new(&[signal]).unwrap();
+    COVERED.store(disposition(signal) as u64, Ordering::SeqCst);
+    // SAFETY: plain data; a handler that counts and calls the one before.
+    unsafe {
+        let mut new: libc::sigaction = std::mem::zeroed();
+        (new.sa_sigaction, new.sa_flags) = (theirs as *const () as usize, libc::SA_SIGINFO);
+        assert_eq!(libc::sigaction(signal.number(), &new, std::ptr::null_mut()), 0);
+    }
+    let theirs_now = disposition(signal);
+    signal_self(signal);
+    assert_eq!((first.wait(), THEIRS.load(Ordering::SeqCst)), (signal, 1));
+    drop(first);
+    assert_eq!(disposition(signal), theirs_now, "it was put there after ours");
+    for n in 1..=2 {
+        let mut next = Signals::new(&[signal]).unwrap();
+        signal_self(signal);
+        assert_eq!((next.wait(), next.try_next(), THEIRS.load(Ordering::SeqCst)), (signal, None, 2 * n));
+        drop(next);
+        assert_eq!(disposition(signal), theirs_now);
+        signal_self(signal);
+        assert_eq!(THEIRS.load(Ordering::SeqCst), 2 * n + 1);
+    }
 }
 
 /// While a stream has SIGINT or SIGTERM the run goes on; `ctrl_c` hears it as well; afterwards it stops the run again.

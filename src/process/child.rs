@@ -6,9 +6,10 @@ use std::io::{self, Read};
 use std::panic::Location;
 use std::process::{ExitStatus, Output};
 
-use super::exit::{self, Exit};
+use super::exit::{self, Exit, OnPool};
 use super::orphans;
 use super::pipes::{ChildStderr, ChildStdin, ChildStdout};
+use crate::scheduler::io::interrupted;
 use crate::scheduler::suspend::{here, shield};
 use crate::thread;
 
@@ -31,6 +32,8 @@ pub struct Child {
 struct Handle {
     /// Announces its end, once somebody has waited. Before the child, so that it goes first.
     exit: Option<Exit>,
+    /// Announces it where that cannot be had.
+    on_pool: OnPool,
     /// `None` only while this is dropped.
     child: Option<std::process::Child>,
     /// For the views.
@@ -51,15 +54,28 @@ impl Handle {
         if let Some(status) = self.child().try_wait()? {
             return Ok(status);
         }
-        let Handle { exit, child: Some(child), program } = self else { unreachable!("see `child`") };
-        if exit.is_none() {
+        let Handle { exit, on_pool, child: Some(child), program } = self else { unreachable!("see `child`") };
+        if exit.is_none() && on_pool.is_none() {
             *exit = Exit::of(pid);
         }
-        match exit {
-            Some(exit) => exit.wait(pid, program, || child.try_wait()),
-            None => exit::wait_on_pool(pid, program, || child.try_wait()),
+        let mut look = || child.try_wait();
+        let mut outcome = exit.as_ref().map(|exit| exit.wait(pid, program, &mut look));
+        if outcome.as_ref().is_none_or(|o| o.as_ref().is_err_and(is_no_interrupt)) {
+            // There is no descriptor, or it cannot be waited for: the system may have no room for one more.
+            *exit = None;
+            outcome = Some(exit::wait_on_pool(pid, program, on_pool, look));
         }
+        let outcome = outcome.expect("one of the two has waited");
+        if outcome.is_ok() {
+            (*exit, *on_pool) = (None, None);
+        }
+        outcome
     }
+}
+
+/// Whether an I/O call has failed for itself, and not because the task is to do something else.
+fn is_no_interrupt(e: &io::Error) -> bool {
+    e.kind() != io::ErrorKind::TimedOut && !interrupted()
 }
 
 impl Drop for Handle {
@@ -86,7 +102,7 @@ impl Child {
         let pid = child.id();
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         // From here on an error leaves a child that will be reaped.
-        let handle = Handle { exit: None, child: Some(child), program };
+        let handle = Handle { exit: None, on_pool: None, child: Some(child), program };
         let stdin = pipes.0.map(|p| ChildStdin::of(p, pid, site)).transpose()?;
         let stdout = pipes.1.map(|p| ChildStdout::of(p, pid, site)).transpose()?;
         let stderr = pipes.2.map(|p| ChildStderr::of(p, pid, site)).transpose()?;

@@ -185,6 +185,8 @@ impl Command {
             orphans::reap();
             return Child::of(self.inner.spawn()?, program, site);
         };
+        // Before the command is lent.
+        h.refuse_if_no_switch();
         h.checkpoint_io()?;
         // The pool has the command for the time, and it is taken back whatever happens there. Why the pool: for a small program
         // std's call took 0.3 ms in the median, 4 to 6 ms in one of ten, and up to 15 ms (two busy CPUs, Linux 6.18), in which the

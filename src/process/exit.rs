@@ -8,11 +8,11 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitStatus;
 
-use crate::blocking;
+use crate::blocking::{self, Begun};
 use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::Direction;
 use crate::scheduler::io::Source;
-use crate::scheduler::suspend::set_wait_extra;
+use crate::scheduler::suspend::{here, set_wait_extra};
 use crate::sys::process;
 
 /// Announces the end of one child, from the first wait on.
@@ -49,24 +49,35 @@ impl Exit {
     }
 }
 
-/// As [`Exit::wait`], without a descriptor: a thread of the blocking pool waits, and reaps nothing.
+/// A thread of the pool that waits for the child.
+pub(super) type OnPool = Option<Begun<io::Result<()>>>;
+
+/// As [`Exit::wait`], without a descriptor: a thread of the blocking pool waits, and reaps nothing. One thread, however often its
+/// waiter is interrupted: it stays there until the child ends, for the next who waits.
 pub(super) fn wait_on_pool(
     pid: u32,
     program: &str,
+    on_pool: &mut OnPool,
     mut look: impl FnMut() -> io::Result<Option<ExitStatus>>,
 ) -> io::Result<ExitStatus> {
     loop {
         if let Some(status) = look()? {
             return Ok(status);
         }
+        if let Some(h) = here() {
+            h.refuse_if_no_switch();
+            h.checkpoint_io()?;
+        }
+        // Also after the child was reaped in another way, the thread may still be on its way into the system, and the number be
+        // another child's by then, which does no harm: it is looked at only.
+        let begun = match on_pool {
+            Some(begun) => begun,
+            None => on_pool.insert(blocking::begin(None, move || process::wait_for_exit(pid))?),
+        };
         set_wait_extra(std::ptr::from_ref(&program).expose_provenance() as u64);
-        let reason = WaitReason::descriptor(WaitKind::Child, -1, pid);
-        // A waiter that is interrupted leaves the thread there until the child ends; the number may be another child's by
-        // then, which does no harm: it is looked at only.
-        match blocking::call(reason, None, move || process::wait_for_exit(pid))? {
-            Some(Ok(())) => {}
-            Some(Err(e)) => return look()?.ok_or(e),
-            None => return Err(io::ErrorKind::TimedOut.into()),
+        begun.wait(WaitReason::descriptor(WaitKind::Child, -1, pid))?;
+        if let Some(Err(e)) = on_pool.take().map(Begun::take).transpose()? {
+            return look()?.ok_or(e);
         }
     }
 }

@@ -14,12 +14,14 @@ use crate::observe::{WaitKind, WaitReason};
 use crate::sys::signal::{self, HandlerGuard, InterruptPipe};
 use crate::task::Unparker;
 
-static STATE: Mutex<State> = Mutex::new(State { listening: false, next: 0, waiters: Vec::new() });
+static STATE: Mutex<State> = Mutex::new(State { listening: false, process: 0, next: 0, waiters: Vec::new() });
 
 #[derive(Debug)]
 struct State {
     /// The thread that reads the pipe exists.
     listening: bool,
+    /// The process that has that thread: a forked child has not.
+    process: u32,
     next: u64,
     waiters: Vec<Waiter>,
 }
@@ -49,7 +51,8 @@ fn state() -> MutexGuard<'static, State> {
 /// [`handle_signals(false)`](crate::RunBuilder::handle_signals), stays for the rest of the process.
 ///
 /// # Errors
-/// If there is no descriptor or no thread left for the first call in the process.
+/// If there is no descriptor or no thread left for the first call in the process; `Unsupported` in a process that was forked off one
+/// that has waited for signals.
 ///
 /// # Panics
 /// Inside [`no_switch`](crate::no_switch).
@@ -88,7 +91,7 @@ pub fn ctrl_c() -> io::Result<()> {
 /// Sees to it that signals become wakes, from now on.
 ///
 /// # Errors
-/// If there is no descriptor or no thread left.
+/// If there is no descriptor or no thread left; in a forked child.
 pub(crate) fn listen_for_signals() -> io::Result<()> {
     state().listen()
 }
@@ -134,9 +137,16 @@ impl Place {
 
 impl State {
     fn listen(&mut self) -> io::Result<()> {
+        let here = std::process::id();
         if !self.listening {
             listen()?;
-            self.listening = true;
+            (self.listening, self.process) = (true, here);
+        } else if self.process != here {
+            let other = self.process;
+            let text = format!(
+                "the thread that waits for signals is in process {other}, which forked this one: exec a program first"
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         Ok(())
     }

@@ -203,7 +203,7 @@ impl Signals {
     /// # Errors
     /// `InvalidInput` for an empty list, for signals that cannot be caught (SIGKILL, SIGSTOP) or that tell of a fault (SIGSEGV,
     /// SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGABRT, SIGTRAP), and for one that the runtime uses, with what to do; if there is no
-    /// descriptor or no thread left.
+    /// descriptor or no thread left; `Unsupported` in a process that was forked off one that has waited for signals.
     ///
     /// # Examples
     /// ```

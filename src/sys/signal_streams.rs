@@ -7,9 +7,10 @@
 //! stream has one of them, it does not end `run`. Actions are changed under one lock.
 //! Must not know: who waits.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::signal_name::HIGHEST;
@@ -24,6 +25,17 @@ static COUNTS: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
 static WANTED: [AtomicU32; PLACES] = [const { AtomicU32::new(0) }; PLACES];
 /// The handlers that were there before ours, for ours to call: the function and its flags; 0 for none.
 static EARLIER: [(AtomicUsize, AtomicI32); PLACES] = [const { (AtomicUsize::new(0), AtomicI32::new(0)) }; PLACES];
+/// What our handler calls when it is called by the one that it calls: a library that put its own over ours, and calls ours, is found
+/// as the earlier one by the next stream. Otherwise the two would call each other for ever.
+static BENEATH: [(AtomicUsize, AtomicI32); PLACES] = [const { (AtomicUsize::new(0), AtomicI32::new(0)) }; PLACES];
+/// Whether somebody has put a handler over ours, which ours was left beneath.
+static COVERED: [AtomicBool; PLACES] = [const { AtomicBool::new(false) }; PLACES];
+
+thread_local! {
+    /// The covered signals whose earlier handler this thread is in, a bit for each.
+    static INSIDE: Cell<u128> = const { Cell::new(0) };
+}
+
 /// What is to be put back with the last stream of a signal.
 static FOUND: Mutex<BTreeMap<i32, libc::sigaction>> = Mutex::new(BTreeMap::new());
 
@@ -93,6 +105,9 @@ pub(crate) fn take(number: i32) -> io::Result<()> {
         if signal::handles(&now) { Ok(None) } else { signal::handle(number).map(|()| Some(now)) }
     } else {
         let earlier = if matches!(now.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN) { 0 } else { now.sa_sigaction };
+        if COVERED[n].load(Ordering::SeqCst) && BENEATH[n].0.load(Ordering::SeqCst) == 0 {
+            copy(&EARLIER[n], &BENEATH[n]);
+        }
         EARLIER[n].1.store(now.sa_flags, Ordering::SeqCst);
         EARLIER[n].0.store(earlier, Ordering::SeqCst);
         install(number).map(|()| Some(now))
@@ -124,7 +139,18 @@ pub(crate) fn release(number: i32) {
     if signal::disposition(number).is_ok_and(|now| signal::handles(&now) || handles(&now)) {
         // SAFETY: restores what `take` found.
         unsafe { libc::sigaction(number, &old, std::ptr::null_mut()) };
+        if COVERED[n].load(Ordering::SeqCst) {
+            copy(&BENEATH[n], &EARLIER[n]);
+        }
+    } else {
+        COVERED[n].store(true, Ordering::SeqCst);
     }
+}
+
+/// The function last: whoever sees it sees its flags.
+fn copy(from: &(AtomicUsize, AtomicI32), to: &(AtomicUsize, AtomicI32)) {
+    to.1.store(from.1.load(Ordering::SeqCst), Ordering::SeqCst);
+    to.0.store(from.0.load(Ordering::SeqCst), Ordering::SeqCst);
 }
 
 /// What is to be there when `run` ends, which found `old` when it began; `None` if a stream still has the signal.
@@ -164,24 +190,47 @@ fn install(number: i32) -> io::Result<()> {
 
 extern "C" fn on_signal(number: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     signal::handling_here(number, || {
+        let Some(n) = place(number) else { return };
+        let bit = if COVERED[n].load(Ordering::SeqCst) { 1 << n } else { 0 };
+        let inside = INSIDE.get();
+        if inside & bit != 0 {
+            // Counted already.
+            // SAFETY: see `call`.
+            return unsafe { call(&BENEATH[n], number, info, context) };
+        }
         if arrived(number) {
             signal::wake_waiters();
         }
-        let Some(n) = place(number) else { return };
-        let handler = EARLIER[n].0.load(Ordering::SeqCst);
-        if handler == 0 {
-            return;
-        }
-        // SAFETY: the function was the handler of this signal, with this signature, and gets the system's own arguments.
-        unsafe {
-            if EARLIER[n].1.load(Ordering::SeqCst) & libc::SA_SIGINFO != 0 {
-                let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
-                    std::mem::transmute(handler);
-                handler(number, info, context);
-            } else {
-                let handler: extern "C" fn(libc::c_int) = std::mem::transmute(handler);
-                handler(number);
-            }
-        }
+        INSIDE.set(inside | bit);
+        // SAFETY: see `call`.
+        unsafe { call(&EARLIER[n], number, info, context) };
+        INSIDE.set(inside);
     });
+}
+
+/// Calls the handler, if there is one.
+///
+/// # Safety
+/// The function was the handler of this signal, with the signature that the flags say, and the rest are the system's own arguments.
+unsafe fn call(
+    handler: &(AtomicUsize, AtomicI32),
+    number: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    let function = handler.0.load(Ordering::SeqCst);
+    if function == 0 {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if handler.1.load(Ordering::SeqCst) & libc::SA_SIGINFO != 0 {
+            let function: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+                std::mem::transmute(function);
+            function(number, info, context);
+        } else {
+            let function: extern "C" fn(libc::c_int) = std::mem::transmute(function);
+            function(number);
+        }
+    }
 }
