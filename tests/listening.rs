@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -77,7 +78,8 @@ fn one_listener_for_both_families_or_for_one() {
     let _v4 = TcpStream::connect(("127.0.0.1", port)).unwrap();
     assert_eq!(both.accept().unwrap().1.ip().to_string(), "::ffff:127.0.0.1");
     let alone = TcpListenerBuilder::new().only_v6(true).bind("[::]:0").unwrap();
-    let refused = TcpStream::connect(("127.0.0.1", alone.local_addr().unwrap().port())).unwrap_err();
+    // Nobody else has that address: what listens beside this test, on a port that may be the same, has another.
+    let refused = TcpStream::connect(("127.9.9.1", alone.local_addr().unwrap().port())).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 
@@ -207,7 +209,8 @@ fn a_shared_listener_is_served_by_all_workers() {
 #[test]
 fn stopping_takes_what_was_established() {
     on(1, || {
-        let listeners = WorkerListeners::from(vec![TcpListener::bind("127.0.0.1:0").unwrap()]);
+        // At the end nobody is to listen there: an address that no test beside this one uses.
+        let listeners = WorkerListeners::from(vec![TcpListener::bind("127.9.9.2:0").unwrap()]);
         let at = listeners.local_addr().unwrap();
         let serving = listeners.serve("tell", tell_the_worker).unwrap();
         // The only worker is this task's: nothing is accepted before it waits.
@@ -258,7 +261,8 @@ fn an_abstract_name_is_shown_escaped_in_every_view() {
             move || listener.accept().map(drop)
         });
         let reading = coro::spawn(move || (&server).read(&mut [0]).map(drop));
-        until(LONG, "both wait", || coro::inspect::events().len() >= 2);
+        let waits = |id| coro::inspect::events().iter().any(|e| e.waiting.iter().any(|w| w.task == id));
+        until(LONG, "both wait", || waits(accepting.id()) && waits(reading.id()));
         let mut views = BTreeMap::new();
         views.insert("where_all", coro::where_all().iter().map(|t| t.to_string()).collect::<Vec<_>>());
         views.insert("sockets", coro::inspect::sockets().iter().map(|s| s.to_string()).collect());
@@ -283,7 +287,9 @@ fn started(name: &str, role: &str, sockets: &[RawFd], names: Option<&str>) -> Co
     use std::os::unix::process::CommandExt;
     let inner = again(name, role);
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", "LISTEN_PID=${PID_FOR:-$$}; export LISTEN_PID; exec \"$0\" \"$@\""]);
+    // Whoever runs this test may have left number 3 open: where there are no sockets, it is to be free.
+    let first = if sockets.is_empty() { "exec 3<&-; " } else { "" };
+    command.args(["-c", &format!("{first}LISTEN_PID=${{PID_FOR:-$$}}; export LISTEN_PID; exec \"$0\" \"$@\"")]);
     command.arg(inner.get_program()).args(inner.get_args());
     for (key, value) in inner.get_envs() {
         if let Some(value) = value {
@@ -432,12 +438,18 @@ impl Drop for Kept {
 fn server(name: &str, role: &str) -> (Kept, u16) {
     let mut child = Kept(again(name, role).spawn().unwrap());
     let out = child.0.stdout.take().unwrap();
-    let mut lines = BufReader::new(out).lines();
-    let port = lines.by_ref().map_while(Result::ok).find_map(|l| l.split_once("port ")?.1.parse().ok());
-    // Its output goes on, and must not block it.
-    std::thread::spawn(move || lines.for_each(drop));
-    let Some(port) = port else {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(out).lines();
+        let port = lines.by_ref().map_while(Result::ok).find_map(|l| l.split_once("port ")?.1.parse().ok());
+        let _ = tell.send(port);
+        // Its output goes on, and must not block it.
+        lines.for_each(drop);
+    });
+    let Some(port) = told.recv_timeout(LONG).ok().flatten() else {
         let mut text = String::new();
+        // What it has said ends with it.
+        let _ = child.0.kill();
         let _ = child.0.stderr.take().unwrap().read_to_string(&mut text);
         panic!("it said no port: {text}")
     };
@@ -486,9 +498,9 @@ impl Crowd {
     }
 
     /// How many answers each process gave.
-    fn end(self) -> BTreeMap<u32, usize> {
+    fn end(mut self) -> BTreeMap<u32, usize> {
         self.over.store(true, Ordering::Relaxed);
-        self.threads.into_iter().for_each(|t| t.join().unwrap());
+        self.threads.drain(..).for_each(|t| t.join().unwrap());
         let failed = self.failed.lock().unwrap();
         assert!(
             failed.is_empty(),
@@ -497,6 +509,13 @@ impl Crowd {
             failed.iter().take(5).collect::<Vec<_>>()
         );
         self.answers.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Crowd {
+    /// Also where the test fails.
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -551,13 +570,13 @@ fn a_successor_that_is_started_inherits_the_sockets() {
             });
         }
         Some("grandchild") => return assert!(handover::inherited().unwrap().is_none()),
-        Some("slow") => {
+        Some(slow) if slow.starts_with("slow") => {
             let taken = handover::inherited().unwrap().expect("a predecessor");
-            // Until the predecessor has lost its patience, and kills it.
-            let mut byte = [0];
-            while io::stdin().read(&mut byte).is_ok() {
-                std::thread::park_timeout(Duration::from_millis(5));
+            if let Some(path) = slow.strip_prefix("slow ") {
+                std::fs::write(path, std::process::id().to_string()).unwrap();
             }
+            // Until the predecessor has lost its patience, and kills it.
+            std::thread::sleep(LONG);
             drop(taken);
             return;
         }
@@ -572,6 +591,17 @@ fn a_successor_that_is_started_inherits_the_sockets() {
             let e = handover::spawn(again(NAME, role), &sockets, patience).unwrap_err();
             assert_eq!(e.kind(), kind, "{role}: {e}");
         }
+        // A caller that is cancelled is told so, and the successor is gone and waited for.
+        let directory = Directory::new();
+        let at_pid = directory.at("pid");
+        let role = format!("slow {}", at_pid.display());
+        let cut = coro::spawn(move || handover::spawn(again(NAME, &role), &[], LONG).map(drop));
+        let pid = || std::fs::read_to_string(&at_pid).ok()?.parse::<u32>().ok();
+        until(LONG, "it has begun", || pid().is_some());
+        cut.cancel();
+        let e = cut.join().expect("it returns").unwrap_err();
+        assert!(e.to_string().contains("cancel"), "{e}");
+        assert!(!Path::new(&format!("/proc/{}", pid().unwrap())).exists());
         let e = handover::spawn(Command::new("/nonexistent"), &sockets, LONG).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::NotFound);
         let child = handover::spawn(again(NAME, "successor"), &sockets, LONG).unwrap();
@@ -620,10 +650,11 @@ fn a_successor_that_is_not_trusted_or_not_ready_changes_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let offer = Arc::new(Offer::bind(&at).unwrap().patience(SOON));
         assert_eq!(Offer::bind(&at).unwrap_err().kind(), ErrorKind::AddrInUse);
-        let giving = coro::spawn({
+        let give = |offer: &Arc<Offer>| {
             let (offer, listener) = (offer.clone(), listener.try_clone().unwrap());
-            move || offer.give(&[("pid", listener.as_fd())])
-        });
+            coro::spawn(move || offer.give(&[("pid", listener.as_fd())]))
+        };
+        let giving = give(&offer);
         if my_uid() == 0 {
             // The directory would keep it out; the check of the peer is the second wall.
             use std::os::unix::fs::PermissionsExt;
@@ -640,9 +671,15 @@ fn a_successor_that_is_not_trusted_or_not_ready_changes_nothing() {
         // Gone before it is ready, and too slow.
         drop(handover::take(&at).unwrap().expect("an offer"));
         let slow = handover::take(&at).unwrap().expect("an offer");
-        coro::sleep(SOON + Duration::from_millis(100));
+        let waits_for_the_next = || coro::where_is(giving.id()).is_some_and(|t| t.wait.starts_with("accept "));
+        until(LONG, "it has lost its patience", waits_for_the_next);
         assert_eq!(slow.ready().unwrap_err().kind(), ErrorKind::TimedOut);
         assert!(!giving.is_finished() && at.exists());
+        // From here on nobody is too slow, however busy the machine is.
+        giving.cancel();
+        assert!(giving.join().expect("an error comes first").is_err());
+        let offer = Arc::new(Arc::into_inner(offer).expect("the task is over").patience(LONG));
+        let giving = give(&offer);
         // The right one gets all, and serves the path from then on.
         let mut taken = handover::take(&at).unwrap().expect("an offer");
         assert_eq!(taken.sockets().tcp_listener("pid").unwrap().local_addr().unwrap(), listener.local_addr().unwrap());
@@ -666,13 +703,15 @@ fn an_interrupted_offer_keeps_its_sockets() {
     within(LONG, move || {
         util::runtime(1).block_on(move || {
             let offer = Offer::bind(&path).unwrap();
-            let giving = coro::spawn(move || coro::timeout(SOON, || offer.give(&[])).map(|r| r.unwrap_err().kind()));
+            let giving = coro::spawn(move || offer.give(&[]));
             let taken = handover::take(&path).unwrap().expect("an offer");
             until(LONG, "it reads", || {
                 coro::where_is(giving.id())
                     .is_some_and(|t| t.wait.starts_with("read fd ") && t.wait.contains("handover.sock"))
             });
-            let _ = giving.join().unwrap();
+            giving.cancel();
+            let e = giving.join().expect("an error comes first").unwrap_err();
+            assert!(e.to_string().contains("cancel"), "{e}");
             assert_eq!(taken.ready().unwrap_err().kind(), ErrorKind::TimedOut);
         });
     });

@@ -65,6 +65,7 @@ use super::unix::{UCred, UnixListener, UnixStream};
 use crate::blocking::blocking;
 use crate::scheduler;
 use crate::scheduler::io::interrupted;
+use crate::scheduler::suspend::{here, shield};
 use crate::sys::claim::Claim;
 use crate::sys::inherited::{self, NotTaken};
 use crate::sys::message::{self, MOST_DESCRIPTORS};
@@ -197,13 +198,18 @@ pub fn spawn(mut command: Command, sockets: &[(&str, BorrowedFd<'_>)], patience:
     command.env(VARIABLE, format!("{}:{number}", std::os::fd::AsRawFd::as_raw_fd(&theirs)));
     inherited::keep(&mut command, theirs);
     // The command, and with it our copy of the successor's end, is dropped there: then its death ends our wait.
-    let mut child = blocking(move || command.spawn())??;
+    if let Some(h) = here() {
+        h.checkpoint_io()?;
+    }
+    // What has begun would else leave a child behind that nobody knows of.
+    let mut child = shield(|| blocking(move || command.spawn()))??;
     let fds: Vec<_> = sockets.iter().map(|s| s.1).collect();
     match give_over(&ours, &header, &fds, patience) {
         Ok(()) => Ok(child),
         Err(e) => {
             let _ = child.kill();
-            let _ = blocking(move || child.wait());
+            // Also where an interrupt was the error, which is to be told and not raised here.
+            let _ = shield(|| blocking(move || child.wait()));
             Err(e)
         }
     }
