@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::net::TcpStream;
 use crate::net::unix::UnixStream;
-use crate::scheduler::suspend::{here, shield};
+use crate::scheduler::suspend::{here, is_cancel, shield};
 use crate::thread;
 
 /// What is read at once. std takes 8 KiB; over sockets that are full each read is a system call, and the buffer lies on the
@@ -116,15 +116,16 @@ where
     for<'x> &'x B: Read + Write,
 {
     let failed = AtomicBool::new(false);
-    let one_way = |error: io::Result<u64>| {
-        error.map_err(|e| {
-            // The other direction must not go on to wait for what cannot be passed on.
-            drop(BothEnds(a, b));
-            (!failed.swap(true, Ordering::SeqCst), e)
-        })
+    // The other direction must not go on to wait for what cannot be passed on; not for the bytes of a stream that panics either.
+    let one_way = |both_ends: BothEnds<'_, A, B>, result: io::Result<u64>| {
+        let first = result.is_err() && !failed.swap(true, Ordering::SeqCst);
+        if result.is_ok() {
+            std::mem::forget(both_ends);
+        }
+        result.map_err(|e| (first, e))
     };
-    let there = || one_way(copy_and_end(a, b));
-    let back = || one_way(copy_and_end(b, a));
+    let there = || one_way(BothEnds(a, b), copy_and_end(a, b));
+    let back = || one_way(BothEnds(a, b), copy_and_end(b, a));
     let (there, back) = match here() {
         Some(h) => {
             // Before there is a second task that would have to be told.
@@ -139,7 +140,8 @@ where
                 } else {
                     // An interrupt, most likely: it is to be told as an error, and not raised by the wait for the other one.
                     back.cancel();
-                    shield(|| back.join()).or(Ok(Ok(0)))
+                    shield(|| back.join())
+                        .or_else(|payload| if is_cancel(&*payload) { Ok(Ok(0)) } else { Err(payload) })
                 };
                 std::mem::forget(both_ends);
                 Ok::<_, io::Error>((there, back))
@@ -179,5 +181,53 @@ struct BothEnds<'a, A: HalfClose + ?Sized, B: HalfClose + ?Sized>(&'a A, &'a B);
 impl<A: HalfClose + ?Sized, B: HalfClose + ?Sized> Drop for BothEnds<'_, A, B> {
     fn drop(&mut self) {
         let _ = (self.0.shutdown(Shutdown::Both), self.1.shutdown(Shutdown::Both));
+    }
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use crate::scheduler::Runtime;
+
+    /// A stream whose reads panic.
+    struct Panics(UnixStream);
+
+    impl Read for &Panics {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            panic!("a stream that panics")
+        }
+    }
+
+    impl Write for &Panics {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            (&self.0).write(buf)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl HalfClose for Panics {
+        fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+            self.0.shutdown(how)
+        }
+    }
+
+    #[test]
+    fn a_panic_of_either_direction_ends_both() {
+        let runtime = Runtime::builder().workers(1).build().unwrap();
+        for swapped in [false, true] {
+            let payload = runtime
+                .spawn(move || {
+                    let ((_client, front), (back, _server)) =
+                        (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+                    // Nobody says anything: the other direction ends only if it is ended.
+                    let panics = Panics(back);
+                    if swapped { copy_bidirectional(&panics, &front) } else { copy_bidirectional(&front, &panics) }
+                })
+                .join()
+                .unwrap_err();
+            assert_eq!(payload.downcast_ref(), Some(&"a stream that panics"), "{swapped}");
+        }
     }
 }
