@@ -119,6 +119,8 @@ fn stop(program: &Program, child: &mut Child, grace: Duration) {
     send(child, libc::SIGTERM);
     let status = match coro::timeout(grace, || child.wait()) {
         Ok(status) => status,
+        // It ended just as the time was up: it is waited for, and its number may be another's.
+        Err(e) if matches!(e.value(), Some(Ok(_))) => e.into_value().expect("it is there"),
         Err(_) => {
             program.say("does not end, and is killed");
             send(child, libc::SIGKILL);
