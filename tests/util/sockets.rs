@@ -78,6 +78,8 @@ impl Directory {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("coro-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
+        // Of a process that had this number before and was killed.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
         Directory(path)
     }

@@ -15,22 +15,31 @@ use crate::{get, on};
 /// So many of them ask without a pause while we look.
 const BUSY: usize = 10;
 
-/// So many connections at once: as many as CORO_CLIENTS says, and as descriptors are allowed.
+/// So many connections at once: as many as CORO_CLIENTS says. Each is a descriptor here and one in the server, which inherits what this
+/// process may have: where that cannot be raised far enough, fewer, which is said.
 fn clients() -> usize {
     let wanted = std::env::var("CORO_CLIENTS").map_or(1000, |n| n.parse().expect("CORO_CLIENTS is a number"));
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let files = limits.lines().find_map(|l| l.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok());
-    let most = files.map_or(wanted, |files: usize| files.saturating_sub(100));
+    // SAFETY: plain data, which the calls read and write.
+    let most = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
+        limit.rlim_cur = limit.rlim_cur.max(limit.rlim_max.min(wanted as libc::rlim_t + 100));
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+        usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) - 100
+    };
     if most < wanted {
-        coro::print_stderr(format!("{most} connections instead of {wanted}: raise RLIMIT_NOFILE"));
+        coro::print_stderr(format!(
+            "SKIPPED: {wanted} connections at once; {most} instead: raise the hard RLIMIT_NOFILE"
+        ));
     }
     wanted.min(most)
 }
 
 #[test]
 fn rustls_serves_a_thousand_connections_that_stay() {
+    let number = clients();
     let server = Server::start("https", &["127.0.0.1:0"]);
-    let (addr, number) = (server.addr, clients());
+    let addr = server.addr;
     let config = tls::client_config(tls::CERTIFICATE).unwrap();
     let begun = Instant::now();
     on(2, move || {
@@ -82,10 +91,11 @@ fn curl_speaks_http_and_tls_with_us() {
     let server = Server::start("https", &["127.0.0.1:0", certificate.to_str().unwrap(), key.to_str().unwrap()]);
     let port = server.addr.port();
     let url = |path: &str| format!("https://localhost:{port}{path}");
+    let here = format!("localhost:{port}:127.0.0.1");
     let run = |args: &[&str]| {
         let mut command = Command::new("curl");
-        command.args(["-sS", "--fail", "--max-time", "30", "--cacert"]).arg(&certificate);
-        let output = command.args(["--resolve", &format!("localhost:{port}:127.0.0.1")]).args(args).output().unwrap();
+        command.args(["-sS", "--fail", "--max-time", "30", "--noproxy", "*", "--cacert"]).arg(&certificate);
+        let output = command.args(["--resolve", &here]).args(args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -102,6 +112,9 @@ fn curl_speaks_http_and_tls_with_us() {
     }
     assert!(run(&["--head", &url("/")]).contains("Content-Length: 6\r\n"));
     assert!(run(&["--tls-max", "1.2", &url("/requests")]).trim().parse::<u64>().unwrap() >= 6);
-    let stranger = Command::new("curl").args(["-sS", "--max-time", "30", &url("/")]).output().unwrap();
-    assert!(!stranger.status.success(), "nobody else trusts that certificate");
+    let mut stranger = Command::new("curl");
+    stranger.args(["-sS", "--max-time", "30", "--noproxy", "*", "--resolve", &here, &url("/")]);
+    let stranger = stranger.output().unwrap();
+    // It has come as far as the certificate.
+    assert_eq!(stranger.status.code(), Some(60), "nobody else trusts that certificate: {stranger:?}");
 }

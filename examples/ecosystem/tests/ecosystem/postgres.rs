@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coro::net::TcpStream;
 use coro_ecosystem::postgres::Client;
@@ -17,8 +17,19 @@ const PASSWORD: &str = "secret of a test";
 /// A server with one user, `coro`.
 struct Postgres {
     addr: SocketAddr,
-    _child: Kept,
+    child: Kept,
     _directory: Directory,
+}
+
+impl Drop for Postgres {
+    /// It takes its shared memory with it, if it is not killed; `Kept` kills it where it does not end.
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-INT", &self.child.0.id().to_string()]).status();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while matches!(self.child.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 /// Of the newest version that is installed.
@@ -64,8 +75,9 @@ impl Postgres {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let mut command = as_user("postgres");
         command.args(["-F", "-h", &addr.ip().to_string(), "-p", &addr.port().to_string(), "-k"]).arg(directory.path());
-        let mut child = quietly(command.arg("-D").arg(&data).current_dir("/"));
-        until_it_listens(&mut child, addr);
+        let child = quietly(command.arg("-D").arg(&data).current_dir("/"));
+        let mut server = Postgres { addr, child, _directory: directory };
+        until_it_listens(&mut server.child, addr);
         // It listens before it is there. The client works over std's streams as well.
         until("postgres is there", || {
             let stream = std::net::TcpStream::connect(addr).unwrap();
@@ -75,7 +87,7 @@ impl Postgres {
                 Err(e) => panic!("{e}"),
             }
         });
-        Some(Postgres { addr, _child: child, _directory: directory })
+        Some(server)
     }
 }
 

@@ -119,7 +119,8 @@ fn a_late_answer_is_ureqs_timeout_and_the_worker_serves_others() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", silent.local_addr().unwrap());
         let asking = coro::spawn(move || {
-            let config = ureq::Agent::config_builder().proxy(None).timeout_global(Some(Duration::from_millis(100)));
+            let config =
+                ureq::Agent::config_builder().proxy(None).timeout_recv_response(Some(Duration::from_millis(100)));
             ureq_client::agent_with(config.build()).get(&url).call().unwrap_err()
         });
         // On the only worker there is.

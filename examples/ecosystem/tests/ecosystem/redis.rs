@@ -30,6 +30,15 @@ impl Redis {
     }
 }
 
+/// Says so when it goes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn cli(addr: SocketAddr, args: &[&str]) -> String {
     let mut command = Command::new("redis-cli");
     command.args(["-h", &addr.ip().to_string(), "-p", &addr.port().to_string()]).args(args);
@@ -108,8 +117,10 @@ fn workers_take_jobs_from_redis_and_outlive_it() {
             }
             n
         });
+        // Where this fails, the feeding has to end nevertheless: it is waited for.
+        let look_is_over = Over(&over);
         pool.look("jobs", "20 workers and jobs that come without a pause", "read fd", WORKERS / 2);
-        over.store(true, Ordering::Relaxed);
+        drop(look_is_over);
         feeding.join().unwrap()
     });
     results(501 + more);
