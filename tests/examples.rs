@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,9 @@ impl Server {
 
     fn line_after(&mut self, prefix: &str) -> String {
         loop {
+            if self.stdout.buffer().is_empty() && !readable_in_time(self.stdout.get_ref()) {
+                panic!("it does not print {prefix:?}: {}", self.errors());
+            }
             let mut line = String::new();
             let n = self.stdout.read_line(&mut line).expect("text");
             assert!(n > 0, "the example ended before it printed {prefix:?}: {}", self.errors());
@@ -96,12 +100,36 @@ impl Server {
     }
 
     fn errors(&mut self) -> String {
-        let _ = self.child.kill();
+        self.stop();
         let mut text = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
             let _ = stderr.read_to_string(&mut text);
         }
         text
+    }
+
+    /// Ends it, by force if need be, and what it has started: a program that lives on would hold the pipes open.
+    fn stop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let started = children(self.child.id());
+        if !started.is_empty() {
+            // SAFETY: our own child, not yet waited for.
+            unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        if let Ok(None) = self.child.try_wait() {
+            for pid in children(self.child.id()) {
+                // SAFETY: a program that nobody but our child waits for, and its group, which may be none of its own.
+                unsafe { _ = (libc::kill(-pid, libc::SIGKILL), libc::kill(pid, libc::SIGKILL)) };
+            }
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
     }
 
     fn join(&self) -> Client {
@@ -138,9 +166,22 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
+}
+
+/// What that process has started and not waited for.
+fn children(pid: u32) -> Vec<libc::pid_t> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of_each = threads.filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok());
+    of_each.flat_map(|all| all.split_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Whether there is something to read, or an end, before patience has ended.
+fn readable_in_time(from: &impl AsRawFd) -> bool {
+    let mut fd = libc::pollfd { fd: from.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, which is ours.
+    unsafe { libc::poll(&raw mut fd, 1, PATIENCE.as_millis() as libc::c_int) > 0 }
 }
 
 fn ask(path: &Path, command: &str) -> String {
