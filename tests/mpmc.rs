@@ -15,6 +15,9 @@ use util::{runtime, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Before that nothing comes, however busy the machine is; nobody waits for it.
+const FAR: Duration = Duration::from_secs(60);
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -29,11 +32,12 @@ fn everywhere(f: impl Fn() + Clone + Send + 'static) {
 #[test]
 fn one_message_after_a_time() {
     everywhere(|| {
-        let begun = Instant::now();
-        let r = after(ms(5));
+        let r = after(FAR);
         assert_eq!((r.capacity(), r.len(), r.is_empty(), r.is_full()), (Some(1), 0, true, false));
         assert_eq!(r.try_recv(), Err(TryRecvError::Empty));
         assert_eq!(r.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout));
+        let begun = Instant::now();
+        let r = after(ms(5));
         let message = r.recv().unwrap();
         assert!(message >= begun + ms(5) && message <= Instant::now());
         // Exactly one, and the channel is never disconnected.
@@ -70,16 +74,18 @@ fn one_message_after_a_time() {
 #[test]
 fn messages_at_a_steady_pace() {
     everywhere(|| {
+        let r = tick(FAR);
+        assert_eq!((r.capacity(), r.try_recv()), (Some(1), Err(TryRecvError::Empty)));
         let begun = Instant::now();
         let r = tick(ms(10));
-        assert_eq!((r.capacity(), r.try_recv()), (Some(1), Err(TryRecvError::Empty)));
         let first = r.recv().unwrap();
         assert!(first >= begun + ms(10) && first <= Instant::now());
         // While nobody takes the second there are no others; the next is a period after that.
         coro::sleep(ms(50));
         assert_eq!(r.len(), 1);
         let late = Instant::now();
-        assert_eq!(r.recv(), Ok(first + ms(10)));
+        let second = r.recv().unwrap();
+        assert!(second >= first + ms(10) && second <= late, "{:?}", second - first);
         let third = r.recv().unwrap();
         assert!(third >= late + ms(10) && third <= Instant::now());
         assert_eq!(r.iter().take(2).count(), 2);
@@ -118,19 +124,22 @@ fn time_goes_from_choice_to_choice() {
             }
             0
         });
+        let begun = Instant::now();
         let (limit, pace) = (after(ms(30)), tick(ms(5)));
-        let (mut messages, mut ticks) = (0, 0);
-        loop {
+        let (mut messages, mut ticks, mut over) = (0, 0, false);
+        // The machine may be so busy that all are ready at once.
+        while !over || messages == 0 || ticks == 0 {
             coro::select! {
                 recv(rx) -> m => {
                     assert_eq!(m, Ok(messages));
                     messages += 1;
                 }
                 recv(pace) -> _ => ticks += 1,
-                recv(limit) -> _ => break,
+                recv(limit) -> _ => over = true,
             }
         }
-        assert!(messages > 0 && (1..=6).contains(&ticks), "{messages} messages, {ticks} ticks");
+        let took = begun.elapsed();
+        assert!(took >= ms(30) && took >= ms(5) * ticks, "{messages} messages, {ticks} ticks in {took:?}");
         drop(rx);
         sender.join().unwrap();
     });

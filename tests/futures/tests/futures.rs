@@ -496,14 +496,14 @@ fn a_plain_thread_is_blocked() {
 fn sleeps_end_in_order_and_leave_nothing() {
     in_task(|| {
         let begun = Instant::now();
-        let mut all: FuturesUnordered<_> = [6, 2, 4]
+        let mut all: FuturesUnordered<_> = [60, 20, 40]
             .map(|ms| async move {
                 sleep(Duration::from_millis(ms)).await;
                 (ms, Instant::now())
             })
             .into_iter()
             .collect();
-        for ms in [2, 4, 6] {
+        for ms in [20, 40, 60] {
             let (which, at) = block_on(all.next()).unwrap();
             assert!(which == ms && at >= begun + Duration::from_millis(ms), "{which}");
         }
