@@ -521,6 +521,61 @@ fn stdio() {
     });
 }
 
+/// A file as standard input cannot be waited for, and one that is closed is at its end.
+#[test]
+fn standard_input_may_be_a_file_or_closed() {
+    let scratch = Scratch::new("stdin");
+    std::fs::write(scratch.at("f"), "one\ntwo\n").unwrap();
+    let mut command = command("other-stdin");
+    let child = command.stdin(std::fs::File::open(scratch.at("f")).unwrap()).spawn().unwrap();
+    harness::wait("other-stdin", child).passed();
+}
+
+fn other_stdin() {
+    runtime(1).block_on(|| {
+        let mut lines = coro::io::stdin().lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "one");
+        assert_eq!(lines.next().unwrap().unwrap(), "two");
+        assert!(lines.next().is_none() && lines.next().is_none());
+        drop(lines);
+        // SAFETY: nobody else uses it.
+        unsafe { libc::close(0) };
+        assert_eq!(coro::io::stdin().read(&mut [0; 8]).unwrap(), 0);
+    });
+}
+
+/// From a file to a file, in pieces, and the errors of either.
+#[test]
+fn a_copy_goes_to_the_end_or_says_why_not() {
+    /// Interrupted first, as a read may be at any time; then bytes; then an error.
+    struct Breaks(u32);
+
+    impl Read for Breaks {
+        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+            self.0 += 1;
+            match self.0 {
+                1 => Err(ErrorKind::Interrupted.into()),
+                2 => Ok(buf.len()),
+                _ => Err(ErrorKind::ConnectionReset.into()),
+            }
+        }
+    }
+
+    let scratch = Scratch::new("copy");
+    let bytes: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+    std::fs::write(scratch.at("from"), &bytes).unwrap();
+    runtime(1).block_on(move || {
+        let (mut from, mut to) = (File::open(scratch.at("from")).unwrap(), File::create(scratch.at("to")).unwrap());
+        assert_eq!(coro::io::copy(&mut from, &mut to).unwrap(), 300_000);
+        assert!(fs::read(scratch.at("to")).unwrap() == bytes);
+        let mut got = Vec::new();
+        assert_eq!(coro::io::copy(&mut Breaks(0), &mut got).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert!(!got.is_empty());
+        let full = coro::io::copy(&mut &bytes[..], &mut &mut [0; 10][..]).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::WriteZero);
+    });
+}
+
 /// Nobody reads what the process says: tasks wait parked, those that were cut short hold one thread of the pool up and not one
 /// each, and what a dropped lock had is not lost.
 #[test]
@@ -606,6 +661,7 @@ fn child_process() {
     match &*case {
         "slow-disk" => slow_disk(),
         "stdio" => stdio(),
+        "other-stdin" => other_stdin(),
         "blocked-output" => blocked_output(),
         other => panic!("no case {other}"),
     }

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use coro::process::{Command, Stdio};
-use coro::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, Signal, Signals};
+use coro::process::{Child, Command, Stdio};
+use coro::signal::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, Signal, Signals};
 use harness::{PATIENCE, case, child, runtime, task_until, until_parked};
 
 const LONG: Duration = Duration::from_secs(1000);
@@ -109,6 +109,80 @@ fn a_child_is_written_to_read_from_and_waited_for_as_with_std() {
     // On a plain thread the same, and no runtime.
     let o = sh("cat; echo err >&2").stdin(Stdio::null()).output().unwrap();
     assert!(o.status.success() && o.stderr == b"err\n");
+}
+
+#[test]
+fn what_a_command_sets_holds_in_its_child() {
+    runtime(1).block_on(|| {
+        let said = |command: &mut Command| String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert_eq!(said(sh("echo $0").arg0("another")), "another\n");
+        let mut masked = sh("umask");
+        // SAFETY: one system call.
+        unsafe { masked.pre_exec(|| Ok(_ = libc::umask(0o27))) };
+        assert_eq!(said(&mut masked), "0027\n");
+        // SAFETY: a question.
+        let (uid, gid) = if unsafe { libc::geteuid() } == 0 { (65534, 65533) } else { ids() };
+        assert_eq!(said(sh("id -u; id -g").uid(uid).gid(gid)), format!("{uid}\n{gid}\n"));
+
+        // One that std has started, with its pipes.
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "cat; exit 6"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut taken = Child::try_from(command.spawn().unwrap()).unwrap();
+        taken.stdin.as_mut().unwrap().write_all(b"there and back").unwrap();
+        let output = taken.wait_with_output().unwrap();
+        assert_eq!((&*output.stdout, output.status.code()), (&b"there and back"[..], Some(6)));
+    });
+}
+
+/// This user's.
+fn ids() -> (u32, u32) {
+    // SAFETY: questions.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+/// The child waits before it calls `exec`, and so does whoever starts it.
+#[test]
+fn the_start_of_a_child_is_a_wait_with_a_name() {
+    use std::os::fd::AsRawFd;
+    let rt = runtime(1);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let fd = reader.as_raw_fd();
+    let start = rt.spawn(move || {
+        let mut command = sh("exit 8");
+        let hold_up = move || {
+            // SAFETY: one byte of room; the descriptor is there until the child has started.
+            unsafe { libc::read(fd, [0u8].as_mut_ptr().cast(), 1) };
+            Ok(())
+        };
+        // SAFETY: one system call.
+        unsafe { command.pre_exec(hold_up) };
+        command.status()
+    });
+    until_parked(start.task(), "spawn child \"sh\"");
+    // An interrupt waits until it is there: no child is left that nobody knows of.
+    start.cancel();
+    assert_eq!(rt.block_on(|| 7), 7);
+    until_parked(start.task(), "spawn child \"sh\"");
+    (&writer).write_all(b"x").unwrap();
+    // The interrupt as an error of the wait, or the status, if that was there first.
+    assert!(start.join().is_ok());
+    drop(reader);
+}
+
+/// Cut short, it leaves the child alone.
+#[test]
+fn reading_the_output_of_a_child_can_be_cut_short() {
+    runtime(1).block_on(|| {
+        let child = sleep_long().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (pid, guard) = (child.id(), Killed(child.id()));
+        let waits = coro::spawn(move || child.wait_with_output().map(drop));
+        until_parked(waits.task(), "read fd");
+        waits.cancel();
+        assert!(waits.join().is_ok_and(|r| r.is_err()));
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        assert!(!stat.contains(") Z "), "{stat}");
+        drop(guard);
+    });
 }
 
 #[test]
@@ -505,6 +579,12 @@ fn signals() {
             assert_eq!(t.join().unwrap(), SIGUSR1);
         }
         assert_eq!((thread.join().unwrap(), both.wait(), one.next()), (SIGUSR1, SIGUSR1, Some(SIGUSR1)));
+
+        // Who hears of every child takes no exit status from whoever waits for his.
+        let mut children = Signals::new(&[SIGCHLD]).unwrap();
+        assert_eq!(sh("exit 5").status().unwrap().code(), Some(5));
+        assert_eq!(children.wait(), SIGCHLD);
+        drop(children);
 
         // A library that puts its handler over ours, and calls ours, while streams come and go: each is called once.
         chain_over_ours(SIGUSR2);
