@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coro::probe::{self, Events, Point, attach_to, wrap};
+use coro::probe::{self, Events, Point, Recording, attach_to, record, replay, wrap};
 use util::{Rng, runtime, until, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -47,6 +47,11 @@ mod shop {
     #[coro::probe(wrap)]
     pub(crate) fn same(n: u64) -> u64 {
         n
+    }
+
+    #[coro::probe(wrap)]
+    pub(crate) fn wait(gate: &Arc<coro::sync::Semaphore>, _n: u64) {
+        gate.acquire().forget();
     }
 
     #[coro::probe]
@@ -425,6 +430,94 @@ fn one_value_is_wrapped_and_others_of_its_type_are_not() {
     nothing_is_left();
 }
 
+#[test]
+fn calls_are_recorded_and_answered_as_they_were() {
+    let _alone = alone();
+    let recording = Recording::new();
+    {
+        let _on = record!(recording, "shop::price", |item: &str, n: u32| -> u64).start().unwrap();
+        let _new = record!(recording, "Stock::new", |_rows: &[(&str, u32)]| -> Stock).start().unwrap();
+        let take = record!(recording, "Stock::count", |this: &Stock| -> usize).start().unwrap();
+        assert_eq!((price("tea", 2), price("tea", 2), price("salt", 1)), (6, 6, 4));
+        assert_eq!(Stock::new(&[("tea", 3)]).count(), 1);
+        assert_eq!(take.calls(), 1);
+    }
+    price("tea", 3);
+    let calls = [
+        "shop::price(\"tea\", 2) => 6",
+        "shop::price(\"tea\", 2) => 6",
+        "shop::price(\"salt\", 1) => 4",
+        "Stock::new() => Stock { rows: [(\"tea\", 3)] }",
+        "Stock::count(Stock { rows: [(\"tea\", 3)] }) => 1",
+    ];
+    assert_eq!(recording.calls(), calls);
+    assert_eq!(recording.diff(&recording.clone()).to_string(), "");
+
+    // Each recorded call answers one; the function is not called for it.
+    let again = recording.replay();
+    let below = wrap!("shop::price", |_price, _item: &str, _n: u32| -> u64 { 100 }).start().unwrap();
+    let on = replay!(again, "shop::price", |item: &str, n: u32| -> u64).start().unwrap();
+    assert_eq!((price("salt", 1), price("tea", 2), price("tea", 2), price("tea", 2)), (4, 6, 6, 100));
+    assert_eq!((below.calls(), on.calls(), again.actual().calls().len()), (1, 4, 4));
+    assert_eq!(
+        again.diff().to_string(),
+        format!("missing     {}\nmissing     {}\nunexpected  shop::price(\"tea\", 2) => 100\n", calls[3], calls[4])
+    );
+    drop(on);
+    // A result that cannot be copied is recorded, but cannot answer.
+    let no_copies = recording.replay();
+    let on = replay!(no_copies, "Stock::new", |_rows: &[(&str, u32)]| -> Stock).start().unwrap();
+    assert_eq!(Stock::new(&[("salt", 1)]).rows.len(), 1);
+    drop((on, below));
+    let diff = no_copies.diff().to_string();
+    assert!(diff.contains("different   Stock::new() => Stock { rows: [(\"salt\", 1)] }\n        was Stock::new() => Stock { rows: [(\"tea\", 3)] }\n"), "{diff}");
+    nothing_is_left();
+}
+
+#[test]
+fn a_recorded_call_may_unwind_or_be_under_way() {
+    let _alone = alone();
+    let fails = wrap!("shop::same", |same, n: u64| -> u64 {
+        if n == 0 { std::panic::resume_unwind(Box::new("none")) } else { same(n) }
+    });
+    let _fails = fails.start().unwrap();
+    let recording = Recording::new();
+    let on = record!(recording, "shop::same", |n: u64| -> u64).start().unwrap();
+    let same_of = |n| catch_unwind(|| same(n)).map_err(drop);
+    assert_eq!((same_of(0), same_of(1)), (Err(()), Ok(1)));
+    drop(on);
+    assert_eq!(recording.calls(), ["shop::same(0) ~ unwinds", "shop::same(1) => 1"]);
+    let again = recording.replay();
+    let _on = replay!(again, "shop::same", |n: u64| -> u64).start().unwrap();
+    assert_eq!((same_of(1), same_of(0)), (Ok(1), Err(())));
+    assert!(again.diff().is_empty(), "{:?}", again.diff());
+
+    // From tasks that run at once.
+    let waits = Recording::new();
+    within(LIMIT, {
+        let waits = waits.clone();
+        move || {
+            runtime(2).block_on(|| {
+                let gate = Arc::new(coro::sync::Semaphore::new(0));
+                let _on = record!(waits, "shop::wait", |_gate: &Arc<coro::sync::Semaphore>, n: u64|).start().unwrap();
+                let tasks: Vec<_> = (0..3)
+                    .map(|n| {
+                        let gate = gate.clone();
+                        coro::spawn(move || shop::wait(&gate, n))
+                    })
+                    .collect();
+                until(LIMIT, "all have begun", || waits.calls().len() == 3);
+                assert!(waits.calls().iter().all(|call| call.ends_with(") is under way")), "{waits:?}");
+                gate.add_permits(3);
+                tasks.into_iter().for_each(|task| task.join().unwrap());
+            });
+        }
+    });
+    let mut calls = waits.calls();
+    calls.sort();
+    assert_eq!(calls, ["shop::wait(0) => ()", "shop::wait(1) => ()", "shop::wait(2) => ()"]);
+}
+
 /// Wrappers, scopes and probes at random, while tasks of two workers call: nothing is left, no call is lost, or altered beyond what was
 /// asked.
 #[test]
@@ -540,9 +633,14 @@ fn what_the_page_says_is_what_happens() {
             pub(in super::super) fn price(item: &str, n: u32) -> Result<u64, String> {
                 if item.is_empty() { Err("no item".into()) } else { Ok(item.len() as u64 * u64::from(n)) }
             }
+
+            #[coro::probe(wrap, name = "app::shop::refund")]
+            pub(in super::super) fn refund(cents: u64) -> bool {
+                cents < 100
+            }
         }
     }
-    use app::shop::price;
+    use app::shop::{price, refund};
 
     let _alone = alone();
     let mut page = std::fs::read_to_string(PAGE).expect("the page");
@@ -564,6 +662,20 @@ fn what_the_page_says_is_what_happens() {
     assert_eq!(price("tea", 1), Ok(3));
     shows("enabled", told(&unsure));
     drop(unsure);
+
+    let recording = Recording::new();
+    let on = record!(recording, "app::shop::price", |item: &str, n: u32| -> Result<u64, String>).start().unwrap();
+    for (item, n) in [("tea", 2), ("salt", 1), ("cake", 3)] {
+        price(item, n).unwrap();
+    }
+    drop(on);
+    shows("recorded", recording.calls().iter().map(|call| format!("{call}\n")).collect());
+    let again = recording.replay();
+    let on = replay!(again, "app::shop::price", |item: &str, n: u32| -> Result<u64, String>).start().unwrap();
+    let more = replay!(again, "app::shop::refund", |cents: u64| -> bool).start().unwrap();
+    assert_eq!((price("salt", 1), price("tea", 3), refund(9)), (Ok(4), Ok(9), true));
+    drop((on, more));
+    shows("diff", again.diff().to_string());
 
     if std::env::var_os("CORO_BLESS").is_some() {
         std::fs::write(PAGE, page).expect("it is written");

@@ -33,7 +33,8 @@
 //!
 //! # Wrappers
 //! The calls of a function with `#[coro::probe(wrap)]` can go through something else, with the original at hand: [`wrap!`]. For everybody,
-//! for one tree of tasks ([`Wrap::scoped`]), or for one value ([`Wrap::only_for`]). `docs/doubles.md` shows it.
+//! for one tree of tasks ([`Wrap::scoped`]), or for one value ([`Wrap::only_for`]). Calls can be kept
+//! ([`record!`]), compared, and answered as they were ([`replay!`]). `docs/doubles.md` shows it.
 //!
 //! Must not know: sessions, commands; expressions, which come from above.
 
@@ -53,6 +54,7 @@ mod instrument;
 mod parting;
 mod patch;
 mod pattern;
+mod recording;
 mod registry;
 mod running;
 #[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "sessions have them"))]
@@ -87,6 +89,9 @@ pub use instrument::{Instrument, register_instrument};
 #[doc(hidden)]
 pub use patch::{CORO_PATCHES_0_1, IntoAttached, Patch};
 pub use patch::{apply_patch, patches};
+pub use recording::{Diff, Recording, Replay};
+#[doc(hidden)]
+pub use recording::{Keep, KeepCopy, KeepNot, Kept, Recorder};
 #[cfg_attr(not(feature = "backdoor"), allow(unused_imports, reason = "sessions have them"))]
 pub(crate) use session::SessionProbes;
 #[doc(hidden)]
@@ -102,6 +107,8 @@ pub use wrapping::Layer;
 
 pub use crate::__mark as mark;
 pub use crate::__patch as patch;
+pub use crate::__record as record;
+pub use crate::__replay as replay;
 pub use crate::__wrap as wrap;
 #[doc(hidden)]
 pub use crate::observe::PointName;
