@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coro::probe::{self, Events, Point, Recording, attach_to, record, replay, wrap};
+use coro::probe::{self, Events, Point, Proxy, Recording, attach_to, record, replay, wrap};
 use util::{Rng, runtime, until, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -427,6 +427,59 @@ fn one_value_is_wrapped_and_others_of_its_type_are_not() {
     assert!(kept.upgrade().is_none());
     let nothing = wrap!("Stock::count", |_count, _this: &Stock| -> usize { 0 }).only_for(&Arc::new(()));
     assert!(nothing.start().unwrap_err().to_string().starts_with("values without a size cannot be told apart"));
+    nothing_is_left();
+}
+
+#[test]
+fn a_proxy_is_one_way_to_a_shared_value() {
+    let _alone = alone();
+    let (one, other) = (Arc::new(Stock::default()), Arc::new(Stock::default()));
+    let proxy = Proxy::of(one.clone());
+    let proxy = proxy.wrap(wrap!("Stock::count", |count, this: &Stock| -> usize { count(this) + 1000 })).unwrap();
+    let proxy =
+        proxy.wrap(wrap!("Stock::of", for<'a> |_of, _this: &'a Stock, _item: &str| -> Option<&'a u32> { Some(&7) }));
+    let proxy = Arc::new(proxy.unwrap());
+    assert_eq!((one.count(), proxy.original().count()), (0, 0));
+    assert_eq!(proxy.with(|stock| (stock.count(), stock.of("tea").copied(), other.count())), (1000, Some(7), 0));
+    within(LIMIT, {
+        let (proxy, one, other) = (proxy.clone(), one.clone(), other.clone());
+        move || {
+            runtime(2).block_on(|| {
+                // At the same time, in another task, it is what it is; so it is within where it was left.
+                let (there, back) = (Arc::new(coro::sync::Semaphore::new(0)), Arc::new(coro::sync::Semaphore::new(0)));
+                let inside = coro::spawn({
+                    let (proxy, one, there, back) = (proxy.clone(), one.clone(), there.clone(), back.clone());
+                    move || {
+                        let inside = proxy.with(|stock| {
+                            let nested = proxy.with(Stock::count);
+                            there.add_permits(1);
+                            back.acquire().forget();
+                            let (one, other) = (one.clone(), other.clone());
+                            let child = coro::spawn(move || (one.count(), other.count())).join().unwrap();
+                            (nested, stock.count(), child)
+                        });
+                        (inside, one.count())
+                    }
+                });
+                there.acquire().forget();
+                assert_eq!(one.count(), 0);
+                back.add_permits(1);
+                assert_eq!(inside.join().unwrap(), ((1000, 1000, (1000, 0)), 0));
+            });
+        }
+    });
+    // It is left by a panic, too; and a wrapper that is gone takes no other with it.
+    let left = catch_unwind(AssertUnwindSafe(|| proxy.with(|_| std::panic::resume_unwind(Box::new("over")))));
+    assert_eq!((left.unwrap_err().downcast_ref(), one.count()), (Some(&"over"), 0));
+    proxy.wrapped()[0].stop();
+    assert_eq!(proxy.with(|stock| (stock.count(), stock.of("tea").copied())), (0, Some(7)));
+    let kept = proxy.with(|stock| {
+        drop(proxy.clone());
+        stock.of("tea").copied()
+    });
+    assert_eq!(kept, Some(7));
+    drop(proxy);
+    assert_eq!(Arc::strong_count(&one), 1);
     nothing_is_left();
 }
 

@@ -33,7 +33,7 @@
 //!
 //! # Wrappers
 //! The calls of a function with `#[coro::probe(wrap)]` can go through something else, with the original at hand: [`wrap!`]. For everybody,
-//! for one tree of tasks ([`Wrap::scoped`]), or for one value ([`Wrap::only_for`]). Calls can be kept
+//! for one tree of tasks ([`Wrap::scoped`]), or for one value ([`Wrap::only_for`], [`Proxy`]). Calls can be kept
 //! ([`record!`]), compared, and answered as they were ([`replay!`]). `docs/doubles.md` shows it.
 //!
 //! Must not know: sessions, commands; expressions, which come from above.
@@ -54,6 +54,7 @@ mod instrument;
 mod parting;
 mod patch;
 mod pattern;
+mod proxy;
 mod recording;
 mod registry;
 mod running;
@@ -89,6 +90,7 @@ pub use instrument::{Instrument, register_instrument};
 #[doc(hidden)]
 pub use patch::{CORO_PATCHES_0_1, IntoAttached, Patch};
 pub use patch::{apply_patch, patches};
+pub use proxy::Proxy;
 pub use recording::{Diff, Recording, Replay};
 #[doc(hidden)]
 pub use recording::{Keep, KeepCopy, KeepNot, Kept, Recorder};

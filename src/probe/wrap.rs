@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::attach::ProbeError;
 use super::registry;
-use super::wrapping::{Active, Enabled, Kept, Notes, Wrapping};
+use super::wrapping::{Active, Enabled, Kept, Notes, Place, Wrapping};
 use crate::observe::{Point, Scope};
 use crate::scheduler::with_scopes;
 
@@ -22,7 +22,7 @@ pub struct Wrap {
     signature: &'static str,
     enabled: Option<Enabled>,
     instance: Option<(usize, Kept)>,
-    scope: Option<Arc<Scope>>,
+    place: Place,
     later: bool,
     wrong: Option<&'static str>,
 }
@@ -46,7 +46,7 @@ pub fn wrapper<W: ?Sized + Send + Sync + 'static>(
         signature,
         enabled: None,
         instance: None,
-        scope: None,
+        place: Place::Everywhere,
         later: false,
         wrong: None,
     }
@@ -64,7 +64,13 @@ impl Wrap {
     /// Only calls by the task that starts it, and by tasks that are spawned from there on by it or by these. On a plain thread: by
     /// that thread, and by tasks that it spawns. Threads that the program makes itself are not in it, nor tasks that there were before.
     pub fn scoped(mut self) -> Wrap {
-        self.scope = Some(Arc::default());
+        self.place = Place::Own(Arc::default());
+        self
+    }
+
+    /// In a scope that somebody else enters, and ends.
+    pub(super) fn within(mut self, scope: &Arc<Scope>) -> Wrap {
+        self.place = Place::Within(scope.clone());
         self
     }
 
@@ -93,12 +99,16 @@ impl Wrap {
         if let Some(wrong) = self.wrong {
             return Err(ProbeError(wrong.to_owned()));
         }
-        let Wrap { pattern, wrapper, signature, enabled, instance, scope, later, .. } = self;
+        let Wrap { pattern, wrapper, signature, enabled, instance, place, later, .. } = self;
         let notes = Arc::<Notes>::default();
         let active = Active { wrapper, signature, enabled, instance, notes };
-        let wrapping = Arc::new(Wrapping::new(pattern, scope.clone(), active));
+        let own = match &place {
+            Place::Own(scope) => Some(scope.clone()),
+            _ => None,
+        };
+        let wrapping = Arc::new(Wrapping::new(pattern, place, active));
         registry::wrap(&wrapping, later).map_err(ProbeError)?;
-        if let Some(scope) = scope {
+        if let Some(scope) = own {
             with_scopes(|scopes| scopes.enter(&scope));
         }
         Ok(Wrapped { wrapping, stays: false })

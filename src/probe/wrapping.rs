@@ -30,12 +30,20 @@ pub(super) type Enabled = Box<dyn Fn() -> bool + Send + Sync>;
 /// Any value, kept.
 pub(super) type Kept = Arc<dyn Any + Send + Sync>;
 
+/// Whose calls go through it.
+pub(super) enum Place {
+    Everywhere,
+    /// Those in a scope that ends with it.
+    Own(Arc<Scope>),
+    /// Those in a scope that is somebody else's.
+    Within(Arc<Scope>),
+}
+
 /// See the module's head.
 pub(super) struct Wrapping {
     pub(super) pattern: String,
     points: Mutex<Vec<&'static Point>>,
-    /// Nobody else's calls go through it.
-    scope: Option<Arc<Scope>>,
+    place: Place,
     /// `None` when it is over.
     active: Mutex<Option<Arc<Active>>>,
     pub(super) notes: Arc<Notes>,
@@ -86,9 +94,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Wrapping {
-    pub(super) fn new(pattern: String, scope: Option<Arc<Scope>>, active: Active) -> Wrapping {
+    pub(super) fn new(pattern: String, place: Place, active: Active) -> Wrapping {
         let notes = active.notes.clone();
-        Wrapping { pattern, points: Mutex::default(), scope, active: Mutex::new(Some(Arc::new(active))), notes }
+        Wrapping { pattern, points: Mutex::default(), place, active: Mutex::new(Some(Arc::new(active))), notes }
     }
 
     /// Those that it is at.
@@ -106,13 +114,16 @@ impl Wrapping {
 
     /// The wrapper, if calls of whoever runs here may go through it.
     pub(super) fn here(&self) -> Option<Arc<Active>> {
-        let holds = self.scope.as_ref().is_none_or(is_in);
+        let holds = match &self.place {
+            Place::Everywhere => true,
+            Place::Own(scope) | Place::Within(scope) => is_in(scope),
+        };
         if holds { lock(&self.active).clone() } else { None }
     }
 
     /// It is over. What it was is dropped by the caller, or with the calls that go through it.
     pub(super) fn end(&self) {
-        if let Some(scope) = &self.scope {
+        if let Place::Own(scope) = &self.place {
             scope.end();
             with_scopes(|scopes| scopes.leave(scope));
         }
