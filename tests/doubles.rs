@@ -54,6 +54,11 @@ mod shop {
         gate.acquire().forget();
     }
 
+    #[coro::probe(wrap)]
+    pub(crate) fn gift(cents: u64) -> u64 {
+        cents
+    }
+
     #[coro::probe]
     pub(crate) fn only_watched() {}
 
@@ -124,7 +129,9 @@ fn alone() -> MutexGuard<'static, ()> {
 
 #[track_caller]
 fn nothing_is_left() {
-    let left: Vec<_> = probe::points().into_iter().filter(|point| point.is_watched()).collect();
+    // A bundle stays.
+    let others = probe::points().into_iter().filter(|point| !point.name().ends_with("shop::gift"));
+    let left: Vec<_> = others.filter(|point| point.is_watched()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -303,8 +310,23 @@ fn what_a_wrapper_does_is_the_programs_and_probes_see_the_whole() {
 #[test]
 fn a_scope_is_one_tree_of_tasks() {
     let _alone = alone();
+    /// Another task, which was there before.
+    struct Beside(coro::sync::mpsc::Sender<Job>);
+    type Job = (fn() -> u64, coro::sync::mpsc::Sender<u64>);
+
+    impl Beside {
+        fn call(&self, f: fn() -> u64) -> u64 {
+            let (done, result) = coro::sync::mpsc::channel();
+            self.0.send((f, done)).unwrap();
+            result.recv().unwrap()
+        }
+    }
+
     within(LIMIT, || {
         let runtime = runtime(2);
+        let (sender, jobs) = coro::sync::mpsc::channel::<Job>();
+        runtime.spawn(move || jobs.iter().for_each(|(f, done)| done.send(f()).unwrap()));
+        let beside = Beside(sender);
         let gate = Arc::new(coro::sync::Semaphore::new(0));
         // There before, and beside it.
         let before = runtime.spawn({
@@ -322,8 +344,9 @@ fn a_scope_is_one_tree_of_tasks() {
             assert_eq!(child.join().unwrap(), (20, 30, 0));
             let borrowed = 4;
             coro::scope(|s| assert_eq!(s.spawn(|| same(borrowed)).join().unwrap(), 40));
-            // Another runtime; a thread of the program's own is not in it.
-            assert_eq!(coro::thread::spawn(|| same(5)).join().unwrap(), 50);
+            // Elsewhere on its behalf; on the same thread for somebody else; a thread of the program's own is not in it.
+            assert_eq!(coro::blocking(|| same(5)).unwrap(), 50);
+            assert_eq!(beside.call(|| coro::blocking(|| same(5)).unwrap()), 5);
             assert_eq!(std::thread::spawn(|| same(6)).join().unwrap(), 6);
             // A scope in the scope, which ends first or last.
             let more = wrap!("shop::same", |same, n: u64| -> u64 { same(n) + 1 }).scoped().start().unwrap();
@@ -411,6 +434,17 @@ fn a_point_that_comes_later_is_wrapped_from_its_first_call_on() {
     assert_eq!(same(1), 2);
     drop(later);
     nothing_is_left();
+}
+
+coro::probe::patch!("gifts", || wrap!("shop::gift", |_gift, _cents: u64| -> u64 { 0 }).start());
+
+#[test]
+fn a_bundle_wraps_when_it_is_named() {
+    let _alone = alone();
+    assert_eq!(shop::gift(3), 3);
+    assert_eq!(probe::apply_patch("gifts"), Ok(vec![]));
+    assert_eq!(shop::gift(3), 0);
+    assert_eq!((probe::apply_patch("gifts"), shop::gift(3)), (Ok(vec![]), 0));
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) use pool::job_of;
 pub use pool::{BlockingJob, BlockingStats};
 
 use crate::observe::{FileCall, WaitKind, WaitReason};
+use crate::scheduler::in_these_scopes;
 use crate::scheduler::suspend::{self, here, set_wait_extra};
 use pool::{Pool, Ticket};
 
@@ -80,7 +81,7 @@ where
     // Before the job is on its way: nothing is begun for a task that is to end, or may not wait.
     h.refuse_if_no_switch();
     h.checkpoint_wait();
-    let ticket = pool.submit(site, None, f)?;
+    let ticket = pool.submit(site, None, in_these_scopes(f))?;
     while !ticket.finished() {
         suspend::wait(WaitReason::of(WaitKind::Blocking));
     }

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use super::attach::{Attached, ProbeError};
+use super::wrap::Wrapped;
 use crate::scheduler::runtime::payload_text;
 
 /// One bundle, as [`patch!`](macro@crate::probe::patch) makes it.
@@ -44,7 +45,7 @@ impl fmt::Debug for Patch {
 /// What the function of a bundle may return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be what the function of a `patch!` returns",
-    note = "it returns the probes that it attached: `Attached`, `Vec<Attached>`, `()` if it did something else, or a `Result` of these"
+    note = "it returns the probes that it attached: `Attached`, `Vec<Attached>`, a `Wrapped` that is to stay, `()` if it did something else, or a `Result` of these"
 )]
 pub trait IntoAttached {
     /// The probes, or what went wrong.
@@ -63,6 +64,14 @@ impl IntoAttached for () {
 impl IntoAttached for Attached {
     fn into_attached(self) -> Result<Vec<Attached>, String> {
         Ok(vec![self])
+    }
+}
+
+/// It stays.
+impl IntoAttached for Wrapped {
+    fn into_attached(self) -> Result<Vec<Attached>, String> {
+        self.leave();
+        Ok(Vec::new())
     }
 }
 
@@ -153,7 +162,8 @@ fn applied() -> std::sync::MutexGuard<'static, BTreeMap<&'static str, Vec<Attach
 /// A bundle of probes that is compiled in and does nothing until somebody names it: `CORO_PROBES=patch:NAME` when the program starts,
 /// `probe apply patch:NAME` at the console, or [`apply_patch`](crate::probe::apply_patch).
 ///
-/// The function says what is attached: it returns an [`Attached`](crate::probe::Attached), a `Vec` of them, `()`, or a `Result` of one of these.
+/// The function says what is attached: it returns an [`Attached`](crate::probe::Attached), a `Vec` of them, a [`Wrapped`](crate::probe::Wrapped), which
+/// stays then, `()`, or a `Result` of one of these.
 ///
 /// # Examples
 /// ```

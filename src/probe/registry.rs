@@ -232,6 +232,11 @@ pub(super) fn unwrap(wrapping: &Arc<Wrapping>) {
     wrapping.points().into_iter().for_each(|point| relist(&state, point));
 }
 
+/// How many wrappers the calls of a point go through, or some of its calls.
+pub(super) fn wrappers_at(point: &Point) -> usize {
+    lock().wrappings.iter().filter(|wrapping| wrapping.is_at(point)).count()
+}
+
 /// Takes a probe away: when this returns, nothing of it begins any more. Whether it was there.
 pub(super) fn detach(id: u64, why: &str) -> bool {
     let mut state = lock();

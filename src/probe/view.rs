@@ -199,6 +199,11 @@ fn line_of(point: &Point, probes: &[Arc<Probe>]) -> String {
     if !ids.is_empty() {
         let _ = write!(line, "  <- probe {}", ids.join(", "));
     }
+    match registry::wrappers_at(point) {
+        0 => {}
+        1 => line.push_str("  <- wrapped"),
+        n => drop(write!(line, "  <- wrapped {n} times")),
+    }
     line
 }
 
@@ -257,4 +262,23 @@ pub(crate) fn one(id: u64) -> Result<Vec<String>, String> {
     let mut lines = vec![format!("{} {}: over, {} hits: {}", ended.id, ended.name, ended.hits, ended.why)];
     lines.extend(registry::found_by_ended(id).lines().map(|line| format!("  {line}")));
     Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrapped_is_seen_in_the_list() {
+        let _point = Point::register("view_tests::wrapped", &["n"]);
+        let line = || points(Some("view_tests::wrapped")).expect("it is there").remove(0);
+        let wrap = || crate::probe::wrap!("view_tests::wrapped", |f, n: u8| -> u8 { f(n) }).start().expect("it can be");
+        assert!(line().starts_with("view_tests::wrapped(n)  ") && !line().contains("<-"), "{}", line());
+        let one = wrap();
+        assert!(line().ends_with("  <- wrapped"), "{}", line());
+        let two = wrap();
+        assert!(line().ends_with("  <- wrapped 2 times"), "{}", line());
+        drop((one, two));
+        assert!(!line().contains("<-"), "{}", line());
+    }
 }

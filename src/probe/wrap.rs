@@ -62,7 +62,8 @@ impl Wrap {
     }
 
     /// Only calls by the task that starts it, and by tasks that are spawned from there on by it or by these. On a plain thread: by
-    /// that thread, and by tasks that it spawns. Threads that the program makes itself are not in it, nor tasks that there were before.
+    /// that thread, and by tasks that it spawns. What they hand to [`blocking`](crate::blocking()) is theirs. Threads that the program makes
+    /// itself are not in it, nor tasks that there were before.
     pub fn scoped(mut self) -> Wrap {
         self.place = Place::Own(Arc::default());
         self

@@ -50,6 +50,32 @@ pub(crate) fn is_in(scope: &Arc<Scope>) -> bool {
     scopes_here(here()).is_some_and(|set| set.iter().any(|other| Arc::ptr_eq(other, scope)))
 }
 
+/// The closure, to be run somewhere else in the scopes that whoever runs here is in.
+#[cfg(feature = "probe")]
+pub(crate) fn in_these_scopes<T>(f: impl FnOnce() -> T + Send + 'static) -> impl FnOnce() -> T + Send + 'static {
+    /// However it ends.
+    struct Back(Option<ScopeSet>);
+
+    impl Drop for Back {
+        fn drop(&mut self) {
+            with_scopes(|scopes| scopes.put(self.0.take()));
+        }
+    }
+
+    let set = scopes_here(here());
+    move || {
+        let Some(set) = set else { return f() };
+        let _back = Back(with_scopes(|scopes| scopes.put(Some(set))));
+        f()
+    }
+}
+
+/// There are none.
+#[cfg(not(feature = "probe"))]
+pub(crate) fn in_these_scopes<T>(f: impl FnOnce() -> T + Send + 'static) -> impl FnOnce() -> T + Send + 'static {
+    f
+}
+
 /// The box with the task's labels, made if it has none.
 fn own_label(h: &Here) -> &'static Label {
     let cell: &'static TaskCell = h.cell;

@@ -53,6 +53,7 @@ pub use spawn::{Builder, spawn, spawn_local, spawn_named};
 pub use suspend::{is_cancel, is_cancelled, no_switch, park, shield, yield_slice};
 
 pub(crate) use join::{current_label, task_in};
+pub(crate) use labels::in_these_scopes;
 #[cfg(feature = "probe")]
 pub(crate) use labels::{is_in, with_scopes};
 pub(crate) use slice::unpark;
