@@ -186,7 +186,7 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
                 }
             });
             let run = match options.wrap {
-                true => Parts::of(&mut sig)?.call(&call, &block.to_token_stream())?,
+                true => Parts::of(&mut sig)?.call(&probe, &call, &block.to_token_stream())?,
                 false => {
                     let arguments = taken(&mut sig);
                     let statements = &block.stmts;

@@ -109,8 +109,9 @@ impl Parts {
         quote!(for<#(#lifetimes),*> #head(#(#first,)* #(#types),*) -> #output)
     }
 
-    /// The call of the body, through whatever wrappers there are. `call` is the call that is under way.
-    pub(crate) fn call(&self, call: &Ident, body: &TokenStream) -> Result<TokenStream> {
+    /// The call of the body, through whatever wrappers there are. `call` is the call that is under way. What
+    /// is done with wrappers is done aside, so that a call without any needs no registers for it.
+    pub(crate) fn call(&self, probe: &TokenStream, call: &Ident, body: &TokenStream) -> Result<TokenStream> {
         let Parts { patterns, names, types, output, .. } = self;
         let body = if self.has_self { without_self(body.clone())? } else { body.clone() };
         let function = quote!(::core::ops::Fn);
@@ -132,7 +133,7 @@ impl Parts {
                 #instance,
             ) {
                 ::core::option::Option::None => original(#(#names),*),
-                ::core::option::Option::Some(wrappers) => {
+                ::core::option::Option::Some(wrappers) => #probe::aside(move || {
                     let mut layer: ::std::rc::Rc<dyn #original> = ::std::rc::Rc::new(original);
                     for wrapper in wrappers {
                         let inner = layer;
@@ -141,7 +142,7 @@ impl Parts {
                         });
                     }
                     layer(#(#names),*)
-                }
+                }),
             }
         });
         Ok(tokens)

@@ -280,6 +280,14 @@ impl Watched {
     }
 }
 
+/// Does what is done rarely, where it is in nobody's way.
+#[doc(hidden)]
+#[cold]
+#[inline(never)]
+pub fn aside<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
 /// A mark is passed that is watched, with these values.
 #[cold]
 #[inline(never)]

@@ -81,7 +81,7 @@ pub use attach::{Attach, Attached, ProbeError, attach_to};
 pub(crate) use attach::{CORO_CONDITIONS_0_1, Compile};
 pub use breakpoint::{BreakAt, Breakpoint, Hit, break_at};
 #[doc(hidden)]
-pub use call::{Call, passed, run_once};
+pub use call::{Call, aside, passed, run_once};
 pub(crate) use environment::as_the_environment_says;
 pub use event::{Event, Events};
 #[doc(hidden)]
