@@ -54,6 +54,12 @@ mod shop {
         gate.acquire().forget();
     }
 
+    /// Nobody else has these names.
+    #[coro::probe(wrap)]
+    pub(crate) fn named(original: u64, layer: u64, (inner, wrapper): (u64, u64), result: u64) -> u64 {
+        ((original * 10 + layer) * 10 + inner) * 100 + wrapper * 10 + result
+    }
+
     #[coro::probe(wrap)]
     pub(crate) fn gift(cents: u64) -> u64 {
         cents
@@ -191,6 +197,9 @@ fn functions_of_all_kinds_are_wrapped() {
     assert_eq!(shop::longest(vec!["ab"], (1, 0), &()), None);
     let fibonacci = wrap!("fibonacci", |fibonacci, n: u64| -> u64 { fibonacci(n) }).start().unwrap();
     assert_eq!((shop::fibonacci(5), fibonacci.calls()), (5, 15));
+    let named = wrap!("shop::named", |named, a: u64, b: u64, c: (u64, u64), d: u64| -> u64 { named(a + 1, b, c, d) });
+    let _named = named.start().unwrap();
+    assert_eq!(shop::named(0, 2, (3, 4), 5), 12_345);
 
     // Methods: by reference, by value, of a trait, without `self`.
     let _new = wrap!("Stock::new", |new, rows: &[(&str, u32)]| -> Stock {

@@ -8,7 +8,10 @@
 use proc_macro2::{Group, Ident, Punct, Spacing, Span, TokenStream, TokenTree};
 use quote::{ToTokens as _, format_ident, quote};
 use syn::spanned::Spanned as _;
-use syn::{Error, FnArg, GenericParam, Pat, Result, ReturnType, Signature, Type, WherePredicate, parse_quote};
+use syn::{
+    Error, FnArg, GenericParam, Pat, PatType, Receiver, Result, ReturnType, Signature, Type, WherePredicate,
+    parse_quote,
+};
 
 use crate::item::has_impl;
 
@@ -127,21 +130,21 @@ impl Parts {
             false => quote!(0),
         };
         let tokens = quote!({
-            let original: #pointer = |#(#patterns),*| #body;
+            let __coro_original: #pointer = |#(#patterns),*| #body;
             match #call.wrappers::<dyn #wrapper + ::core::marker::Send + ::core::marker::Sync>(
                 ::core::stringify!(fn(#(#types),*) -> #output),
                 #instance,
             ) {
-                ::core::option::Option::None => original(#(#names),*),
-                ::core::option::Option::Some(wrappers) => #probe::aside(move || {
-                    let mut layer: ::std::rc::Rc<dyn #original> = ::std::rc::Rc::new(original);
-                    for wrapper in wrappers {
-                        let inner = layer;
-                        layer = ::std::rc::Rc::new(move |#(#arguments),*| {
-                            wrapper.call()(::std::rc::Rc::clone(&inner), #(#arguments),*)
+                ::core::option::Option::None => __coro_original(#(#names),*),
+                ::core::option::Option::Some(__coro_wrappers) => #probe::aside(move || {
+                    let mut __coro_layer: ::std::rc::Rc<dyn #original> = ::std::rc::Rc::new(__coro_original);
+                    for __coro_wrapper in __coro_wrappers {
+                        let __coro_inner = __coro_layer;
+                        __coro_layer = ::std::rc::Rc::new(move |#(#arguments),*| {
+                            __coro_wrapper.call()(::std::rc::Rc::clone(&__coro_inner), #(#arguments),*)
                         });
                     }
-                    layer(#(#names),*)
+                    __coro_layer(#(#names),*)
                 }),
             }
         });
@@ -162,6 +165,13 @@ fn check(sig: &Signature) -> Result<()> {
     if let Some(span) = sig.generics.params.iter().find(bounded).map(|p| p.span()).or(clause.map(|c| c.span())) {
         let text = "a function whose lifetimes depend on each other cannot be wrapped, for the type of its wrapper could not say so";
         return Err(Error::new(span, text));
+    }
+    for input in &sig.inputs {
+        let (FnArg::Receiver(Receiver { attrs, .. }) | FnArg::Typed(PatType { attrs, .. })) = input;
+        if let Some(attribute) = attrs.iter().find(|attribute| attribute.path().is_ident("cfg")) {
+            let text = "an argument that is there only sometimes cannot be wrapped: put the condition on the function";
+            return Err(Error::new(attribute.span(), text));
+        }
     }
     let types = sig.inputs.iter().filter_map(|input| match input {
         FnArg::Typed(typed) => Some(&*typed.ty),
@@ -385,6 +395,7 @@ mod tests {
             ("fn f(a: impl Fn())", "have no name"),
             ("fn f() -> impl Fn()", "have no name"),
             ("fn f() -> !", "never returns"),
+            ("fn f(#[cfg(unix)] a: u8)", "put the condition on the function"),
             ("fn f<'a, 'b: 'a>(a: &'a u8, b: &'b u8)", "depend on each other"),
         ] {
             let mut sig: Signature = syn::parse_str(item).expect("a signature");

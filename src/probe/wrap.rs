@@ -240,9 +240,9 @@ macro_rules! __wrap {
         $crate::__wrap!($pattern, |$orig $(, $arg: $type)*| -> () $body)
     };
     ($pattern:expr, for<$($life:lifetime),*> |$orig:ident $(, $arg:ident: $type:ty)* $(,)?| -> $result:ty $body:block) => {{
-        type Original = dyn for<$($life),*> ::core::ops::Fn($($type),*) -> $result;
+        type __CoroOriginal = dyn for<$($life),*> ::core::ops::Fn($($type),*) -> $result;
         $crate::probe::wrapper::<
-            dyn for<$($life),*> ::core::ops::Fn(::std::rc::Rc<Original>, $($type),*) -> $result
+            dyn for<$($life),*> ::core::ops::Fn(::std::rc::Rc<__CoroOriginal>, $($type),*) -> $result
                 + ::core::marker::Send + ::core::marker::Sync
         >(
             $pattern,
