@@ -8,6 +8,7 @@ use super::capture::Captured;
 use super::condensed::{Detail, First, Folding, StackTexts, classify, push_escaped};
 use super::loaded;
 use super::modules::BuildId;
+use super::shapes::{Shape, Shapes};
 use super::symbols::{DebugInfo, Frame, Symbols};
 use super::walk::{End, Registers, StackBytes, Walker};
 use crate::context;
@@ -17,7 +18,10 @@ pub(super) struct Frames {
     pub(super) walker: Walker,
     pub(super) symbols: Symbols,
     pub(super) texts: StackTexts,
+    shapes: Shapes,
     addresses: Vec<usize>,
+    /// What the last walk found, if that was known before.
+    shape: Option<Shape>,
     /// Found out at the first dump.
     built: Option<DebugInfo>,
     is_advised: bool,
@@ -27,7 +31,16 @@ impl Frames {
     pub(super) fn new() -> Frames {
         let walker = walker();
         let symbols = Symbols::new(walker.modules().clone());
-        Frames { walker, symbols, texts: StackTexts::new(), addresses: Vec::new(), built: None, is_advised: false }
+        Frames {
+            walker,
+            symbols,
+            texts: StackTexts::new(),
+            shapes: Shapes::new(),
+            addresses: Vec::new(),
+            shape: None,
+            built: None,
+            is_advised: false,
+        }
     }
 
     /// What the build kept, so that there are names and lines.
@@ -60,12 +73,14 @@ impl Frames {
         if self.walker.set_modules(loaded::refreshed(loaded::PATIENCE)) {
             self.symbols.set_modules(self.walker.modules().clone());
             self.texts.clear();
+            self.shapes.clear();
         }
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if super::elf_files::take_refused() {
             // There may be descriptors now.
             self.symbols.set_modules(self.walker.modules().clone());
             self.texts.clear();
+            self.shapes.clear();
         }
     }
 
@@ -78,14 +93,24 @@ impl Frames {
     /// Walks the copied stack of a captured task; true if its base was reached. The addresses are there until the next walk.
     pub(super) fn walk(&mut self, task: &Captured) -> bool {
         self.addresses.clear();
+        self.shape = None;
         let Some(registers) = &task.registers else { return true };
         let bytes = StackBytes { base: task.base, bytes: &task.bytes };
-        let complete = self.walker.walk(registers, &bytes, &mut self.addresses) == End::Complete;
-        if task.interrupted
-            && let Some(first) = self.addresses.first_mut()
+        if !task.interrupted
+            && let Some(shape) = self.shapes.find(registers, &bytes)
         {
-            // The others point behind their calls: so all are looked up in the same way.
-            *first += 1;
+            self.addresses.extend_from_slice(self.shapes.addresses(shape));
+            self.shape = Some(shape);
+            return true;
+        }
+        let complete = self.walker.walk(registers, &bytes, &mut self.addresses) == End::Complete;
+        if task.interrupted {
+            if let Some(first) = self.addresses.first_mut() {
+                // The others point behind their calls: so all are looked up in the same way.
+                *first += 1;
+            }
+        } else if complete {
+            self.shapes.walked(&self.addresses, &mut self.walker, registers, &bytes);
         }
         complete
     }
@@ -152,7 +177,15 @@ impl Frames {
             return true;
         }
         let complete = self.walk(task);
+        if let Some(text) = self.shape.and_then(|shape| self.shapes.text(shape)) {
+            out.push_str(text);
+            return complete;
+        }
+        let start = out.len();
         self.texts.write(&self.addresses, First::ResumePoint, Detail::Folded, &mut self.symbols, out);
+        if let Some(shape) = self.shape {
+            self.shapes.keep_text(shape, &out[start..]);
+        }
         if !complete {
             out.push_str(CUT);
         }

@@ -61,6 +61,7 @@ mod row;
     allow(dead_code, reason = "what runs can be asked on Linux only")
 )]
 pub(crate) mod running;
+mod shapes;
 mod snapshot;
 mod sockets;
 mod stacks;

@@ -66,7 +66,9 @@ pub(super) fn push_number(mut n: u64, out: &mut String) {
             break;
         }
     }
-    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
+    // One by one: they are few, and a slice of them would be checked for being UTF-8.
+    out.reserve(digits.len());
+    digits[at..].iter().for_each(|digit| out.push(char::from(*digit)));
 }
 
 /// `417us`, `32ms`, `3.2s`, `2h05m`.

@@ -147,9 +147,16 @@ impl Waiting {
         }
     }
 
+    /// In the window, so what is large is left alone where it is empty.
     pub(super) fn clear(&mut self) {
-        self.text.clear();
-        *self = Waiting::nothing(std::mem::take(&mut self.text));
+        let Waiting { object, choices, with, text, has_text, number, until, timeout, reads, scope } = self;
+        (*object, *with, *timeout) = (None, None, None);
+        if choices.iter().any(Option::is_some) {
+            *choices = [None; MOST_CHOICES];
+        }
+        text.clear();
+        (*has_text, *number, *until, *scope) = (false, 0, 0, 0);
+        *reads = [0; MOST_READS];
     }
 
     /// The text that is waited for.

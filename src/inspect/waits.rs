@@ -11,9 +11,10 @@ use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use super::capture::{Captured, Doing};
+use super::row::push_id;
 use super::snapshot::{Party, Wait};
 use super::sockets::{descriptor_and_peer, socket_text};
-use super::text::{Age, Escaped};
+use super::text::{Age, Escaped, push_age};
 use super::waiting::{Channel, Seen, State, name_of, readers};
 use crate::observe::{Detail, FileCall, THREAD, WaitKind, WaitReason};
 use crate::scheduler::{self, shared};
@@ -35,9 +36,22 @@ pub(super) struct Others {
     readers: Option<HashMap<usize, Vec<u64>>>,
     /// How long jobs of the blocking pool have run, by the tasks that wait for them.
     jobs: Option<HashMap<u64, Duration>>,
-    /// Timer clocks by runtime.
-    epochs: HashMap<u32, Option<Instant>>,
+    /// By runtime, of which there are few.
+    clocks: Vec<TimerClock>,
 }
+
+/// The timer clock of a runtime, read some time ago.
+#[derive(Debug)]
+struct TimerClock {
+    runtime: u32,
+    /// When it began; `None` for a runtime that is gone.
+    epoch: Option<Instant>,
+    /// What it showed, and when, in ticks.
+    read: Option<(u64, u64)>,
+}
+
+/// For so long a timer clock is not read again: its time follows from the ticks since.
+const CLOCK_KEPT: Duration = Duration::from_millis(10);
 
 impl Others {
     /// The name of a task, if it has one and there is still time to look for it.
@@ -73,11 +87,25 @@ impl Others {
         jobs.get(&task).copied()
     }
 
-    /// Nanoseconds of the timer clock of the runtime that the task belongs to.
-    fn timer_now(&mut self, owner: u16) -> Option<u64> {
-        let id = shared::worker_at(owner)?.runtime.load(std::sync::atomic::Ordering::Relaxed);
-        let epoch = self.epochs.entry(id).or_insert_with(|| scheduler::runtime::epoch_of(id));
-        epoch.map(|e| e.elapsed().as_nanos() as u64)
+    /// Nanoseconds of the timer clock of the runtime that the task belongs to, when it was looked at.
+    fn timer_now(&mut self, c: &Captured) -> Option<u64> {
+        let id = shared::worker_at(c.owner)?.runtime.load(std::sync::atomic::Ordering::Relaxed);
+        let known = self.clocks.iter().position(|clock| clock.runtime == id);
+        let place = known.unwrap_or_else(|| {
+            self.clocks.push(TimerClock { runtime: id, epoch: scheduler::runtime::epoch_of(id), read: None });
+            self.clocks.len() - 1
+        });
+        let clock = &mut self.clocks[place];
+        let epoch = clock.epoch?;
+        if let Some((time, at)) = clock.read {
+            let since = clock::duration(c.at.saturating_sub(at));
+            if since <= CLOCK_KEPT {
+                return Some(time + since.as_nanos() as u64);
+            }
+        }
+        let time = epoch.elapsed().as_nanos() as u64;
+        clock.read = Some((time, clock::ticks()));
+        Some(time)
     }
 }
 
@@ -109,7 +137,7 @@ pub(super) fn fields(c: &Captured, kind: &'static str, text: String, object: Opt
 /// Time left of the wait's own limit, or of a sleep; and of the nearest `timeout` around it.
 fn left(c: &Captured) -> (Option<Duration>, Option<Duration>) {
     let until = if c.wait.kind == WaitKind::Sleep { c.wait.detail } else { c.waiting.until };
-    let own = (until != 0).then(|| c.others.borrow_mut().timer_now(c.owner)).flatten();
+    let own = (until != 0).then(|| c.others.borrow_mut().timer_now(c)).flatten();
     let own = own.map(|now| Duration::from_nanos(until.saturating_sub(now)));
     (own, c.waiting.timeout.map(|t| t.saturating_duration_since(Instant::now())))
 }
@@ -208,7 +236,8 @@ impl Writer<'_> {
                 Ok(())
             }
             WaitKind::Join => {
-                write!(self.out, " #{detail}")?;
+                self.out.push(' ');
+                push_id(detail, self.out);
                 self.name(detail)
             }
             WaitKind::Scope => write!(self.out, " ({} left)", count(self.c.waiting.number, "child", "children")),
@@ -259,12 +288,20 @@ impl Writer<'_> {
     }
 
     fn sleep(&mut self, deadline: u64) -> fmt::Result {
-        let Some(now) = self.others.timer_now(self.c.owner) else { return Ok(()) };
+        let Some(now) = self.others.timer_now(self.c) else { return Ok(()) };
         // Its worker looks at timers between slices only.
         match now.checked_sub(deadline).filter(|late| *late > 10_000_000) {
-            Some(late) => write!(self.out, " overdue {}", Age(Duration::from_nanos(late))),
-            None => write!(self.out, " {} left", Age(Duration::from_nanos(deadline.saturating_sub(now)))),
+            Some(late) => {
+                self.out.push_str(" overdue ");
+                push_age(Duration::from_nanos(late), self.out);
+            }
+            None => {
+                self.out.push(' ');
+                push_age(Duration::from_nanos(deadline.saturating_sub(now)), self.out);
+                self.out.push_str(" left");
+            }
         }
+        Ok(())
     }
 
     fn object(&mut self, kind: WaitKind, seen: &Seen) -> fmt::Result {
@@ -415,7 +452,7 @@ impl Writer<'_> {
         let until = self.c.waiting.until;
         if until != 0
             && self.c.wait.kind != WaitKind::Sleep
-            && let Some(now) = self.others.timer_now(self.c.owner)
+            && let Some(now) = self.others.timer_now(self.c)
         {
             write!(self.out, " for at most {} more", Age(Duration::from_nanos(until.saturating_sub(now))))?;
         }

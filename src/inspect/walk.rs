@@ -49,7 +49,8 @@ impl StackBytes<'_> {
         self.base.saturating_add(self.bytes.len())
     }
 
-    fn read(&self, address: usize) -> Option<usize> {
+    #[inline]
+    pub(crate) fn read(&self, address: usize) -> Option<usize> {
         const WORD: usize = size_of::<usize>();
         let offset = address.checked_sub(self.base)?;
         let word = self.bytes.get(offset..offset.checked_add(WORD)?)?;
@@ -65,6 +66,21 @@ pub(crate) enum End {
     Complete,
     /// Anything else: the addresses found are the innermost part of the stack.
     Truncated,
+}
+
+/// One address of a walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) address: usize,
+    /// The stack pointer of that frame, as it is after the return to it.
+    sp: usize,
+}
+
+impl Step {
+    /// Where the address was read, if it is a return address: known where calls push it.
+    pub(crate) fn return_at(&self) -> Option<usize> {
+        if cfg!(target_arch = "x86_64") { self.sp.checked_sub(size_of::<usize>()) } else { None }
+    }
 }
 
 /// The unwinder and its cache. One per thread that walks.
@@ -126,6 +142,27 @@ impl Walker {
         most: usize,
         mut found: impl FnMut(usize),
     ) -> End {
+        self.follow(regs, stack, most, |step, is_base| {
+            if !is_base {
+                found(step.address);
+            }
+        })
+    }
+
+    /// As [`walk`](Walker::walk), with stack pointers, and the base last if it was reached. `out` is emptied before.
+    pub(crate) fn trail(&mut self, regs: &Registers, stack: &StackBytes<'_>, out: &mut Vec<Step>) -> End {
+        out.clear();
+        self.follow(regs, stack, MAX_FRAMES, |step, _| out.push(step))
+    }
+
+    #[inline(always)]
+    fn follow(
+        &mut self,
+        regs: &Registers,
+        stack: &StackBytes<'_>,
+        most: usize,
+        mut found: impl FnMut(Step, bool),
+    ) -> End {
         let mut cursor = self.engine.start(regs);
         let mut address = regs.ip;
         let mut is_first = true;
@@ -134,6 +171,7 @@ impl Walker {
         for _ in 0..most {
             // A call as the base's last instruction returns to its end, which starts no frame.
             if self.base.contains(&address) || (!is_first && self.base_ends_at(address)) {
+                found(Step { address, sp: cursor.sp() }, true);
                 return End::Complete;
             }
             // The byte that is looked up must be code, and for a return address that is the call.
@@ -144,8 +182,8 @@ impl Walker {
                     None => return End::Truncated,
                 }
             }
-            found(address);
             let sp = cursor.sp();
+            found(Step { address, sp }, false);
             // An overflow faults with the stack pointer below what can be read; the caller's frame is above.
             if (sp < stack.base && !is_first) || sp > stack.end() {
                 return End::Truncated;

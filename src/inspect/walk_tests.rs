@@ -4,10 +4,12 @@
 
 use super::condensed::{Detail, First, StackTexts};
 use super::modules::ModuleMap;
+use super::shapes::Shapes;
 use super::symbols::{DebugInfo, Symbols};
 use super::walk::{End, MAX_FRAMES, Registers, StackBytes, Walker};
 use std::arch::{asm, global_asm};
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,9 +48,33 @@ global_asm!(
     run = sym run,
 );
 
+// A function whose frame is found by the frame pointer, as code that is built with frame pointers has them.
+global_asm!(
+    ".globl coro_walk_test_framed",
+    ".type coro_walk_test_framed, @function",
+    "coro_walk_test_framed:",
+    ".cfi_startproc",
+    "push rbp",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbp, -16",
+    "mov rbp, rsp",
+    ".cfi_def_cfa_register rbp",
+    "call rdi",
+    "pop rbp",
+    ".cfi_def_cfa rsp, 8",
+    "ret",
+    ".cfi_endproc",
+);
+
 unsafe extern "C" {
     fn coro_walk_test_entry();
     fn coro_walk_test_entry_end();
+    fn coro_walk_test_framed(called: extern "C" fn());
+}
+
+extern "C" fn suspend_framed() {
+    suspend();
+    black_box(());
 }
 
 type Body<'a> = Box<dyn FnOnce() + 'a>;
@@ -390,6 +416,79 @@ fn garbage_never_harms() {
         }
     }
     assert!(deepest > 1, "the garbage was too implausible to test anything");
+}
+
+/// As views do it: a stack that is known is not walked.
+fn find_or_walk(shapes: &mut Shapes, walker: &mut Walker, suspended: &Suspended<'_>) -> (bool, Vec<usize>) {
+    let (regs, bytes) = (suspended.registers(), suspended.copy());
+    let stack = StackBytes { base: regs.sp, bytes: &bytes };
+    let mut walked = Vec::new();
+    assert_eq!(walker.walk(&regs, &stack, &mut walked), End::Complete);
+    match shapes.find(&regs, &stack) {
+        Some(shape) => (true, shapes.addresses(shape).to_vec()),
+        None => {
+            shapes.walked(&walked, walker, &regs, &stack);
+            (false, walked)
+        }
+    }
+}
+
+#[test]
+fn a_known_stack_is_what_a_walk_finds() {
+    let (mut walker, mut shapes, mut random) = (walker(), Shapes::new(), Random(0x2545_f491_4f6c_dd1d));
+    let (mut known, mut seen) = (0, HashMap::new());
+    for _ in 0..400 {
+        let path: Vec<u8> = (0..random.next() % 4).map(|_| (random.next() % 3) as u8).collect();
+        let suspended = Suspended::new(|| _ = black_box(next_step(&path)));
+        let (is_known, found) = find_or_walk(&mut shapes, &mut walker, &suspended);
+        assert_eq!(found, walk(&mut walker, &suspended).1, "{path:?}");
+        known += usize::from(is_known);
+        drop(suspended);
+        let times = seen.entry(path).or_insert(0);
+        assert!(!is_known || *times >= 2, "kept the first time");
+        *times += 1;
+    }
+    // Forty paths, each of which is walked twice; a few more if their hashes collide.
+    assert!(known > 200, "{known}");
+    shapes.clear();
+    let suspended = Suspended::new(|| _ = black_box(next_step(&[1])));
+    assert!(!find_or_walk(&mut shapes, &mut walker, &suspended).0);
+}
+
+#[test]
+fn a_stack_is_known_by_its_return_addresses_alone() {
+    let (mut walker, mut shapes) = (walker(), Shapes::new());
+    let suspended = Suspended::new(|| _ = black_box(next_step(&[3, 1, 2])));
+    let known = [(); 3].map(|()| find_or_walk(&mut shapes, &mut walker, &suspended).0);
+    assert_eq!(known, [false, false, true]);
+    let (regs, mut bytes) = (suspended.registers(), suspended.copy());
+    let addresses = walk(&mut walker, &suspended).1;
+    let shape = shapes.find(&regs, &StackBytes { base: regs.sp, bytes: &bytes }).unwrap();
+    shapes.keep_text(shape, "text");
+    let mut needed = 0;
+    for at in (0..bytes.len() - 7).step_by(8) {
+        let stack = |bytes: &[u8], shapes: &mut Shapes| {
+            let found = shapes.find(&regs, &StackBytes { base: regs.sp, bytes })?;
+            assert_eq!((shapes.addresses(found), shapes.text(found)), (&addresses[..], Some("text")));
+            Some(found)
+        };
+        bytes[at] ^= 1;
+        needed += usize::from(stack(&bytes, &mut shapes).is_none());
+        bytes[at] ^= 1;
+        assert!(stack(&bytes, &mut shapes).is_some());
+        // Nothing beyond the copy is read.
+        assert!(stack(&bytes[..at], &mut shapes).is_none());
+    }
+    assert_eq!(needed, addresses.len(), "all but the first, and the base");
+}
+
+#[test]
+fn a_stack_that_needs_the_frame_pointer_is_walked_each_time() {
+    let (mut walker, mut shapes) = (walker(), Shapes::new());
+    // SAFETY: the function calls what it is given, on an aligned stack.
+    let suspended = Suspended::new(|| unsafe { coro_walk_test_framed(suspend_framed) });
+    let known = [(); 4].map(|()| find_or_walk(&mut shapes, &mut walker, &suspended).0);
+    assert_eq!(known, [false; 4]);
 }
 
 #[test]

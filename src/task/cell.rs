@@ -277,12 +277,12 @@ impl TaskCell {
         (0..size_of::<TaskCell>() / 64).for_each(|line| crate::sys::prefetch(cell.wrapping_add(64 * line)));
     }
 
-    /// Fetches the innermost part of the stack, whosever it is, for the same walk. If the task runs meanwhile, what is
-    /// fetched is of no use.
+    /// Fetches the innermost part of the stack, whosever it is, for the same walk: 1.5 KiB, which is all of most stacks. If the
+    /// task runs meanwhile, what is fetched is of no use.
     #[inline(always)]
     pub(crate) fn prefetch_others_stack(&self) {
         // SAFETY: the context lies in the cell, which is mapped.
-        unsafe { crate::sys::prefetch_through(&raw const (*self.ctx.get()).sp, 8) };
+        unsafe { crate::sys::prefetch_through(&raw const (*self.ctx.get()).sp, 24) };
     }
 
     /// A reference by identity.
