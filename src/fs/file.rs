@@ -490,27 +490,44 @@ mod tests {
     /// Who has the next turn finds the file cut: nothing that is written then is lost to a call that came before.
     #[test]
     fn a_cut_is_over_when_its_turn_is() {
+        const PIECE: u64 = 1 << 20;
         let path = std::env::temp_dir().join(format!("coro-set-len-{}", std::process::id()));
         let std_file = fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        let file = Arc::new(File::from(std_file));
+        let (file, over) = (Arc::new(File::from(std_file)), AtomicBool::new(false));
         let runtime = Runtime::builder().workers(1).build().unwrap();
-        for len in 1..=200 {
-            let before = file.line.turn();
-            let (cut, (tell, told)) = (file.clone(), std::sync::mpsc::channel());
-            let task = runtime.spawn(move || {
-                tell.send(()).unwrap();
-                cut.set_len(len)
+        std::thread::scope(|s| {
+            // The system cuts no file while somebody writes into it: each cut takes some time.
+            s.spawn(|| {
+                let piece = vec![0; PIECE as usize];
+                while !over.load(Ordering::SeqCst) {
+                    file.inner.write_all_at(&piece, 0).unwrap();
+                }
             });
-            told.recv().unwrap();
-            // The only worker takes this up when that one waits.
-            runtime.block_on(|| ());
-            drop(before);
-            while !file.line.is_idle() {
-                std::hint::spin_loop();
-            }
-            assert_eq!(file.inner.metadata().unwrap().len(), len);
-            task.join().unwrap().unwrap();
+            let lengths: Vec<_> =
+                (1..=30).map(|more| (PIECE + more, cut_in_turn(&file, &runtime, PIECE + more))).collect();
+            over.store(true, Ordering::SeqCst);
+            assert!(lengths.iter().all(|(wanted, found)| wanted == found), "{lengths:?}");
+        });
+    }
+
+    /// How long the file is when the turn of that cut is over.
+    fn cut_in_turn(file: &Arc<File>, runtime: &Runtime, len: u64) -> u64 {
+        let before = file.line.turn();
+        let (cut, (tell, told)) = (file.clone(), std::sync::mpsc::channel());
+        let task = runtime.spawn(move || {
+            tell.send(()).unwrap();
+            cut.set_len(len)
+        });
+        told.recv().unwrap();
+        // The only worker takes this up when that one waits.
+        runtime.block_on(|| ());
+        drop(before);
+        while !file.line.is_idle() {
+            std::hint::spin_loop();
         }
+        let found = file.inner.metadata().unwrap().len();
+        task.join().unwrap().unwrap();
+        found
     }
 }

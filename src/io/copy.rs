@@ -186,6 +186,8 @@ impl<A: HalfClose + ?Sized, B: HalfClose + ?Sized> Drop for BothEnds<'_, A, B> {
 
 #[cfg(all(test, not(miri)))]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::scheduler::Runtime;
 
@@ -217,16 +219,18 @@ mod tests {
     fn a_panic_of_either_direction_ends_both() {
         let runtime = Runtime::builder().workers(1).build().unwrap();
         for swapped in [false, true] {
-            let payload = runtime
-                .spawn(move || {
-                    let ((_client, front), (back, _server)) =
-                        (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
-                    // Nobody says anything: the other direction ends only if it is ended.
-                    let panics = Panics(back);
-                    if swapped { copy_bidirectional(&panics, &front) } else { copy_bidirectional(&front, &panics) }
-                })
-                .join()
-                .unwrap_err();
+            let task = runtime.spawn(move || {
+                let ((_client, front), (back, _server)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+                // Nobody says anything: the other direction ends only if it is ended.
+                let panics = Panics(back);
+                if swapped { copy_bidirectional(&panics, &front) } else { copy_bidirectional(&front, &panics) }
+            });
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !task.is_finished() {
+                assert!(Instant::now() < deadline, "the other direction goes on, {swapped}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let payload = task.join().unwrap_err();
             assert_eq!(payload.downcast_ref(), Some(&"a stream that panics"), "{swapped}");
         }
     }
