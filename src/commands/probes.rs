@@ -48,8 +48,10 @@ pub(super) fn probe(asked: &Asked<'_>) -> Begun {
         }
         ["apply", ..] => Err("probe apply takes one file or directory of specs, or patch:NAME".to_owned()),
         ["release", id, ..] => {
-            let typed = asked.by.typed.trim_start().strip_prefix("release").unwrap_or_default().trim_start();
-            let rest = typed.strip_prefix(id).unwrap_or_default().trim();
+            let typed =
+                asked.by.typed.trim_start().strip_prefix("release").map(|typed| typed.trim_start_matches(between));
+            let rest = typed.and_then(|typed| typed.strip_prefix(id));
+            let rest = rest.ok_or("probe release takes a probe's number as it is, without quotes")?;
             release(number(id)?, rest).map(|said| lines(vec![said]))
         }
         ["release"] => Err("probe release takes a probe's number; probe show lists who stands at which".to_owned()),
@@ -60,21 +62,41 @@ pub(super) fn probe(asked: &Asked<'_>) -> Begun {
     }
 }
 
+/// What may stand between words; commas come from the form `probe(release, 3, #17)`.
+fn between(c: char) -> bool {
+    c.is_whitespace() || c == ','
+}
+
+/// The first word of a text, and what comes after it.
+fn first_word(text: &str) -> (&str, &str) {
+    let text = text.trim_start_matches(between);
+    let (word, after) = text.split_at(text.find(between).unwrap_or(text.len()));
+    (word, after.trim_start_matches(between))
+}
+
 /// `#17 failing the bank is closed`.
 fn release(probe: u64, rest: &str) -> Result<String, String> {
-    let (first, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let (task, answer) = task_and_answer(rest)?;
+    view::release(probe, task, answer)
+}
+
+/// Of whom, if not of all, and what they are to return.
+type TaskAndAnswer<'a> = (Option<u64>, Option<Result<&'a str, &'a str>>);
+
+fn task_and_answer(rest: &str) -> Result<TaskAndAnswer<'_>, String> {
+    let (first, after) = first_word(rest);
     let (task, rest) = match question::id(first) {
-        Some(task) => (Some(task), after.trim()),
+        Some(task) => (Some(task), after),
         None => (None, rest),
     };
-    let (word, text) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let (word, text) = first_word(rest);
     let answer = match word {
         "" => None,
         "returning" => Some(Ok(text.trim())),
         "failing" => Some(Err(text.trim())),
         other => return Err(format!("probe release knows no \"{other}\", only returning TEXT and failing TEXT")),
     };
-    view::release(probe, task, answer)
+    Ok((task, answer))
 }
 
 fn number(word: &str) -> Result<u64, String> {
@@ -149,6 +171,21 @@ fn wanted(typed: &str) -> Result<Wanted, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_goes_on_and_with_what_is_read_with_commas_and_without() {
+        for (rest, expected) in [
+            ("", (None, None)),
+            (" #17", (Some(17), None)),
+            (" #17 failing the bank, it is closed ", (Some(17), Some(Err("the bank, it is closed")))),
+            (", #17, failing, text", (Some(17), Some(Err("text")))),
+            (", returning, Some(3, 4)", (None, Some(Ok("Some(3, 4)")))),
+            (" returning", (None, Some(Ok("")))),
+        ] {
+            assert_eq!(task_and_answer(rest), Ok(expected), "{rest}");
+        }
+        assert!(task_and_answer(", slowly").unwrap_err().starts_with("probe release knows no \"slowly\""));
+    }
 
     #[test]
     fn what_is_wanted_is_read_from_both_ends() {

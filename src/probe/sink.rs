@@ -1,6 +1,7 @@
 //! Where lines of instruments go: to stderr, or to whoever takes them.
 //!
-//! Invariants: a line never waits. What finds no room, or comes too fast, is counted and not even made.
+//! Invariants: a line never waits. What finds no room, or comes too fast, is counted and not even made. Nothing of a line steers a
+//! terminal or begins another one, whoever has named what is in it.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::tally::Tally;
+use super::text::into_plain;
 use crate::scheduler::suspend::here;
 use crate::sys::stderr;
 
@@ -68,14 +70,14 @@ impl Sink {
             To::Stderr(limit) => {
                 let room = limit.take();
                 if room {
-                    stderr::print(here().map_or(0, |h| h.id()), &make());
+                    stderr::print(here().map_or(0, |h| h.id()), &into_plain(make()));
                 }
                 room
             }
             To::Queue(queue) => {
                 let room = !queue.closed.load(Ordering::Relaxed) && queue.waiting.load(Ordering::Relaxed) < ROOM;
                 room && {
-                    let line = make();
+                    let line = into_plain(make());
                     queue.waiting.fetch_add(line.len() + 1, Ordering::Relaxed);
                     queue.tail.send(line).is_ok()
                 }
@@ -170,6 +172,13 @@ mod tests {
         assert!(sink.take(usize::MAX).is_empty());
         sink.close();
         sink.line(|| unreachable!("nobody takes it"));
+    }
+
+    #[test]
+    fn lines_are_lines_and_steer_no_terminal() {
+        let sink = Sink::queue();
+        sink.line(|| "a\u{1b}[31m\nb: \"it's\" 1.2 µs \u{ad}\u{202e}…".to_owned());
+        assert_eq!(sink.take(usize::MAX), [r#"a\u{1b}[31m\nb: "it's" 1.2 µs \u{ad}\u{202e}…"#]);
     }
 
     #[test]

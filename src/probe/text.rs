@@ -33,6 +33,13 @@ pub(super) fn plain(text: &str) -> String {
     out
 }
 
+/// The same of a line that is mostly plain.
+pub(super) fn into_plain(line: String) -> String {
+    // Letters such as that of a microsecond also, and no soft hyphen.
+    let is_plain = |c: char| matches!(c, ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{2ff}');
+    if line.chars().all(is_plain) { line } else { plain(&line) }
+}
+
 /// The last two parts of a path.
 pub(super) fn short_file(path: &str) -> &str {
     path.rmatch_indices('/').nth(1).map_or(path, |(at, _)| &path[at + 1..])
