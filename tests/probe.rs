@@ -1,5 +1,7 @@
 //! Probes: what a running program logs, counts and shows, changed without a restart; and that none of it reaches the program.
 
+#[path = "probe/breakpoints.rs"]
+mod breakpoints;
 mod util;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -305,7 +307,7 @@ fn marks_show_where_a_call_spends_its_time() {
     within(LIMIT, || {
         runtime(1).block_on(|| {
             let probe = attach_to("app::slow").keep_lines().hot_spots().log_of(Events::MARK).start().unwrap();
-            let mark = attach_to("app::second").keep_lines().log_of(Events::MARK).start().unwrap();
+            let mark = attach_to("app::second").keep_lines().instruments("log count top(rows)").start().unwrap();
             app::slow();
             app::slow();
             let Value::List(spots) = &probe.report()[0] else { panic!("{:?}", probe.report()) };
@@ -328,7 +330,8 @@ fn marks_show_where_a_call_spends_its_time() {
             let told = probe.lines();
             assert_eq!(told.len(), 4);
             assert!(told[1].starts_with("probe::app::slow/second rows=7, name=\"ada\" after "), "{told:?}");
-            assert!(mark.lines()[0].starts_with("probe::app::second rows=7, name=\"ada\""));
+            assert_eq!(mark.lines().len(), 2);
+            assert!(mark.text().ends_with("count 2\ntop rows\n          2  7"), "{}", mark.text());
             assert!(probe.text().contains("<- the worst single one"), "{}", probe.text());
         });
     });
@@ -370,6 +373,38 @@ fn an_instrument_that_goes_wrong_is_the_end_of_its_probe_and_of_nothing_else() {
             }
             assert_eq!(beside.hits().0, 6);
             assert_eq!(beside.ended(), None);
+        });
+    });
+}
+
+#[test]
+fn an_argument_that_goes_wrong_when_it_is_shown_is_so_too() {
+    struct Wrong(fn());
+    impl std::fmt::Debug for Wrong {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0();
+            f.write_str("shown")
+        }
+    }
+    #[coro::probe]
+    fn takes(wrong: &Wrong) -> u8 {
+        let _ = wrong;
+        7
+    }
+    let _alone = alone();
+    within(LIMIT, || {
+        runtime(2).block_on(|| {
+            let beside = attach_to("takes").count().count_of(Events::END).start().unwrap();
+            for (wrong, why) in [
+                (Wrong(|| panic!("boom")), "an argument panicked when it was shown: boom"),
+                (Wrong(|| coro::sleep(Duration::from_millis(1))), "an argument panicked when it was shown: "),
+            ] {
+                let probe = attach_to("takes").keep_lines().log().start().unwrap();
+                assert_eq!((takes(&wrong), takes(&wrong)), (7, 7));
+                assert!(probe.ended().is_some_and(|ended| ended.starts_with(why)), "{:?}", probe.ended());
+                assert_eq!((probe.hits().0, probe.lines().len()), (0, 0));
+            }
+            assert_eq!((beside.hits().0, beside.ended()), (8, None));
         });
     });
 }
@@ -500,103 +535,59 @@ fn a_point_that_comes_later_is_watched_from_its_first_call_on() {
 }
 
 #[test]
-fn a_task_stands_at_a_breakpoint_and_goes_on_as_it_is_told() {
+fn nothing_begins_after_the_end() {
     let _alone = alone();
-    within(LIMIT, || {
-        runtime(1).block_on(|| {
-            let charge = |account: &'static str, cents| coro::spawn(move || app::charge(account, cents));
-            let breakpoint = break_at("app::charge").condition("cents > 100").start().unwrap();
-            // Not that one.
-            assert_eq!(charge("ada", 100).join().unwrap().unwrap(), 100);
-            let task = charge("ada", 250);
-            let hit = breakpoint.wait(LIMIT).unwrap();
-            // Only the task waits, on the only worker; where it is can be seen.
-            assert_eq!((hit.task(), hit.kind(), hit.value("cents")), (task.id(), Events::CALL, Some(Value::of(250))));
-            assert_eq!(hit.text(), "probe::app::charge(account=\"ada\", cents=250) begins");
-            let view = hit.stack().expect("it is there");
-            let wait = "breakpoint \"probe::app::charge(account=\\\"ada\\\", cents=250) begins\" for at most ";
-            assert!(view.wait.starts_with(wait), "{}", view.wait);
-            assert!(view.to_string().contains("app::charge") || view.to_string().contains("charge|"), "{view}");
-            hit.release();
-            assert_eq!(task.join().unwrap().unwrap(), 250);
-            // With another result, which the function does not come to; with an error; with what cannot be.
-            let watch = attach_to("app::breakpoint").count().start().unwrap();
-            let task = charge("ada", 251);
-            breakpoint.wait(LIMIT).unwrap().returning("7");
-            assert_eq!(task.join().unwrap().unwrap(), 7);
-            let task = charge("ada", 252);
-            breakpoint.wait(LIMIT).unwrap().fail("the bank is closed");
-            assert_eq!(task.join().unwrap().unwrap_err().to_string(), "the bank is closed");
-            assert_eq!(watch.hits().0, 0, "its body did not run");
-            let task = charge("ada", 253);
-            breakpoint.wait(LIMIT).unwrap().returning("seven");
-            assert_eq!(task.join().unwrap().unwrap(), 253);
-            // Whoever stands there when it is dropped goes on; so does a cancelled one.
-            let tasks = [charge("bob", 300), charge("eve", 301)];
-            let hits = [breakpoint.wait(LIMIT).unwrap(), breakpoint.wait(LIMIT).unwrap()];
-            tasks[1].cancel();
-            until(LIMIT, "it unwinds", || tasks[1].is_finished());
-            assert_eq!(breakpoint.hits(), 6);
-            drop(breakpoint);
-            let [bob, eve] = tasks;
-            assert_eq!(bob.join().unwrap().unwrap(), 300);
-            assert!(eve.join().is_err());
-            drop(hits);
-        });
-    });
+    static OBSERVED: AtomicU64 = AtomicU64::new(0);
+    static STAGE: AtomicU64 = AtomicU64::new(0);
+    struct Late;
+    impl Instrument for Late {
+        fn observe(&self, _: &Event<'_>) {
+            OBSERVED.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let slow = |_: &Event<'_>| {
+        STAGE.store(1, Ordering::SeqCst);
+        until(LIMIT, "it has been taken away", || STAGE.load(Ordering::SeqCst) == 2);
+        true
+    };
+    let probe = attach_to("app::busy").instrument(Late).when(slow).start().unwrap();
+    let call = std::thread::spawn(|| app::busy(1));
+    until(LIMIT, "it decides", || STAGE.load(Ordering::SeqCst) == 1);
+    probe.stop();
+    STAGE.store(2, Ordering::SeqCst);
+    assert_eq!(call.join().unwrap(), 3);
+    assert_eq!((OBSERVED.load(Ordering::SeqCst), probe.hits()), (0, (0, 0)));
+    // A short life that begins after a long one, at a point that nobody passes, is over in time also.
+    let _long = attach_to("app::busy").count().lifespan(Duration::from_secs(600)).start().unwrap();
+    for _ in 0..5 {
+        let short = attach_to("app::slow").count().lifespan(Duration::from_millis(5)).start().unwrap();
+        until(Duration::from_secs(10), "it is over", || short.ended().is_some());
+    }
 }
 
 #[test]
-fn breakpoints_at_the_end_at_a_mark_and_for_a_while() {
+fn points_are_passed_to_the_very_end_of_a_thread() {
+    struct Last;
+    impl Drop for Last {
+        fn drop(&mut self) {
+            app::busy(1);
+        }
+    }
+    thread_local! {
+        static FIRST: Last = const { Last };
+        static SECOND: Last = const { Last };
+    }
     let _alone = alone();
-    within(LIMIT, || {
-        runtime(1).block_on(|| {
-            // What it returns can still be changed when it is known.
-            let at_end = break_at("app::charge").at(Events::RETURN).condition("failed").times(1).start().unwrap();
-            let task = coro::spawn(|| app::charge("", 5));
-            let hit = at_end.wait(LIMIT).unwrap();
-            assert!(
-                hit.text().starts_with("probe::app::charge(account=\"\", cents=5) ~ Err(Custom {"),
-                "{}",
-                hit.text()
-            );
-            hit.returning("Ok(5)");
-            assert_eq!(task.join().unwrap().unwrap(), 5);
-            // Once was enough.
-            assert!(app::charge("", 5).is_err());
-            assert!(at_end.wait(Duration::from_millis(1)).unwrap_err().to_string().contains("its 1 hits are used up"));
-            // A place in the code; the first two who come by are let through.
-            let at_mark = break_at("app::breakpoint").at(Events::MARK).after(2).start().unwrap();
-            for _ in 0..2 {
-                app::charge("ada", 1).unwrap();
-            }
-            let task = coro::spawn(|| app::charge("eve", 1));
-            let hit = at_mark.wait(LIMIT).unwrap();
-            assert_eq!(hit.value("account"), Some(Value::of("eve")));
-            drop(hit);
-            task.join().unwrap().unwrap();
-            drop(at_mark);
-            // Nobody releases it: it goes on by itself.
-            let short = break_at("app::charge").timeout(Duration::from_millis(20)).start().unwrap();
-            let begun = Instant::now();
-            app::charge("ada", 1).unwrap();
-            assert!(begun.elapsed() >= Duration::from_millis(20));
-            // A plain thread stops as well, and who must not wait does not.
-            let thread = std::thread::spawn(|| app::charge("thread", 1));
-            let hit = short.wait(LIMIT).unwrap();
-            assert!(hit.task() != 0 || hit.value("account") == Some(Value::of("thread")));
-            drop(hit);
-            drop(short.wait(LIMIT));
-            thread.join().unwrap().unwrap();
-            coro::no_switch(|| app::charge("ada", 1)).unwrap();
-            drop(short);
-        });
+    let count = attach_to("app::busy").count().start().unwrap();
+    let asked = attach_to("app::busy").keep_lines().log().condition("n == 1").start().unwrap();
+    let stops = break_at("app::busy").timeout(Duration::from_millis(1)).start().unwrap();
+    let thread = std::thread::spawn(|| {
+        FIRST.with(|_| ());
+        app::busy(1);
+        SECOND.with(|_| ());
     });
-    let never = std::panic::catch_unwind(|| drop(break_at("app::charge").start().unwrap()));
-    let text = never.unwrap_err();
-    let text = text.downcast_ref::<String>().expect("text");
-    assert!(text.ends_with("on app::charge: nobody ever came by this breakpoint"), "{text}");
-    drop(break_at("app::charge").optional().start().unwrap());
+    thread.join().unwrap();
+    assert_eq!((count.hits().0, asked.hits().0, asked.ended(), stops.hits()), (3, 3, None, 3));
 }
 
 /// Attach, detach and expire at random, while tasks of two workers call: nothing is left, no call is lost or altered.

@@ -245,7 +245,9 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
             ["probe needs the tier act: write first: enable act"]
         );
         other.ask("enable act");
-        assert_eq!(other.ask(&format!("probe release 6 {} failing no money", ids[0])), [format!("{} goes on", ids[0])]);
+        // As a call, with commas: that one, and not all of them.
+        let released = other.ask(&format!("probe(release, 6, {}, failing, no money)", ids[0]));
+        assert_eq!(released, [format!("{} goes on", ids[0])]);
         assert_eq!(other.ask(&format!("probe release 6 {} returning 0", ids[1])), [format!("{} goes on", ids[1])]);
         assert_eq!(other.ask("probe release 6"), [format!("{} goes on", ids[2])]);
         assert_eq!(other.ask("probe release 6"), ["nobody stands at probe 6; probe show 6 says who does"]);
@@ -253,6 +255,22 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
         let mut paid = PAID.lock().expect("no poison").clone();
         paid.sort();
         assert_eq!(paid, [Ok(0), Err("no money".to_owned())]);
+        // Taken away goes also who stands there because the hits are used up.
+        let standing = |session: &mut Session| {
+            session.ask("tasks wait=breakpoint").iter().filter(|line| line.trim_start().starts_with('#')).count()
+        };
+        other.ask("probe attach app::pay break hits 1");
+        until(LIMIT / 4, "it stands there", || standing(&mut other) == 1);
+        until(LIMIT / 4, "it is over", || !other.ask("probe show")[0].contains("app::pay: break;"));
+        assert_eq!(other.ask("probe detach all"), ["there was no probe"]);
+        until(LIMIT / 4, "it goes on", || standing(&mut other) == 0);
+        // Nothing that the program calls something steers a terminal, or looks like another line.
+        let evil = coro::probe::Point::register("evil\x1b[31m\nname", &["n"]);
+        let listed = other.ask("probe list evil*");
+        assert_eq!(masked(&listed.join("|")), "evil\\u{Nb}[Nm\\nname(n)  tests/probe_console.rs:N");
+        other.ask("probe attach evil* log(call) hits 1");
+        evil.call(&[coro::probe::Shown::Int(1)], || ());
+        until(LIMIT / 4, "it is told", || other.told() == "evil\\u{1b}[31m\\nname(n=1) begins");
         for (wrong, told) in [
             ("probe release", "probe release takes a probe's number"),
             ("probe release 6 slowly", "probe release knows no \"slowly\""),

@@ -7,14 +7,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::comers::Comers;
 use super::event::{Event, Events};
 use super::hot::HotSpots;
 use super::instrument::{self, Count, Histogram, Instrument, Log, Rate, Stacks, Top};
 use super::registry;
 use super::running::{Filter, Limits, Made, Probe};
 use super::sink::Sink;
-use super::stop::{Break, Stop};
-use crate::sync::mpsc;
+use super::stop::Break;
 use crate::value::Value;
 
 /// Why there is no such probe, and what to do about it.
@@ -139,9 +139,10 @@ impl Attach {
         self.with("hot", HotSpots::default())
     }
 
-    /// A line to stderr for each call that is over, at most 500 a second: `app::cache::get(key="a") => Some(3) in 12.3 µs, #17`.
+    /// A line to stderr for each call that is over, at most 500 a second: `app::cache::get(key="a") => Some(3) in 12.3 µs, #17`. Also for each
+    /// mark that the pattern names itself.
     pub fn log(self) -> Attach {
-        self.log_of(Events::END)
+        self.log_of(Log::USUAL)
     }
 
     /// The same for these events.
@@ -222,9 +223,9 @@ impl Attach {
     }
 
     /// Stops whoever passes; see [`break_at`](super::break_at).
-    pub(super) fn breaks(self, events: Events, limit: Duration, hits: Option<mpsc::Sender<Arc<Stop>>>) -> Attach {
+    pub(super) fn breaks(self, events: Events, limit: Duration, comers: Option<Arc<Comers>>) -> Attach {
         let sink = self.made.sink.clone();
-        self.with(&format!("break({events})"), Break::new(events, sink, limit, hits))
+        self.with(&format!("break({events})"), Break::new(events, sink, limit, comers))
     }
 
     /// No more than so many events count in a second; the others are counted as suppressed.
@@ -337,7 +338,8 @@ impl Attached {
         self.probe.ended()
     }
 
-    /// Takes it away. When this returns, nothing of it begins any more; what it has found can still be asked for.
+    /// Takes it away: what happens at a point when this has returned is told to none of its instruments, and who stands at a breakpoint
+    /// of it goes on. What another thread has begun to tell it may still come to its end. What it has found can still be asked for.
     pub fn stop(&self) {
         registry::detach(self.id(), "taken away");
     }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::attach::{Attach, Attached, ProbeError, attach_to};
+use super::comers::Comers;
 use super::event::{Event, Events};
-use super::stop::{self, Stop, What};
+use super::stop::{Stop, What};
 use crate::inspect::TaskWhere;
-use crate::sync::mpsc;
 use crate::value::Value;
 
 /// How long a task stands at a breakpoint where nothing else is said.
@@ -108,9 +108,9 @@ impl BreakAt {
     /// As [`Attach::start`].
     pub fn start(self) -> Result<Breakpoint, ProbeError> {
         let BreakAt { attach, events, limit, optional } = self;
-        let (tell, hits) = mpsc::channel();
-        let attached = attach.breaks(events, limit, Some(tell)).start()?;
-        Ok(Breakpoint { attached, hits, seen: AtomicBool::new(optional) })
+        let comers = Arc::new(Comers::new());
+        let attached = attach.breaks(events, limit, Some(comers.clone())).start()?;
+        Ok(Breakpoint { attached, comers, seen: AtomicBool::new(optional) })
     }
 }
 
@@ -120,25 +120,26 @@ impl BreakAt {
 #[must_use = "dropping it disarms the breakpoint"]
 pub struct Breakpoint {
     attached: Attached,
-    hits: mpsc::Receiver<Arc<Stop>>,
+    comers: Arc<Comers>,
     seen: AtomicBool,
 }
 
 impl Breakpoint {
-    /// Waits until a task stands there, in the order in which they came.
+    /// Waits until a task stands there that has not been seen yet, and gives the one that came first. One that has gone on by itself
+    /// meanwhile is left out.
     ///
     /// # Errors
-    /// If none does within `limit`, or no more can.
+    /// If none does within `limit`.
     ///
     /// # Cancellation
-    /// As a channel's `recv`.
+    /// As the wait for an event.
     pub fn wait(&self, limit: Duration) -> Result<Hit, ProbeError> {
-        match self.hits.recv_timeout(limit) {
-            Ok(stop) => {
+        match self.comers.next(limit) {
+            Some(stop) => {
                 self.seen.store(true, Ordering::Relaxed);
                 Ok(Hit { stop, released: false })
             }
-            Err(_) => {
+            None => {
                 let why = self.attached.ended().map(|why| format!(" ({why})")).unwrap_or_default();
                 Err(ProbeError(format!("nobody came by the breakpoint within {limit:?}{why}")))
             }
@@ -154,8 +155,9 @@ impl Breakpoint {
 impl Drop for Breakpoint {
     fn drop(&mut self) {
         let seen = self.seen.load(Ordering::Relaxed) || self.hits() > 0;
+        // First: who comes later than this does not stand there for anybody.
+        self.comers.close();
         self.attached.stop();
-        stop::release_all(self.attached.id());
         if !seen && !std::thread::panicking() {
             panic!("{:?}: nobody ever came by this breakpoint", self.attached);
         }
@@ -190,9 +192,9 @@ impl Hit {
         &self.stop.line
     }
 
-    /// Where it is, with its stack; `None` for a plain thread.
+    /// Where it is, with its stack; `None` for a plain thread, and for one that has gone on by itself.
     pub fn stack(&self) -> Option<TaskWhere> {
-        crate::inspect::where_is(self.task())
+        self.stop.is_there().then(|| crate::inspect::where_is(self.task())).flatten()
     }
 
     fn go(mut self, what: Option<What>) {

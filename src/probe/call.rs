@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::event::{Arguments, Event, Events};
+use super::running::Probe;
 use super::stop::{self, Answer};
 use super::watchers::{self, Watchers};
 use super::wrapping::{Active, Layer};
@@ -103,6 +104,7 @@ impl Call {
                 if list.events.meet(Events::CALL) {
                     let event = Event {
                         kind: Events::CALL,
+                        wanted_as: Events::CALL,
                         place: point,
                         point,
                         arguments: Arguments::Live(arguments),
@@ -237,7 +239,8 @@ impl Watched {
     }
 
     fn new(point: &'static Point, list: &Watchers, arguments: &[Shown<'_>], calls: &Calls) -> Watched {
-        let arguments: Option<Rc<[Kept]>> = list.keep_arguments.then(|| arguments.iter().map(Kept::of).collect());
+        let look_later = list.all.iter().map(|watcher| &*watcher.probe).filter(|probe| probe.needs_arguments_later());
+        let arguments = if list.keep_arguments { Probe::keep(look_later, arguments) } else { None };
         let began = clock::ticks();
         let marks = list.events.meet(Events::MARK);
         let linked = marks.then(|| calls.enter(point, began, list.newest, arguments.clone()));
@@ -264,6 +267,7 @@ impl Watched {
                 let since = |ticks: u64| now.saturating_sub(ticks);
                 let event = Event {
                     kind,
+                    wanted_as: kind,
                     place: point,
                     point,
                     arguments: Arguments::Kept(arguments.as_deref().unwrap_or_default()),
@@ -273,8 +277,12 @@ impl Watched {
                     elapsed: Some(since(began)),
                     segment: linked.as_ref().map(|call| (call.last.get(), since(call.passed.get()))),
                 };
-                let saw = list.all.iter().rev().filter(|watcher| watcher.probe.id() <= newest);
-                saw.filter(|watcher| watcher.function.is_none()).for_each(|watcher| watcher.probe.fire(&event));
+                let saw = list
+                    .all
+                    .iter()
+                    .rev()
+                    .filter(|watcher| watcher.function.is_none() && watcher.saw(newest, &arguments));
+                saw.for_each(|watcher| watcher.probe.fire(&event));
             });
         });
     }
@@ -298,15 +306,17 @@ pub fn passed(point: &'static Point, values: &[Shown<'_>]) {
             let mut within: Vec<Rc<WatchedCall>> = Vec::new();
             for watcher in &list.all {
                 let call = watcher.function.map(|function| calls.innermost_of(function));
-                let (function, call) = match call {
-                    None => (point, None),
-                    // Told only if it saw the call begin.
-                    Some(Some(call)) if watcher.probe.id() <= call.newest => (call.point, Some(call)),
+                let (function, wanted_as, call) = match call {
+                    None => (point, Events::MARK | Events::CALL | Events::PASSED, None),
+                    Some(Some(call)) if watcher.saw(call.newest, &call.arguments) => {
+                        (call.point, Events::MARK, Some(call))
+                    }
                     Some(_) => continue,
                 };
                 let since = |ticks: u64| now.saturating_sub(ticks);
                 watcher.probe.fire(&Event {
                     kind: Events::MARK,
+                    wanted_as,
                     place: point,
                     point: function,
                     arguments: Arguments::Kept(call.as_ref().and_then(|c| c.arguments.as_deref()).unwrap_or_default()),

@@ -18,7 +18,7 @@ use crate::value::Value;
 pub struct Events(u8);
 
 impl Events {
-    /// A function is called.
+    /// A function is called. Also a mark that is watched by its own name, and not as a part of a function, is so when it is passed.
     pub const CALL: Events = Events(1);
     /// It returns.
     pub const RETURN: Events = Events(2);
@@ -30,6 +30,13 @@ impl Events {
     pub const END: Events = Events(2 | 4);
     /// None.
     pub const NONE: Events = Events(0);
+    /// A mark that is watched by its own name, for what is otherwise told of ends: a mark has none.
+    pub(super) const PASSED: Events = Events(16);
+
+    /// These and those.
+    pub(super) const fn and(self, other: Events) -> Events {
+        Events(self.0 | other.0)
+    }
 
     /// Whether all of `other` are among these.
     pub const fn contain(self, other: Events) -> bool {
@@ -94,6 +101,8 @@ pub(super) enum Arguments<'a> {
 /// One thing that happens at a point.
 pub struct Event<'a> {
     pub(super) kind: Events,
+    /// It is told to whoever wants any of these.
+    pub(super) wanted_as: Events,
     /// Where it happens; a mark's own.
     pub(super) place: &'static Point,
     /// The function that is watched, if that is another one.

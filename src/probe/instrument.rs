@@ -51,6 +51,12 @@ pub trait Instrument: Send + Sync + 'static {
         let _ = probe;
     }
 
+    /// Whether whoever passes is to stop: of this crate's own.
+    #[doc(hidden)]
+    fn stops(&self) -> bool {
+        false
+    }
+
     /// Whether it takes so little that nobody has to look how much: of this crate's own.
     #[doc(hidden)]
     fn is_light(&self) -> bool {
@@ -121,7 +127,7 @@ pub(super) fn parse(text: &str, sink: &Arc<Sink>) -> Result<Box<dyn Instrument>,
         [word, ..] => Err(format!("{name} takes no words, and {word} is one")),
     };
     match name {
-        "log" => Ok(Box::new(Log::new(events(Events::END)?, sink.clone()))),
+        "log" => Ok(Box::new(Log::new(events(Log::USUAL)?, sink.clone()))),
         "count" => Ok(Box::new(Count::new(events(Events::CALL)?))),
         "hist" => none(Box::<Histogram>::default()),
         "rate" => none(Box::<Rate>::default()),
@@ -288,6 +294,9 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// A line for each call that is over, and for each mark that was asked for by its name.
+    pub(super) const USUAL: Events = Events::END.and(Events::PASSED);
+
     pub(super) fn new(events: Events, sink: Arc<Sink>) -> Log {
         Log { events, sink, told: Tally::new(), lost: Tally::new() }
     }

@@ -46,6 +46,7 @@ mod answer;
 mod attach;
 mod breakpoint;
 mod call;
+mod comers;
 mod environment;
 mod event;
 mod expose;

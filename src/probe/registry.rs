@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::event::Events;
 use super::running::{Made, Probe};
+use super::text::plain;
 use super::watchers::{self, Watcher};
 use super::wrapping::Wrapping;
 use super::{parting, pattern, stop};
@@ -62,7 +63,8 @@ pub(super) struct Ended {
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
-static CHANGED: Condvar = Condvar::new();
+/// What one that is over had found is known now.
+static TOLD: Condvar = Condvar::new();
 static LAST: AtomicU64 = AtomicU64::new(0);
 static SWEEPER: OnceLock<Mutex<Option<Thread>>> = OnceLock::new();
 static NUDGED: AtomicBool = AtomicBool::new(false);
@@ -177,8 +179,8 @@ pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
     settle_points(&state, &probe);
     state.probes.push(probe.clone());
     affected(&state, &probe).into_iter().for_each(|point| relist(&state, point));
-    // The sweeper has to know its time.
-    CHANGED.notify_all();
+    // The thread that sweeps has to know its time.
+    nudge();
     Ok(probe)
 }
 
@@ -186,7 +188,7 @@ fn unknown(pattern: &str, all: Vec<&'static Point>) -> String {
     let near = pattern::nearest(pattern, all.into_iter());
     match &*near {
         [] => format!("no probe point is called {pattern}; probe list shows them"),
-        near => format!("no probe point is called {pattern}; there is {}", near.join(", ")),
+        near => plain(&format!("no probe point is called {pattern}; there is {}", near.join(", "))),
     }
 }
 
@@ -237,14 +239,27 @@ pub(super) fn wrappers_at(point: &Point) -> usize {
     lock().wrappings.iter().filter(|wrapping| wrapping.is_at(point)).count()
 }
 
-/// Takes a probe away: when this returns, nothing of it begins any more. Whether it was there.
+/// Takes a probe away: what happens when this has returned is told to nobody of it. Who stands at a breakpoint of it goes on, also of one
+/// that is over because its hits are. Whether it was there.
 pub(super) fn detach(id: u64, why: &str) -> bool {
     let mut state = lock();
-    let Some(probe) = state.probes.iter().find(|probe| probe.id() == id).cloned() else { return false };
+    state.ended.iter_mut().filter(|ended| ended.id == id).for_each(|ended| ended.keeps_stops = false);
+    let Some(probe) = state.probes.iter().find(|probe| probe.id() == id).cloned() else {
+        stop::release_all(id);
+        return false;
+    };
+    probe.lets_go();
     probe.end(why);
     remove_ended(&mut state);
-    CHANGED.notify_all();
     true
+}
+
+/// Has everybody go on who stands at a breakpoint.
+pub(super) fn let_everybody_go() {
+    let mut state = lock();
+    state.probes.iter().filter(|probe| probe.ended().is_some()).for_each(|probe| probe.lets_go());
+    state.ended.iter_mut().for_each(|ended| ended.keeps_stops = false);
+    stop::release_everybody();
 }
 
 /// Takes away all that belong to a session.
@@ -321,7 +336,7 @@ pub(super) fn note_text(id: u64, text: String) {
     if let Some(ended) = lock().ended.iter_mut().find(|ended| ended.id == id) {
         ended.text = Some(text);
     }
-    CHANGED.notify_all();
+    TOLD.notify_all();
 }
 
 /// What the instruments of one that is over had found. May run code of the program's, and waits for that which runs elsewhere.
@@ -346,7 +361,7 @@ pub(super) fn found_by_ended(id: u64) -> String {
                 LONGEST_REPORT.as_secs()
             );
         }
-        state = Locked(CHANGED.wait_timeout(state.0, left).unwrap_or_else(PoisonError::into_inner).0);
+        state = Locked(TOLD.wait_timeout(state.0, left).unwrap_or_else(PoisonError::into_inner).0);
     }
 }
 

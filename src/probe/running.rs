@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use super::parting::{self, Left};
 use super::registry;
 use super::sink::{PerSecond, Sink};
 use super::tally::Tally;
-use crate::observe::Point;
+use crate::observe::{Kept, Point, Shown};
 use crate::scheduler::runtime::payload_text;
 use crate::scheduler::{no_switch, suspend};
 use crate::sys::clock;
@@ -76,8 +77,11 @@ pub(super) struct Probe {
     /// What it is attached to now.
     pub(super) points: Mutex<Vec<&'static Point>>,
     events: Events,
-    needs_arguments: bool,
+    /// When the call is over, or at a mark in it.
+    needs_arguments_later: bool,
     light: bool,
+    /// Whoever passes is to stop.
+    stops: bool,
     /// In ticks; `u64::MAX`: never.
     until: u64,
     /// Events that counted.
@@ -91,9 +95,16 @@ pub(super) struct Probe {
     cramped: Tally,
     price: Price,
     over: AtomicBool,
-    /// It is over because its hits are: who stands at a breakpoint of it stays there.
-    used_up: AtomicBool,
-    why: OnceLock<String>,
+    why: OnceLock<Why>,
+    /// It was taken away after that.
+    let_go: AtomicBool,
+}
+
+/// Why a probe is over.
+struct Why {
+    text: String,
+    /// Because its hits are: who stands at a breakpoint of it stays there.
+    used_up: bool,
 }
 
 /// An instrument, and what it wants to be told of: asked once, because the answer is the program's.
@@ -121,10 +132,12 @@ impl Probe {
         let Made { name, pattern, session, instruments, written, filter, filter_text, limits, sink } = made;
         let needs_arguments = filter.is_some() || instruments.iter().any(|instrument| instrument.needs_arguments());
         let light = filter.is_none() && instruments.iter().all(|instrument| instrument.is_light());
+        let stops = instruments.iter().any(|instrument| instrument.stops());
         instruments.iter().for_each(|instrument| instrument.belongs_to(id));
         let told = |instrument: Box<dyn Instrument>| Told { events: instrument.events(), instrument };
         let instruments: Vec<Told> = instruments.into_iter().map(told).collect();
         let events = instruments.iter().fold(Events::NONE, |events, told| events | told.events);
+        let needs_arguments_later = needs_arguments && events.meet(Events::END | Events::MARK);
         parting::begins();
         let until = limits.lifespan.map_or(u64::MAX, |d| clock::ticks().saturating_add(clock::in_ticks(d)));
         Probe {
@@ -139,8 +152,9 @@ impl Probe {
             sink,
             points: Mutex::default(),
             events,
-            needs_arguments,
+            needs_arguments_later,
             light,
+            stops,
             until,
             hits: Tally::new(),
             taken: AtomicU64::new(0),
@@ -150,8 +164,8 @@ impl Probe {
             cramped: Tally::new(),
             price: Price::new(limits.share),
             over: AtomicBool::new(false),
-            used_up: AtomicBool::new(false),
             why: OnceLock::new(),
+            let_go: AtomicBool::new(false),
             limits,
         }
     }
@@ -165,7 +179,7 @@ impl Probe {
     }
 
     pub(super) fn needs_arguments_later(&self) -> bool {
-        self.needs_arguments && self.events.meet(Events::END | Events::MARK)
+        self.needs_arguments_later
     }
 
     /// Events that counted, and those that came too fast.
@@ -185,12 +199,16 @@ impl Probe {
 
     /// Why it is over, if it is.
     pub(super) fn ended(&self) -> Option<&str> {
-        self.over.load(Ordering::Acquire).then(|| self.why.get().map_or("", String::as_str))
+        self.over.load(Ordering::Acquire).then(|| self.why.get().map_or("", |why| &why.text))
     }
 
     /// Ends it: nothing happens any more from here on, but what has begun already. The first reason counts.
     pub(super) fn end(&self, why: impl Into<String>) {
-        if self.why.set(why.into()).is_ok() {
+        self.end_for(Why { text: why.into(), used_up: false });
+    }
+
+    fn end_for(&self, why: Why) {
+        if self.why.set(why).is_ok() {
             self.over.store(true, Ordering::Release);
             registry::nudge();
         }
@@ -198,7 +216,12 @@ impl Probe {
 
     /// Whether tasks that stand at a breakpoint of it stay there, although it is over.
     pub(super) fn keeps_stops(&self) -> bool {
-        self.used_up.load(Ordering::Relaxed)
+        self.why.get().is_some_and(|why| why.used_up) && !self.let_go.load(Ordering::Relaxed)
+    }
+
+    /// They go on now.
+    pub(super) fn lets_go(&self) {
+        self.let_go.store(true, Ordering::Relaxed);
     }
 
     /// Ends it if its time is over.
@@ -210,6 +233,20 @@ impl Probe {
         }
     }
 
+    /// Whether its time is over; then it is, too.
+    #[inline]
+    fn is_late(&self) -> bool {
+        if self.until == u64::MAX {
+            return false;
+        }
+        let now = clock::ticks();
+        let late = now >= self.until;
+        if late {
+            self.expire(now);
+        }
+        late
+    }
+
     /// The points that it is attached to.
     pub(super) fn points(&self) -> Vec<&'static Point> {
         self.points.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -218,14 +255,8 @@ impl Probe {
     /// Something has happened at one of its points.
     #[inline]
     pub(super) fn fire(&self, event: &Event<'_>) {
-        if self.over.load(Ordering::Relaxed) || !self.events.meet(event.kind) {
+        if self.over.load(Ordering::Relaxed) || !self.events.meet(event.wanted_as) || self.is_late() {
             return;
-        }
-        if self.until != u64::MAX {
-            let now = clock::ticks();
-            if now >= self.until {
-                return self.expire(now);
-            }
         }
         if self.light
             && self.limits.every <= 1
@@ -248,8 +279,9 @@ impl Probe {
             self.cramped.add();
             return;
         }
+        let stops = self.stops && super::stop::may_stop();
         let begun = clock::ticks();
-        let outcome = catch_unwind(AssertUnwindSafe(|| no_switch(|| self.run(event))));
+        let outcome = catch_unwind(AssertUnwindSafe(|| no_switch(|| self.run(event, stops))));
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(wrong)) => self.end(wrong),
@@ -264,9 +296,41 @@ impl Probe {
         }
     }
 
-    fn run(&self, event: &Event<'_>) -> Result<(), String> {
+    /// Copies what a call was given, for these probes, which look at it later. What shows a value may be the program's code, and is held to
+    /// what instruments are. `None`: none of them is to be told of the rest of this call.
+    pub(super) fn keep<'a>(
+        probes: impl Iterator<Item = &'a Probe> + Clone,
+        arguments: &[Shown<'_>],
+    ) -> Option<Rc<[Kept]>> {
+        let probes = probes.filter(|probe| !probe.over.load(Ordering::Relaxed));
+        probes.clone().next()?;
+        if suspend::stack_left().is_some_and(|left| left < STACK) {
+            probes.for_each(|probe| probe.cramped.add());
+            return None;
+        }
+        let begun = clock::ticks();
+        let copy = || arguments.iter().map(Kept::of).collect();
+        let kept = catch_unwind(AssertUnwindSafe(|| no_switch(copy)));
+        let taken = clock::ticks().saturating_sub(begun);
+        match kept {
+            Ok(kept) => {
+                // Each would have it copied by itself.
+                probes.for_each(|probe| probe.price.pay(taken).into_iter().for_each(|why| probe.end(why)));
+                Some(kept)
+            }
+            Err(payload) => {
+                let why = format!("an argument panicked when it was shown: {}", payload_text(&*payload));
+                std::mem::forget(payload);
+                probes.for_each(|probe| probe.end(&*why));
+                None
+            }
+        }
+    }
+
+    fn run(&self, event: &Event<'_>, stops: bool) -> Result<(), String> {
         if let Some(filter) = &self.filter
-            && !filter(event)?
+            // It may have taken a while.
+            && (!filter(event)? || self.over.load(Ordering::Acquire) || self.is_late())
         {
             return Ok(());
         }
@@ -281,6 +345,11 @@ impl Probe {
             self.suppressed.add();
             return Ok(());
         }
+        if self.stops && !stops {
+            // One that is told of, and takes no hit away from those who stop.
+            self.tell(event);
+            return Ok(());
+        }
         if let Some(most) = self.limits.hits {
             let before = self.taken.fetch_add(1, Ordering::Relaxed);
             if before >= most {
@@ -288,9 +357,9 @@ impl Probe {
             }
             if before + 1 == most {
                 // This one still counts.
-                self.used_up.store(true, Ordering::Relaxed);
                 self.observe(event);
-                return Err(format!("its {most} hits are used up"));
+                self.end_for(Why { text: format!("its {most} hits are used up"), used_up: true });
+                return Ok(());
             }
         }
         self.observe(event);
@@ -306,7 +375,7 @@ impl Probe {
     fn tell(&self, event: &Event<'_>) {
         self.instruments
             .iter()
-            .filter(|told| told.events.meet(event.kind))
+            .filter(|told| told.events.meet(event.wanted_as))
             .for_each(|told| told.instrument.observe(event));
     }
 }

@@ -3,7 +3,8 @@
 //! The instrument asks for the stop, and the task makes it when all probes have been told: nothing is held then, and only the
 //! task waits. It goes on when somebody releases it, when its time is over, or when its probe is.
 //!
-//! Invariants: a stop is in the list exactly while its task stands there; no task stands at a breakpoint whose probe is over.
+//! Invariants: a stop is in the list exactly while its task stands there; no task stands at a breakpoint whose probe is over, but for
+//! the last ones of one whose hits are used up, while there is somebody who can release them.
 //!
 //! Must not know: who releases.
 
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::comers::Comers;
 use super::event::{Event, Events};
 use super::instrument::Instrument;
 use super::sink::Sink;
@@ -22,7 +24,6 @@ use crate::observe::{WaitKind, WaitReason};
 use crate::scheduler::handover::switch_refused;
 use crate::scheduler::suspend::{self, current_unparker, here};
 use crate::scheduler::unpark;
-use crate::sync::mpsc;
 use crate::task::Unparker;
 use crate::thread;
 use crate::value::Value;
@@ -72,7 +73,7 @@ pub(super) struct Stop {
     pub(super) since: Instant,
     limit: Duration,
     sink: Arc<Sink>,
-    hits: Option<mpsc::Sender<Arc<Stop>>>,
+    comers: Option<Arc<Comers>>,
     who: Unparker,
     released: AtomicBool,
     answer: Mutex<Option<What>>,
@@ -81,8 +82,9 @@ pub(super) struct Stop {
 static STOPS: Mutex<Vec<Arc<Stop>>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// What an instrument has asked for on this thread, where nothing switches until it is taken.
-    static ASKED: RefCell<Option<Arc<Stop>>> = const { RefCell::new(None) };
+    /// What instruments have asked for on this thread, in order, where nothing switches until it is taken. Not there any more at the
+    /// very end of a thread, where points are still passed.
+    static ASKED: RefCell<Vec<Arc<Stop>>> = const { RefCell::new(Vec::new()) };
 }
 
 fn all() -> MutexGuard<'static, Vec<Arc<Stop>>> {
@@ -103,6 +105,11 @@ impl Stop {
         }
     }
 
+    /// Whether its task stands there still.
+    pub(super) fn is_there(&self) -> bool {
+        all().iter().any(|other| std::ptr::eq(&**other, self))
+    }
+
     fn is_released(&self) -> bool {
         self.released.load(Ordering::Acquire)
     }
@@ -113,41 +120,70 @@ pub(super) fn release_all(probe: u64) {
     stops(Some(probe)).iter().for_each(|stop| stop.release(None));
 }
 
+/// Has every task go on.
+pub(super) fn release_everybody() {
+    stops(None).iter().for_each(|stop| stop.release(None));
+}
+
 /// Has all tasks go on of whom that one was told.
 pub(super) fn release_of(sink: &Arc<Sink>) {
     stops(None).iter().filter(|stop| Arc::ptr_eq(&stop.sink, sink)).for_each(|stop| stop.release(None));
 }
 
-/// Makes the stop that an instrument has asked for, if one has. What the task is to go on with.
+/// Whether whoever runs here may stand still: not within `no_switch`, nor if it is to end.
+pub(super) fn may_stop() -> bool {
+    !switch_refused() && here().is_none_or(|h| !h.interrupt_due())
+}
+
+/// Makes the stops that instruments have asked for, if any has, one after the other. What the task is to go on with: the last that was
+/// said.
+#[inline]
 pub(super) fn stop_if_asked() -> Option<Answer> {
+    let asked = ASKED.try_with(RefCell::take).unwrap_or_default();
+    if asked.is_empty() { None } else { make_stops(asked) }
+}
+
+#[cold]
+fn make_stops(asked: Vec<Arc<Stop>>) -> Option<Answer> {
+    let mut answer: Option<Answer> = None;
+    for later in asked.into_iter().filter_map(make_stop) {
+        if let Some(before) = answer.replace(later) {
+            before.sink.line(|| "another breakpoint at the same place has said otherwise, and that counts".to_owned());
+        }
+    }
+    answer
+}
+
+/// One of them.
+fn make_stop(stop: Arc<Stop>) -> Option<Answer> {
     /// In whatever way the task goes on.
     struct Standing(Arc<Stop>);
 
     impl Drop for Standing {
         fn drop(&mut self) {
             all().retain(|other| !Arc::ptr_eq(other, &self.0));
+            if let Some(comers) = &self.0.comers {
+                comers.goes(&self.0);
+            }
         }
     }
 
-    let stop = ASKED.take()?;
-    if switch_refused() || here().is_some_and(|h| h.interrupt_due()) {
+    if !may_stop() {
         stop.sink.line(|| format!("#{} did not stop, as it may not wait here: {}", stop.task, stop.line));
         return None;
     }
     all().push(stop.clone());
     let standing = Standing(stop);
     let stop = &standing.0;
-    // Whoever ended the probe before this was in the list has not seen it.
-    if super::registry::is_over(stop.probe) {
+    // Whoever ended the probe before this was in the list has not seen it, and who would release it may have gone.
+    let somebody = stop.comers.as_ref().is_none_or(|comers| comers.comes(stop));
+    if !somebody || stop.sink.is_closed() || super::registry::is_over(stop.probe) {
         return None;
     }
     stop.sink.line(|| {
         let name = thread::current().name().map(|name| format!(" \"{}\"", name.escape_debug()));
         format!("#{}{} stopped: {}; probe release {}", stop.task, name.unwrap_or_default(), stop.line, stop.probe)
     });
-    if let Some(hits) = &stop.hits {
-        let _ = hits.send(stop.clone());
-    }
     let reason: &str = &stop.line;
     let deadline = Instant::now().checked_add(stop.limit);
     let released = suspend::wait_for(WaitReason::text(WaitKind::Breakpoint, &reason), deadline, || stop.is_released());
@@ -163,20 +199,15 @@ pub(super) struct Break {
     events: Events,
     sink: Arc<Sink>,
     limit: Duration,
-    hits: Option<mpsc::Sender<Arc<Stop>>>,
+    comers: Option<Arc<Comers>>,
     /// Which probe it belongs to; known when that is attached.
     probe: AtomicU64,
     stopped: AtomicU64,
 }
 
 impl Break {
-    pub(super) fn new(
-        events: Events,
-        sink: Arc<Sink>,
-        limit: Duration,
-        hits: Option<mpsc::Sender<Arc<Stop>>>,
-    ) -> Break {
-        Break { events, sink, limit, hits, probe: AtomicU64::new(0), stopped: AtomicU64::new(0) }
+    pub(super) fn new(events: Events, sink: Arc<Sink>, limit: Duration, comers: Option<Arc<Comers>>) -> Break {
+        Break { events, sink, limit, comers, probe: AtomicU64::new(0), stopped: AtomicU64::new(0) }
     }
 }
 
@@ -186,6 +217,10 @@ impl Instrument for Break {
     }
 
     fn needs_arguments(&self) -> bool {
+        true
+    }
+
+    fn stops(&self) -> bool {
         true
     }
 
@@ -204,12 +239,15 @@ impl Instrument for Break {
             since: Instant::now(),
             limit: self.limit,
             sink: self.sink.clone(),
-            hits: self.hits.clone(),
+            comers: self.comers.clone(),
             who: current_unparker(),
             released: AtomicBool::new(false),
             answer: Mutex::new(None),
         });
-        ASKED.replace(Some(stop));
+        let asked = ASKED.try_with(|asked| asked.borrow_mut().push(stop));
+        if asked.is_err() {
+            self.sink.line(|| format!("a thread that ends did not stop: {}", text::line_without_task(event)));
+        }
     }
 
     fn report(&self) -> Value {

@@ -10,6 +10,7 @@ use super::attach::{Attached, attach_to};
 use super::running::Probe;
 use super::session::{Home, SessionProbes};
 use super::stop::{self, What};
+use super::text::plain;
 use super::trace::{self, Trace};
 use super::{patch, pattern, registry, text};
 use crate::observe::{Point, PointKind};
@@ -78,7 +79,7 @@ pub(super) fn what_and_where(attached: &Attached) -> String {
         [one] => one.name().to_owned(),
         some => format!("{} points", some.len()),
     };
-    format!("probe {} on {names}: {}", attached.id(), attached.written())
+    plain(&format!("probe {} on {names}: {}", attached.id(), attached.written()))
 }
 
 /// Applies a bundle that was compiled in, or what a file or a directory of specifications says. A line for each probe. Runs code
@@ -147,13 +148,11 @@ pub(crate) fn release(id: u64, task: Option<u64>, answer: Option<Result<&str, &s
 
 /// Takes one away.
 pub(crate) fn detach(id: u64) -> Result<String, String> {
-    // Also of one that is over because its hits are.
-    stop::release_all(id);
     if registry::detach(id, "taken away") {
         return Ok(format!("probe {id} is taken away"));
     }
     match registry::ended().iter().rev().find(|ended| ended.id == id) {
-        Some(ended) => Err(format!("probe {id} is over already: {}", ended.why)),
+        Some(ended) => Err(format!("probe {id} is over already: {}", plain(&ended.why))),
         None => Err(format!("there is no probe {id}; probe show lists those that there are")),
     }
 }
@@ -162,6 +161,7 @@ pub(crate) fn detach(id: u64) -> Result<String, String> {
 pub(crate) fn detach_all() -> String {
     let all = registry::probes();
     let n = all.iter().filter(|probe| registry::detach(probe.id(), "taken away")).count();
+    registry::let_everybody_go();
     match n {
         0 => "there was no probe".to_owned(),
         1 => "1 probe is taken away".to_owned(),
@@ -181,7 +181,7 @@ pub(crate) fn points(wanted: Option<&str>) -> Result<Vec<String>, String> {
         let near = pattern::nearest(wanted, all.into_iter());
         return Err(match &*near {
             [] => format!("no probe point is called {wanted}; probe list shows all"),
-            near => format!("no probe point is called {wanted}; there is {}", near.join(", ")),
+            near => plain(&format!("no probe point is called {wanted}; there is {}", near.join(", "))),
         });
     }
     Ok(named.into_iter().map(|point| line_of(point, &probes)).collect())
@@ -204,7 +204,7 @@ fn line_of(point: &Point, probes: &[Arc<Probe>]) -> String {
         1 => line.push_str("  <- wrapped"),
         n => drop(write!(line, "  <- wrapped {n} times")),
     }
-    line
+    plain(&line)
 }
 
 /// Every probe in a line, and the last ones that are over.
@@ -214,7 +214,8 @@ pub(crate) fn probes() -> Vec<String> {
     let ended = registry::ended();
     for ended in ended.iter().rev().take(10) {
         let ago = text::duration(now.duration_since(ended.at).unwrap_or_default());
-        lines.push(format!("{} {}: over {ago} ago, {} hits: {}", ended.id, ended.name, ended.hits, ended.why));
+        let line = format!("{} {}: over {ago} ago, {} hits: {}", ended.id, ended.name, ended.hits, ended.why);
+        lines.push(plain(&line));
     }
     lines
 }
@@ -245,7 +246,7 @@ fn head(probe: &Probe) -> String {
     if probe.session.is_some() {
         line.push_str(", of a session");
     }
-    line
+    plain(&line)
 }
 
 /// One probe with what it has found, in lines. Runs code of the program's.
@@ -259,7 +260,8 @@ pub(crate) fn one(id: u64) -> Result<Vec<String>, String> {
     let Some(ended) = registry::ended().into_iter().rev().find(|ended| ended.id == id) else {
         return Err(format!("there is no probe {id}; probe show lists those that there are"));
     };
-    let mut lines = vec![format!("{} {}: over, {} hits: {}", ended.id, ended.name, ended.hits, ended.why)];
+    let head = format!("{} {}: over, {} hits: {}", ended.id, ended.name, ended.hits, ended.why);
+    let mut lines = vec![plain(&head)];
     lines.extend(registry::found_by_ended(id).lines().map(|line| format!("  {line}")));
     Ok(lines)
 }

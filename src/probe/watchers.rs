@@ -4,6 +4,7 @@
 //! nobody reads it any more, on whatever thread that is noticed. Lists are changed under the registry's lock only.
 
 use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +13,7 @@ use crossbeam_epoch as epoch;
 use super::event::Events;
 use super::running::Probe;
 use super::wrapping::Wrapping;
-use crate::observe::Point;
+use crate::observe::{Kept, Point};
 
 /// See the module's head.
 pub(super) struct Watchers {
@@ -32,6 +33,13 @@ pub(super) struct Watcher {
     pub(super) probe: Arc<Probe>,
     /// The function in which this mark is watched; `None`: the point itself.
     pub(super) function: Option<&'static Point>,
+}
+
+impl Watcher {
+    /// Whether it is told of the rest of a call: it saw it begin, and what it needs of that was kept.
+    pub(super) fn saw(&self, newest: u64, arguments: &Option<Rc<[Kept]>>) -> bool {
+        self.probe.id() <= newest && (arguments.is_some() || !self.probe.needs_arguments_later())
+    }
 }
 
 impl Watchers {

@@ -114,18 +114,29 @@ pub(crate) fn condition(text: &str) -> Result<Filter, String> {
 }
 
 fn evaluate(number: u64, text: &str, event: &Event<'_>) -> Result<bool, String> {
-    BENCH.with(|bench| {
+    let kept = BENCH.try_with(|bench| {
         let mut bench = bench.try_borrow_mut().map_err(|_| "a condition within a condition")?;
-        let bench = bench.get_or_insert_with(|| Bench { engine: engine(), compiled: Vec::new() });
-        let known = bench.compiled.iter().find(|(n, _)| *n == number).map(|(_, ast)| ast.clone());
+        bench.get_or_insert_with(Bench::new).evaluate(number, text, event)
+    });
+    // At the very end of a thread there is none any more.
+    kept.unwrap_or_else(|_| Bench::new().evaluate(number, text, event))
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { engine: engine(), compiled: Vec::new() }
+    }
+
+    fn evaluate(&mut self, number: u64, text: &str, event: &Event<'_>) -> Result<bool, String> {
+        let known = self.compiled.iter().find(|(n, _)| *n == number).map(|(_, ast)| ast.clone());
         let ast = match known {
             Some(ast) => ast,
             None => {
-                let ast = Rc::new(bench.engine.compile_expression(text).map_err(|e| e.to_string())?);
-                if bench.compiled.len() == KEPT {
-                    bench.compiled.remove(0);
+                let ast = Rc::new(self.engine.compile_expression(text).map_err(|e| e.to_string())?);
+                if self.compiled.len() == KEPT {
+                    self.compiled.remove(0);
                 }
-                bench.compiled.push((number, ast.clone()));
+                self.compiled.push((number, ast.clone()));
                 ast
             }
         };
@@ -134,12 +145,12 @@ fn evaluate(number: u64, text: &str, event: &Event<'_>) -> Result<bool, String> 
             scope.push_constant_dynamic(name, dynamic(&value, 0).unwrap_or_default());
         }
         TAKEN.set(0);
-        let result = bench.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast).map_err(|failure| told(&failure))?;
+        let result = self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &ast).map_err(|failure| told(&failure))?;
         result.as_bool().map_err(|_| {
             let value = Taken::new(100, 1000).take(&result, 0);
             format!("it gives {}, and neither true nor false", shown_value(&value))
         })
-    })
+    }
 }
 
 /// What the text names of what there is.

@@ -119,7 +119,8 @@ impl Kept {
         if let Some(why) = attached.ended().map(str::to_owned) {
             let probe = attached.id();
             self.turn_into(State::Over { probe, why });
-            self.release();
+            // It is left, not taken away: tasks may stand at the breakpoint that it was.
+            self.attached.take().map(Attached::leave);
         }
     }
 
