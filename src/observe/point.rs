@@ -212,6 +212,8 @@ pub enum Shown<'a> {
     Bool(bool),
     /// A whole number.
     Int(i64),
+    /// One above those: compared as the nearest [`Float`](Shown::Float), shown as it is.
+    Unsigned(u64),
     /// Any other number.
     Float(f64),
     /// Text.
@@ -237,6 +239,7 @@ impl Shown<'_> {
             Shown::Unit => Value::Nothing,
             Shown::Bool(b) => Value::Bool(b),
             Shown::Int(n) => Value::Int(n),
+            Shown::Unsigned(n) => i64::try_from(n).map_or(Value::Float(n as f64), Value::Int),
             Shown::Float(x) => Value::Float(x),
             Shown::Bytes(_, n) => i64::try_from(n).map_or(Value::Float(n as f64), Value::Int),
             Shown::Text(text) => Value::Text(text[..boundary(text, LONGEST_TEXT)].to_owned()),
@@ -251,6 +254,7 @@ impl Shown<'_> {
             Shown::Unit => out.push("()"),
             Shown::Bool(b) => out.push(if b { "true" } else { "false" }),
             Shown::Int(n) => drop(write!(out, "{n}")),
+            Shown::Unsigned(n) => drop(write!(out, "{n}")),
             Shown::Float(x) => drop(write!(out, "{x:?}")),
             Shown::Bytes(_, n) => drop(write!(out, "{n}")),
             Shown::Text(text) => drop(write!(out, "{:?}", &text[..boundary(text, LONGEST_SHOWN)])),
@@ -322,13 +326,28 @@ impl fmt::Write for Bounded {
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
     value: Value,
-    /// Text that is given as it is, and shown in quotes; what shows itself was kept as the text that it shows.
-    quoted: bool,
+    shown: KeptAs,
+}
+
+/// How a value that was copied is shown.
+#[derive(Debug, Clone, Copy)]
+enum KeptAs {
+    /// As the value: what shows itself was kept as the text that it shows.
+    Value,
+    /// Text that is given as it is, and shown in quotes.
+    Quoted,
+    /// A whole number that the value does not hold exactly.
+    Unsigned(u64),
 }
 
 impl Kept {
     pub(crate) fn of(shown: &Shown<'_>) -> Kept {
-        Kept { value: shown.value(), quoted: matches!(shown, Shown::Text(_)) }
+        let kept_as = match *shown {
+            Shown::Text(_) => KeptAs::Quoted,
+            Shown::Unsigned(n) => KeptAs::Unsigned(n),
+            _ => KeptAs::Value,
+        };
+        Kept { value: shown.value(), shown: kept_as }
     }
 
     pub(crate) fn value(&self) -> &Value {
@@ -336,13 +355,14 @@ impl Kept {
     }
 
     pub(crate) fn text(&self) -> String {
-        match &self.value {
-            Value::Text(text) if self.quoted => Shown::Text(text).text(),
-            Value::Text(text) => text.clone(),
-            Value::Bool(b) => Shown::Bool(*b).text(),
-            Value::Int(n) => Shown::Int(*n).text(),
-            Value::Float(x) => Shown::Float(*x).text(),
-            Value::Nothing | Value::List(_) | Value::Map(_) => Shown::Unit.text(),
+        match (&self.value, self.shown) {
+            (Value::Text(text), KeptAs::Quoted) => Shown::Text(text).text(),
+            (Value::Text(text), _) => text.clone(),
+            (_, KeptAs::Unsigned(n)) => Shown::Unsigned(n).text(),
+            (Value::Bool(b), _) => Shown::Bool(*b).text(),
+            (Value::Int(n), _) => Shown::Int(*n).text(),
+            (Value::Float(x), _) => Shown::Float(*x).text(),
+            (Value::Nothing | Value::List(_) | Value::Map(_), _) => Shown::Unit.text(),
         }
     }
 }
@@ -462,5 +482,14 @@ mod tests {
         assert!(Shown::Debug(&Endless).text().starts_with("again again"));
         assert_eq!(Shown::Redacted.value(), Value::Text("<redacted>".into()));
         assert_eq!((Shown::Int(-3).value(), Shown::Unit.value()), (Value::Int(-3), Value::Nothing));
+        let most = Shown::Unsigned(u64::MAX);
+        assert_eq!(
+            (most.value(), Kept::of(&most).value()),
+            (Value::Float(u64::MAX as f64), &Value::Float(u64::MAX as f64))
+        );
+        assert_eq!(
+            (most.text(), Kept::of(&most).text()),
+            ("18446744073709551615".into(), "18446744073709551615".into())
+        );
     }
 }

@@ -216,7 +216,7 @@ impl Attach {
         self
     }
 
-    /// The first `n` events do not count.
+    /// The first `n` events do not count: of calls, of ends, and of each mark.
     pub fn skip(mut self, n: u64) -> Attach {
         self.made.limits.skip = n;
         self
@@ -234,7 +234,7 @@ impl Attach {
         self
     }
 
-    /// One event of so many counts.
+    /// One event of so many counts: of calls, of ends, and of each mark.
     pub fn every(mut self, n: u64) -> Attach {
         self.made.limits.every = n.max(1);
         self

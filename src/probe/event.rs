@@ -193,6 +193,26 @@ impl Event<'_> {
         }
     }
 
+    /// The same to be told apart by: text as it is, numbers exactly.
+    pub(super) fn key(&self, name: &str) -> Option<String> {
+        let of = |value: Value, text: &dyn Fn() -> String| match value {
+            Value::Text(text) => text,
+            _ => text(),
+        };
+        let of_shown = |shown: &Shown<'_>| of(shown.value(), &|| shown.text());
+        let position = |point: &Point| point.arguments().iter().position(|known| *known == name);
+        if self.kind == Events::MARK
+            && let Some(at) = position(self.place)
+        {
+            return self.values.get(at).map(of_shown);
+        }
+        let at = position(self.point)?;
+        match self.arguments {
+            Arguments::Live(shown) => shown.get(at).map(of_shown),
+            Arguments::Kept(kept) => kept.get(at).map(|kept| of(kept.value().clone(), &|| kept.text())),
+        }
+    }
+
     /// The values of the event with their names.
     pub fn values(&self) -> Vec<(String, Value)> {
         let own = if self.kind == Events::MARK { self.place.arguments() } else { &[] };

@@ -48,8 +48,10 @@ plain! {
     u8: it => Shown::Int((*it).into());
     u16: it => Shown::Int((*it).into());
     u32: it => Shown::Int((*it).into());
-    u64: it => i64::try_from(*it).map_or(Shown::Debug(it), Shown::Int);
-    usize: it => i64::try_from(*it).map_or(Shown::Debug(it), Shown::Int);
+    u64: it => i64::try_from(*it).map_or(Shown::Unsigned(*it), Shown::Int);
+    usize: it => i64::try_from(*it).map_or(Shown::Unsigned(*it as u64), Shown::Int);
+    i128: it => i64::try_from(*it).map(Shown::Int).or_else(|_| u64::try_from(*it).map(Shown::Unsigned)).unwrap_or(Shown::Debug(it));
+    u128: it => i64::try_from(*it).map(Shown::Int).or_else(|_| u64::try_from(*it).map(Shown::Unsigned)).unwrap_or(Shown::Debug(it));
     f32: it => Shown::Float((*it).into());
     f64: it => Shown::Float(*it);
     str: it => Shown::Text(it);

@@ -360,11 +360,7 @@ impl Top {
 
 impl Instrument for Top {
     fn observe(&self, event: &Event<'_>) {
-        let Some(value) = event.value(&self.argument) else { return };
-        let mut key = match value {
-            Value::Text(text) => text,
-            other => super::text::value(&other),
-        };
+        let Some(mut key) = event.key(&self.argument) else { return };
         key.truncate(boundary(&key, LONGEST_KEY));
         let Ok(mut counts) = self.counts.try_lock() else {
             self.missed.add();

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::{process, thread};
 
 use super::instrument::Instrument;
 use super::registry;
@@ -32,11 +32,11 @@ pub(super) struct Left {
 #[derive(Default)]
 struct Queue {
     left: VecDeque<Left>,
-    /// The thread is there.
-    served: bool,
+    /// The process whose thread is there; a forked child has none of its parent's.
+    served: Option<u32>,
 }
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { left: VecDeque::new(), served: false });
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { left: VecDeque::new(), served: None });
 
 /// Probes that were made, and of which something is there still.
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
@@ -64,11 +64,12 @@ pub(super) fn leave(left: Left) {
 /// Starts the thread if there is something to do and nobody who does it; false if there is none to be had now.
 pub(super) fn see_to_it() -> bool {
     let mut queue = queue();
-    if queue.left.is_empty() || queue.served {
+    let here = Some(process::id());
+    if queue.left.is_empty() || queue.served == here {
         return true;
     }
-    queue.served = thread::Builder::new().name("coro-probe-end".into()).spawn(serve).is_ok();
-    queue.served
+    queue.served = here.filter(|_| thread::Builder::new().name("coro-probe-end".into()).spawn(serve).is_ok());
+    queue.served.is_some()
 }
 
 fn serve() {
@@ -77,7 +78,9 @@ fn serve() {
         let next = {
             let mut queue = queue();
             let next = queue.left.pop_front();
-            queue.served = next.is_some();
+            if next.is_none() {
+                queue.served = None;
+            }
             next
         };
         let Some(Left { probe, instruments, filter }) = next else { return registry::nudge() };

@@ -149,8 +149,16 @@ pub(super) fn apply(name: &str, still: &dyn Fn() -> bool) -> Result<(Vec<u64>, b
     if !still() {
         return Err(format!("patch {name} is not wanted any more"));
     }
+    let mut applied = applied();
+    if let Some(others) = applied.get(name).map(|others| ids(others)).filter(|others| !others.is_empty()) {
+        // Somebody else has done so at the same time, and was told of those.
+        drop(applied);
+        drop(all);
+        return Ok((others, true));
+    }
     let ids = ids(&all);
-    let before = applied().insert(first.name, all);
+    let before = applied.insert(first.name, all);
+    drop(applied);
     drop(before);
     Ok((ids, false))
 }

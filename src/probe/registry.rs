@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
@@ -44,7 +45,8 @@ struct State {
     /// Points that were registered while the program ran.
     registered: Vec<&'static Point>,
     ended: VecDeque<Ended>,
-    sweeping: bool,
+    /// The process whose thread sweeps; a forked child has none of its parent's.
+    sweeping: Option<u32>,
 }
 
 /// A probe that is over.
@@ -367,14 +369,14 @@ pub(super) fn found_by_ended(id: u64) -> String {
 
 /// Starts the thread that sweeps, if there is none.
 fn sweep_from_now_on(state: &mut State) -> Result<(), String> {
-    if state.sweeping {
+    if state.sweeping == Some(process::id()) {
         return Ok(());
     }
     let sweeper = thread::Builder::new().name("coro-probe".into()).spawn(sweep);
     let sweeper = sweeper.map_err(|e| format!("no thread to end probes: {e}"))?;
     *SWEEPER.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner) =
         Some(sweeper.thread().clone());
-    state.sweeping = true;
+    state.sweeping = Some(process::id());
     Ok(())
 }
 
@@ -395,7 +397,7 @@ fn sweep() {
                 (true, false) => None,
             };
             if state.probes.is_empty() && again.is_none() && !parting::is_any_alive() {
-                state.sweeping = false;
+                state.sweeping = None;
                 return;
             }
             // The end of what is left of probes nudges.

@@ -88,7 +88,8 @@ pub(super) struct Probe {
     hits: Tally,
     /// The same, where only so many may be.
     taken: AtomicU64,
-    seen: AtomicU64,
+    /// Calls, ends, and marks by where they stand, so that a sample has something of each.
+    seen: [AtomicU64; 8],
     speed: Option<PerSecond>,
     suppressed: Tally,
     /// There was too little of the task's stack left.
@@ -158,7 +159,7 @@ impl Probe {
             until,
             hits: Tally::new(),
             taken: AtomicU64::new(0),
-            seen: AtomicU64::new(0),
+            seen: Default::default(),
             speed: limits.per_second.map(|n| PerSecond::new(n.into())),
             suppressed: Tally::new(),
             cramped: Tally::new(),
@@ -335,7 +336,12 @@ impl Probe {
             return Ok(());
         }
         if self.limits.every > 1 || self.limits.skip > 0 {
-            let seen = self.seen.fetch_add(1, Ordering::Relaxed);
+            let seen = match event.kind {
+                Events::CALL => 0,
+                Events::MARK => 2 + event.place.line() as usize % (self.seen.len() - 2),
+                _ => 1,
+            };
+            let seen = self.seen[seen].fetch_add(1, Ordering::Relaxed);
             let counts = seen.checked_sub(self.limits.skip).is_some_and(|n| n.is_multiple_of(self.limits.every.max(1)));
             if !counts {
                 return Ok(());

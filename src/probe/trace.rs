@@ -9,7 +9,8 @@
 
 use std::fmt::Write as _;
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::attach::{Attach, Attached, ProbeError, attach_to};
@@ -17,6 +18,7 @@ use super::call::Call;
 use super::event::{Event, Events};
 use super::instrument::Instrument;
 use super::sink::Sink;
+use super::stop::Answer;
 use super::{pattern, text};
 use crate::inspect::{self, Waiter};
 use crate::io::{self, unflushed::unflushed};
@@ -36,14 +38,20 @@ pub(super) fn points() -> impl Iterator<Item = &'static Point> {
 
 impl Begun for Call {
     fn over(self: Box<Self>, result: Shown<'_>, failed: bool) {
-        self.returned(result, failed);
+        refuse(self.returned(result, failed));
     }
+}
+
+/// These calls cannot be given another result than their own.
+fn refuse(answer: Option<Answer>) {
+    answer.into_iter().for_each(|answer| answer.refused("this point cannot be given one"));
 }
 
 /// Says what becomes of calls at those points; before any of them is watched.
 pub(super) fn weave() {
     observe::begin_with(|point, arguments| {
-        let call = Call::begin(point, arguments);
+        let mut call = Call::begin(point, arguments);
+        refuse(call.answer());
         call.is_on().then(|| Box::new(call) as Box<dyn Begun>)
     });
 }
@@ -203,15 +211,45 @@ impl Trace {
             });
         }
         let sink = attach.sink();
-        let attached = attach.with(WRITTEN, CallLog { sink: sink.clone(), bytes, stack }).start()?;
+        let told = Arc::new(Told { listens: AtomicBool::new(true), begun: Mutex::default() });
+        let log = CallLog { sink: sink.clone(), bytes, stack, told: told.clone() };
+        let attached = attach.with(WRITTEN, log).start()?;
         // What waits already has begun before anybody looked.
         for (fd, peer, waiter) in inspect::all_waiting() {
             let peer = peer.unwrap_or_default();
-            if wanted.names(waiter.task, Some(fd), || peer.clone()) {
+            if !told.has(waiter.task, fd) && wanted.names(waiter.task, Some(fd), || peer.clone()) {
                 sink.line(|| waits_already(fd, &peer, &waiter));
             }
         }
+        told.listens.store(false, Ordering::Relaxed);
+        told.begun().clear();
         Ok(attached)
+    }
+}
+
+/// The calls that were told while a trace began, so that those that wait then are not told again.
+struct Told {
+    /// It still begins.
+    listens: AtomicBool,
+    begun: Mutex<Vec<(u64, i64)>>,
+}
+
+impl Told {
+    fn begun(&self) -> MutexGuard<'_, Vec<(u64, i64)>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, task: u64, fd: RawFd) -> bool {
+        self.begun().contains(&(task, fd.into()))
+    }
+
+    fn note(&self, event: &Event<'_>) {
+        if self.listens.load(Ordering::Relaxed)
+            && event.kind() == Events::CALL
+            && let Some(Value::Int(fd)) = event.value("fd")
+        {
+            self.begun().push((event.task(), fd));
+        }
     }
 }
 
@@ -279,6 +317,7 @@ struct CallLog {
     sink: Arc<Sink>,
     bytes: usize,
     stack: bool,
+    told: Arc<Told>,
 }
 
 impl Instrument for CallLog {
@@ -291,6 +330,7 @@ impl Instrument for CallLog {
     }
 
     fn observe(&self, event: &Event<'_>) {
+        self.told.note(event);
         self.sink.line(|| self.line(event));
     }
 

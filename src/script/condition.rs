@@ -9,12 +9,11 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, OptimizationLevel, Scope};
 
-use super::engine::{Failure, Packages, Taken, dynamic, shown_value, within};
+use super::engine::{Failure, Packages, Taken, dynamic, register_call, shown_value, within};
 use super::function::{self, Place};
 use super::limits::{LEAST_STACK, Limits};
 use super::natives;
@@ -63,19 +62,13 @@ fn engine() -> Engine {
         if !matches!(function.place, Place::Here) {
             continue;
         }
-        let name = function.name.clone();
-        let call = move |arguments: &[Dynamic]| -> Result<Dynamic, Failure> {
+        let (name, width) = (function.name.clone(), function.parameters.len());
+        let call = move |arguments: Vec<Dynamic>| -> Result<Dynamic, Failure> {
             let mut taken = Taken::new(1000, 64 << 10);
             let arguments = arguments.iter().map(|argument| taken.take(argument, 0)).collect();
             dynamic(&(function.call)(arguments)?, 0)
         };
-        type D = Dynamic;
-        type R = Result<Dynamic, Failure>;
-        let call = Arc::new(call);
-        let (zero, one, two) = (call.clone(), call.clone(), call);
-        engine.register_fn(&name, move || -> R { zero(&[]) });
-        engine.register_fn(&name, move |a: D| -> R { one(&[a]) });
-        engine.register_fn(&name, move |a: D, b: D| -> R { two(&[a, b]) });
+        register_call(&mut engine, name, width, call);
     }
     engine
 }
@@ -83,6 +76,8 @@ fn engine() -> Engine {
 /// What a thread has.
 struct Bench {
     engine: Engine,
+    /// Of the functions that it knows.
+    version: u64,
     compiled: Vec<(u64, Rc<AST>)>,
 }
 
@@ -124,10 +119,15 @@ fn evaluate(number: u64, text: &str, event: &Event<'_>) -> Result<bool, String> 
 
 impl Bench {
     fn new() -> Bench {
-        Bench { engine: engine(), compiled: Vec::new() }
+        // First: what comes meanwhile makes it old.
+        let version = function::version();
+        Bench { engine: engine(), version, compiled: Vec::new() }
     }
 
     fn evaluate(&mut self, number: u64, text: &str, event: &Event<'_>) -> Result<bool, String> {
+        if self.version != function::version() {
+            *self = Bench::new();
+        }
         let known = self.compiled.iter().find(|(n, _)| *n == number).map(|(_, ast)| ast.clone());
         let ast = match known {
             Some(ast) => ast,

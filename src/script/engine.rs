@@ -696,11 +696,20 @@ fn look<T: Send + 'static>(asked: &Asked, name: &str, f: impl FnOnce() -> T + Se
 
 /// Makes a function of the program callable.
 fn register(engine: &mut Engine, asked: &Arc<Asked>, function: &Arc<Function>) {
-    type D = Dynamic;
-    type R = Result<Dynamic, Failure>;
     let (context, function) = (asked.clone(), function.clone());
     let (name, width) = (function.name.clone(), function.parameters.len());
-    let call = move |arguments: Vec<D>| call(&context, &function, arguments);
+    register_call(engine, name, width, move |arguments| call(&context, &function, arguments));
+}
+
+/// The same of anything with so many arguments.
+pub(super) fn register_call(
+    engine: &mut Engine,
+    name: String,
+    width: usize,
+    call: impl Fn(Vec<Dynamic>) -> Result<Dynamic, Failure> + Send + Sync + 'static,
+) {
+    type D = Dynamic;
+    type R = Result<Dynamic, Failure>;
     match width {
         0 => engine.register_fn(name, move || -> R { call(vec![]) }),
         1 => engine.register_fn(name, move |a: D| -> R { call(vec![a]) }),

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::name::{hidden, refused};
@@ -182,6 +183,7 @@ impl Function {
         }
         let name = self.name.clone();
         let old = registry_mut().insert(name, Arc::new(self));
+        VERSION.fetch_add(1, Ordering::Release);
         // What the old one holds is the program's, and must not be dropped under the lock.
         drop(old);
     }
@@ -206,6 +208,13 @@ impl Function {
 
 /// By their names.
 pub(super) type Registry = BTreeMap<String, Arc<Function>>;
+
+static VERSION: AtomicU64 = AtomicU64::new(0);
+
+/// Changes each time that a function has come or gone.
+pub(super) fn version() -> u64 {
+    VERSION.load(Ordering::Acquire)
+}
 
 /// Begins with what the program exports.
 static FUNCTIONS: LazyLock<RwLock<Registry>> = LazyLock::new(|| RwLock::new(super::exported()));
@@ -305,6 +314,7 @@ where
 /// Takes a function or value away from the console; says whether it was there. Calls that have begun go on.
 pub fn unregister(name: &str) -> bool {
     let old = registry_mut().remove(name);
+    VERSION.fetch_add(1, Ordering::Release);
     old.is_some()
 }
 

@@ -133,26 +133,31 @@ impl Kept {
         }
     }
 
-    /// Makes it what is said of it.
-    fn make(&mut self) {
-        if self.settled {
-            return;
-        }
+    /// What is to be attached, if that is what is left to do.
+    fn wanted(&mut self) -> Option<Spec> {
         let state = match &self.said {
+            _ if self.settled => return None,
             Err(why) => State::Wrong { why: why.clone() },
             Ok(spec) if !spec.enabled => State::Disabled,
-            Ok(spec) => match spec.attach() {
-                Ok(attached) => {
-                    let probe = attached.id();
-                    (self.attached, self.settled) = (Some(attached), true);
-                    State::Attached { probe }
-                }
-                Err(Refused::Wrong(why)) => State::Wrong { why },
-                Err(Refused::Failed(why)) => {
-                    self.settled = true;
-                    State::Wrong { why: format!("{why}; it stays off until it is edited") }
-                }
-            },
+            Ok(spec) => return Some(spec.clone()),
+        };
+        self.turn_into(state);
+        None
+    }
+
+    /// That was tried.
+    fn tried(&mut self, outcome: Result<Attached, Refused>) {
+        let state = match outcome {
+            Ok(attached) => {
+                let probe = attached.id();
+                (self.attached, self.settled) = (Some(attached), true);
+                State::Attached { probe }
+            }
+            Err(Refused::Wrong(why)) => State::Wrong { why },
+            Err(Refused::Failed(why)) => {
+                self.settled = true;
+                State::Wrong { why: format!("{why}; it stays off until it is edited") }
+            }
         };
         self.turn_into(state);
     }
@@ -217,17 +222,15 @@ impl Held {
         dropped
     }
 
-    /// One turn. `None`: what was said before is still said.
-    fn turn(&mut self, entries: Option<Vec<Entry>>) -> Vec<Applied> {
+    /// A turn begins. What is to be attached now, and what was taken away.
+    fn begin(&mut self, entries: Option<Vec<Entry>>) -> (Vec<(String, Spec)>, Vec<Applied>) {
         for kept in self.kept.values_mut() {
             kept.changed = false;
             kept.look();
         }
         let dropped = entries.map_or_else(Vec::new, |entries| self.edit(entries));
-        self.kept.values_mut().for_each(Kept::make);
-        let mut applied = self.applied();
-        applied.extend(dropped);
-        applied
+        let wanted = self.kept.iter_mut().filter_map(|(id, kept)| Some((id.clone(), kept.wanted()?)));
+        (wanted.collect(), dropped)
     }
 }
 
@@ -256,12 +259,28 @@ fn guarded<R>(f: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
 }
 
 impl Shared {
+    /// One turn, under the lock for that. `None`: what was said before is still said.
+    fn turn(&self, entries: Option<Vec<Entry>>) -> Vec<Applied> {
+        let (wanted, dropped) = lock(&self.held).begin(entries);
+        for (id, spec) in wanted {
+            // Runs code of the program's, while nobody is kept from looking.
+            let outcome = spec.attach();
+            // Nobody else edits meanwhile, but all may be over; then this is dropped.
+            if let Some(kept) = lock(&self.held).kept.get_mut(&id) {
+                kept.tried(outcome);
+            }
+        }
+        let mut applied = lock(&self.held).applied();
+        applied.extend(dropped);
+        applied
+    }
+
     fn refresh(&self) -> io::Result<Vec<Applied>> {
         let store = self.store.as_deref().ok_or_else(no_store)?;
         let _turn = lock(&self.turns);
         let known = lock(&self.held).version.clone();
         let listed = guarded(|| store.list(known.as_deref()));
-        let (outcome, record) = {
+        let (entries, outcome) = {
             let mut held = lock(&self.held);
             if held.stopped {
                 return Ok(Vec::new());
@@ -275,8 +294,15 @@ impl Shared {
                 Err(wrong) => (None, Err(wrong)),
             };
             held.failed = outcome.as_ref().err().map(io::Error::to_string);
-            // Also where nothing else is said: what there was not before may be there now.
-            let applied = held.turn(entries);
+            (entries, outcome)
+        };
+        // Also where nothing else is said: what there was not before may be there now.
+        let applied = self.turn(entries);
+        let (outcome, record) = {
+            let mut held = lock(&self.held);
+            if held.stopped {
+                return Ok(Vec::new());
+            }
             let anew = held.version != known || applied.iter().any(|one| one.changed);
             self.tell(&mut held, &applied);
             (outcome.map(|()| applied.clone()), held.version.clone().filter(|_| anew).map(|v| (v, applied)))
@@ -365,7 +391,7 @@ impl Manager {
     pub fn apply(&self, specs: impl IntoIterator<Item = Spec>) -> Vec<Applied> {
         let entries = specs.into_iter().map(Entry::from).collect();
         let _turn = lock(&self.shared.turns);
-        lock(&self.shared.held).turn(Some(entries))
+        self.shared.turn(Some(entries))
     }
 
     /// Asks the store, and does what it says; what became of each spec, as [`apply`](Manager::apply) says it.
