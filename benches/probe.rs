@@ -77,7 +77,9 @@ fn main() {
             ("histogram", |a| a.histogram()),
             ("rate", |a| a.rate()),
             ("count of returns", |a| a.count_of(Events::RETURN)),
-            ("count if n is even", |a| a.count().when(|event| event.value("n").is_some())),
+            ("count if n is even", |a| {
+                a.count().when(|event| matches!(event.value("n"), Some(coro::console::Value::Int(n)) if n % 2 == 0))
+            }),
             ("top(n)", |a| a.top("n")),
             ("condition, expression", |a| a.count().condition("n % 2 == 0").cost(100.0)),
         ];

@@ -6,8 +6,8 @@ mod util;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use util::sockets::Directory;
@@ -174,6 +174,7 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
         );
         assert_eq!(session.ask("probe show"), ["no probe is attached; probe attach PATTERN log attaches one"]);
         session.ask("enable probe");
+        let begun = Instant::now();
         let said = session.ask("probe attach app::* hist count for 1s");
         assert_eq!(masked(&said[0]), "probe N on N points: hist count, for N s; it ends with this session");
         let said = session.ask("probe attach app::lookup log if key == \"rare\" && n > 20 for 10s hits 3");
@@ -186,9 +187,11 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
         }
         assert_eq!(masked(&session.told()), "probe N is over: its N hits are used up; N hits");
         // The other one is over after its second, with what it found; the program did not notice.
-        let begun = Instant::now();
         let over = session.told();
-        assert!(over.contains(" is over: its 1.00 s are over; ") && begun.elapsed() < Duration::from_secs(2), "{over}");
+        assert!(
+            over.contains(" is over: its 1.00 s are over; ") && begun.elapsed() >= Duration::from_millis(990),
+            "{over}"
+        );
         let before = CALLS.load(Ordering::Relaxed);
         until(LIMIT, "the program goes on", || CALLS.load(Ordering::Relaxed) > before + 100);
         let shown = session.ask("probe show 1");
@@ -287,6 +290,7 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
             assert!(said[0].starts_with(told), "{wrong}: {said:?}");
         }
         code_of_the_program_that_stands_still_holds_up_nobody_else(path);
+        of_two_who_apply_a_bundle_at_once_both_are_told_of_what_stays();
     });
 }
 
@@ -391,6 +395,23 @@ fn code_of_the_program_that_stands_still_holds_up_nobody_else(path: &Path) {
     assert!(shown[1].starts_with("  what it has found is not known after 1 s"), "{shown:?}");
     set("");
     until(LIMIT, "its report is there", || owner.ask(&format!("probe show {id}"))[1] == "  still 1");
+}
+
+static AT_ONCE: Barrier = Barrier::new(2);
+
+coro::probe::patch!("at-once", || {
+    AT_ONCE.wait();
+    coro::probe::attach_to("app::checked").count().start()
+});
+
+fn of_two_who_apply_a_bundle_at_once_both_are_told_of_what_stays() {
+    let apply = || coro::probe::apply_patch("at-once").expect("it is there");
+    let (one, other) = std::thread::scope(|s| {
+        let one = s.spawn(apply);
+        (apply(), one.join().expect("no panic"))
+    });
+    let is_watched = coro::probe::points().iter().any(|p| p.name().ends_with("app::checked") && p.is_watched());
+    assert_eq!((&one, one.len(), is_watched), (&other, 1, true));
 }
 
 /// The number of the last one that is attached.

@@ -12,7 +12,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -636,6 +636,29 @@ fn what_the_page_says_is_what_happens() {
     if std::env::var_os("CORO_BLESS").is_some() {
         fs::write(PAGE, page).expect("the page is written");
     }
+}
+
+#[test]
+fn who_only_looks_does_not_wait_for_a_turn() {
+    static STAGE: AtomicU64 = AtomicU64::new(0);
+    let point = point("specs_h::get");
+    register_instrument("slowly_made", |_| {
+        STAGE.store(1, Ordering::SeqCst);
+        until(LIMIT, "somebody has looked", || STAGE.load(Ordering::SeqCst) == 2);
+        Err("not now".to_owned())
+    });
+    let manager = Manager::new();
+    let quick = Spec::new("a", "specs_h::get", "count");
+    manager.apply([quick.clone()]);
+    std::thread::scope(|s| {
+        let turn = s.spawn(|| manager.apply([quick, Spec::new("b", "specs_h::get", "slowly_made")]));
+        until(LIMIT, "it is in code of the program", || STAGE.load(Ordering::SeqCst) == 1);
+        pass(point, 1);
+        assert_eq!((said(&manager.applied()).len(), hits(&manager, "a")), (1, Some(1)));
+        assert!(manager.troubles().is_empty());
+        STAGE.store(2, Ordering::SeqCst);
+        assert_eq!(said(&turn.join().expect("no panic")), ["a: goes on as probe N", "b: not now"]);
+    });
 }
 
 #[test]

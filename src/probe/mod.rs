@@ -21,10 +21,11 @@
 //! ```
 //!
 //! # What is kept
-//! * **The program is left alone**: an instrument that panics, waits, lasts for more than a second or takes more than its share of a
-//!   CPU ends its probe, with the reason; the call goes on. A point that an instrument passes is passed in silence.
-//! * **The end is the end**: after its lifespan, its hits, or its session, a probe does nothing any more. A call that began before a probe was
-//!   attached is not told to it.
+//! * **The program is left alone**: an instrument that panics or waits ends its probe, with the reason, and the call goes on. So does one
+//!   that has lasted for more than a second or takes more than its share of a CPU, as soon as it returns: one that never does holds the
+//!   call up for ever. The same holds for conditions and for what shows an argument. A point that an instrument passes is passed in silence.
+//! * **The end is the end**: after its lifespan, its hits, or its session, nothing of a probe begins any more; what has begun on another thread
+//!   may still come to its end. A call that began before a probe was attached is not told to it.
 //! * **Stacks**: an instrument runs on the stack of the task that passes. One that has too little left for it (16 KiB, 40 for a
 //!   condition; without optimisation 32 and 112) is left out, and counted.
 //! * **Order**: at the beginning of a call probes are told in the order in which they were attached, at its end the other way round. They may

@@ -407,7 +407,30 @@ impl CallLog {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use super::super::stop::{What, stops};
     use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "there are no sockets")]
+    fn a_socket_call_that_was_given_another_result_says_that_it_kept_its_own() {
+        let (mut ours, _theirs) = net::unix::UnixStream::pair().expect("two sockets");
+        let of = i64::from(std::os::fd::AsRawFd::as_raw_fd(&ours));
+        let breaks = attach_to("coro::net::send").keep_lines().instruments("break(call end)");
+        let breaks = breaks.only(move |event| event.value("fd") == Some(Value::Int(of))).start().expect("a probe");
+        let sender = std::thread::spawn(move || ours.write(b"hello"));
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            assert!(std::time::Instant::now() < deadline, "{told:?}");
+            stops(Some(breaks.id())).iter().for_each(|stop| stop.release(Some(What::Returning("3".to_owned()))));
+            told.extend(breaks.lines().into_iter().filter(|line| line.starts_with("the function went on")));
+            std::thread::yield_now();
+        }
+        assert_eq!(sender.join().expect("no panic").expect("sent"), 5);
+        assert_eq!(told, [(); 2].map(|()| "the function went on with its own result: this point cannot be given one"));
+    }
 
     #[test]
     fn peers_are_named_with_their_ports_or_without() {
