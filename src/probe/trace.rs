@@ -417,7 +417,7 @@ mod tests {
     fn a_socket_call_that_was_given_another_result_says_that_it_kept_its_own() {
         let (mut ours, _theirs) = net::unix::UnixStream::pair().expect("two sockets");
         let of = i64::from(std::os::fd::AsRawFd::as_raw_fd(&ours));
-        let breaks = attach_to("coro::net::send").keep_lines().instruments("break(call end)");
+        let breaks = attach_to("coro::net::send").keep_lines().instruments("break(call, end)");
         let breaks = breaks.only(move |event| event.value("fd") == Some(Value::Int(of))).start().expect("a probe");
         let sender = std::thread::spawn(move || ours.write(b"hello"));
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
