@@ -142,6 +142,8 @@ pub mod sync;
 pub mod tb;
 pub mod thread;
 pub mod time;
+#[cfg(feature = "tracing")]
+pub mod tracing;
 
 /// Makes a function or a static known to the expressions of the [`console`], wherever in the program it stands: nothing has to
 /// be called for it.

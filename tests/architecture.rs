@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["inspect"],
     &["tb"],
     &["report"],
-    &["latency", "panic"],
+    &["latency", "panic", "tracing"],
     &["probe"],
     &["commands"],
     &["script"],

@@ -110,7 +110,11 @@ pub fn set_label(key: &str, value: impl std::fmt::Display) -> Option<String> {
     let h = here()?;
     let windowed = || h.cell.state.inspected_now();
     match own_label(&h).set(key, Some(&value.to_string()), windowed) {
-        Ok(was) => was,
+        Ok(was) => {
+            #[cfg(feature = "tracing")]
+            tell_spans(&h);
+            was
+        }
         Err(()) => panic!("a task has at most 16 labels; take one away with coro::remove_label first"),
     }
 }
@@ -120,7 +124,16 @@ pub fn remove_label(key: &str) -> Option<String> {
     let h = here()?;
     // SAFETY: the task itself runs.
     let label = unsafe { h.cell.label() }?;
-    label.set(key, None, || h.cell.state.inspected_now()).unwrap_or(None)
+    let was = label.set(key, None, || h.cell.state.inspected_now()).unwrap_or(None);
+    #[cfg(feature = "tracing")]
+    tell_spans(&h);
+    was
+}
+
+/// `req=4711 user=ann`.
+#[cfg(feature = "tracing")]
+fn tell_spans(h: &Here) {
+    h.spans().labels(|| labels().iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" "));
 }
 
 /// A label of the running task.

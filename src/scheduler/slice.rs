@@ -325,7 +325,12 @@ unsafe extern "C-unwind" fn task_main(arg: *mut ()) -> ! {
     if let Some(w) = Worker::current() {
         local.started.set(w.shared.slice_start.load(Ordering::Relaxed));
     }
+    #[cfg(feature = "tracing")]
+    // SAFETY: the task itself runs, and its name stays until its cell is freed.
+    local.spans.begin(cell.state.snapshot().id(), unsafe { cell.name() });
     let failed = super::suspend::run_closure(cell);
+    #[cfg(feature = "tracing")]
+    local.spans.end();
     let Some(worker) = Worker::current() else { crate::sys::fork::end_child(failed) };
     worker.outcome.set(Outcome::Ended);
     // SAFETY: the loop's context was saved when this task was resumed; nothing on this stack needs dropping.

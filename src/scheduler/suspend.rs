@@ -91,12 +91,24 @@ impl Here {
         }
     }
 
+    /// What the task has entered of a tracing library.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn spans(&self) -> &crate::task::spans::Spans {
+        &self.local().spans
+    }
+
     /// Gives the worker back; returns when the task is resumed.
     #[inline(always)]
     fn suspend(&self, outcome: Outcome) {
         let local = self.local();
         if ptr::from_ref(local).addr().wrapping_sub(context::stack_pointer()) >= local.room.get() {
             self.check_place();
+        }
+        #[cfg(feature = "tracing")]
+        let in_spans = local.spans.is_in_any();
+        #[cfg(feature = "tracing")]
+        if in_spans {
+            local.spans.leave_all();
         }
         self.worker.outcome.set(outcome);
         // SAFETY: the loop's context was saved when this task was resumed and waits for exactly this switch; pinned
@@ -109,6 +121,10 @@ impl Here {
             (*local.fiber.get()).back();
         }
         debug_assert!(ptr::eq(self.worker.current.get(), self.cell), "a task must come back on its own worker");
+        #[cfg(feature = "tracing")]
+        if in_spans {
+            local.spans.enter_all();
+        }
     }
 
     /// Something is unusual about where the task would wait: inside `no_switch`, in a signal handler, or on a stack that

@@ -99,6 +99,9 @@ pub(crate) struct TaskLocal {
     /// Calls of functions that are watched.
     #[cfg(feature = "probe")]
     pub(crate) calls: crate::observe::Calls,
+    /// What it has entered of a tracing library.
+    #[cfg(feature = "tracing")]
+    pub(crate) spans: super::spans::Spans,
     /// The task's locals, destroyed on its own stack after its closure.
     pub(crate) locals: Table,
     /// The sanitizer's record of this stack, in the task's first frame.
@@ -137,6 +140,8 @@ impl TaskLocal {
             whole_room: Cell::new(usize::MAX),
             #[cfg(feature = "probe")]
             calls: crate::observe::Calls::new(),
+            #[cfg(feature = "tracing")]
+            spans: super::spans::Spans::default(),
             locals: Table::new(),
             #[cfg(coro_asan)]
             fiber: Cell::new(ptr::null_mut()),

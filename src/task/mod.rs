@@ -18,6 +18,8 @@ mod local;
 pub(crate) mod locals;
 mod payload;
 mod registry;
+#[cfg(feature = "tracing")]
+pub(crate) mod spans;
 pub(crate) mod state;
 
 pub(crate) use cell::{Accounting, JoinerSlot, LOCAL, NOTEWORTHY, PLACED, TaskCell, TaskRef, Unparker};
