@@ -210,9 +210,7 @@ impl Piece {
         let mut function = &*frame.function;
         if class == Class::Api {
             // What a call of this crate does in a closure is the call.
-            while let Some(outer) =
-                function.strip_suffix("::{{closure}}").or_else(|| function.strip_suffix("::{closure#0}"))
-            {
+            while let Some((outer, _)) = function.rsplit_once("::").filter(|(_, last)| is_closure_part(last)) {
                 function = outer;
             }
         }
@@ -457,7 +455,7 @@ pub(crate) fn write_short_function(name: &str, out: &mut impl fmt::Write) {
         }
     }
     let parent = parts.find(|part| !part.starts_with('{')).map(type_path);
-    let parent = parent.and_then(|path| segments(path).next_back());
+    let parent = parent.and_then(|path| segments(path).next_back()).map(|own| own.split('<').next().unwrap_or(own));
     // By convention types, and only they, start with a capital; that tells `Conn` from `db`.
     let parent = parent.filter(|parent| !parent.starts_with(|c: char| c.is_lowercase()));
     let own = segments(type_path(last)).next_back().unwrap_or(last);
