@@ -182,16 +182,14 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
             masked(&said[0]),
             "probe N on probe_console::app::lookup: log, for N s, N hits; it ends with this session"
         );
-        for _ in 0..3 {
-            assert_eq!(masked(&session.told()), "probe_console::app::lookup(key=\"rare\", n=N) => Some(N)");
-        }
-        assert_eq!(masked(&session.told()), "probe N is over: its N hits are used up; N hits");
-        // The other one is over after its second, with what it found; the program did not notice.
-        let over = session.told();
-        assert!(
-            over.contains(" is over: its 1.00 s are over; ") && begun.elapsed() >= Duration::from_millis(990),
-            "{over}"
-        );
+        // Each worker tells for itself, so that the end may come before the last line. The other one is over after its second, with
+        // what it found; the program did not notice.
+        let mut told: Vec<String> = (0..5).map(|_| session.told()).map(|line| masked(&line)).collect();
+        assert!(begun.elapsed() >= Duration::from_millis(990), "{told:?}");
+        told.sort();
+        let line = "probe_console::app::lookup(key=\"rare\", n=N) => Some(N)";
+        let over = ["probe N is over: its N hits are used up; N hits", "probe N is over: its N s are over; N hits"];
+        assert_eq!(told, [over[0], over[1], line, line, line]);
         let before = CALLS.load(Ordering::Relaxed);
         until(LIMIT, "the program goes on", || CALLS.load(Ordering::Relaxed) > before + 100);
         let shown = session.ask("probe show 1");
@@ -386,13 +384,14 @@ fn code_of_the_program_that_stands_still_holds_up_nobody_else(path: &Path) {
     set("drop");
     owner.ask("probe detach all");
     until(LIMIT, "it stands still", || STANDING.load(Ordering::Relaxed) == 1);
-    let said = owner.ask("probe attach app::store still log(call) for 200ms hits 1");
+    let said = owner.ask("probe attach app::store still log(call) for 30s hits 1");
     let id = said[0].split_whitespace().nth(1).expect("a number").to_owned();
     let over = format!("probe {id} is over: its 1 hits are used up; 1 hits");
     until(LIMIT, "it is over all the same", || owner.told() == over);
     until(LIMIT, "nothing is watched", || coro::probe::points().iter().all(|point| !point.is_watched()));
     let shown = owner.ask(&format!("probe show {id}"));
-    assert!(shown[1].starts_with("  what it has found is not known after 1 s"), "{shown:?}");
+    // It is asked itself while somebody who passed has let it go only just now.
+    assert!(shown[1].starts_with("  what it has found is not known after 1 s") || shown[1] == "  still 1", "{shown:?}");
     set("");
     until(LIMIT, "its report is there", || owner.ask(&format!("probe show {id}"))[1] == "  still 1");
 }

@@ -273,8 +273,9 @@ fn a_directory_is_watched() {
         "b.json",
         r#"{"put": {"target": "specs_e::put", "instruments": "count"}, "get": {"target": "x", "instruments": "log"}}"#,
     );
-    until(LIMIT, "it is noticed", || put.is_watched());
-    assert_eq!(ids(), ["get", "get (in b.json)", "put"]);
+    // Told when the whole turn is over.
+    until(LIMIT, "it is noticed", || ids() == ["get", "get (in b.json)", "put"]);
+    assert!(put.is_watched());
     assert_eq!(said(&manager.applied())[1], "get (in b.json): is in a file before this one, too; that one counts");
     pass(put, 1);
 
