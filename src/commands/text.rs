@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Answer;
+use crate::value::edits;
 
 /// Bytes of one piece.
 pub(super) const PIECE: usize = 32 * 1024;
@@ -119,22 +120,7 @@ pub(super) fn clean(text: &str, most: usize) -> String {
 /// Of some names one that begins with `word`, else the one that takes the fewest edits from it.
 pub(crate) fn nearest_of<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let word: String = word.to_lowercase().chars().take(32).collect();
-    let letters: Vec<char> = word.chars().collect();
-    names.min_by_key(|name| (!name.starts_with(&word), edits(&letters, name)))
-}
-
-/// Levenshtein's distance, one row at a time.
-fn edits(from: &[char], to: &str) -> usize {
-    let mut costs: Vec<usize> = (0..=from.len()).collect();
-    for (row, wanted) in to.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut costs[0], row + 1);
-        for (column, &given) in from.iter().enumerate() {
-            let change = diagonal + usize::from(given != wanted);
-            diagonal = costs[column + 1];
-            costs[column + 1] = change.min(diagonal + 1).min(costs[column] + 1);
-        }
-    }
-    costs[from.len()]
+    names.min_by_key(|name| (!name.starts_with(&word), edits(&word, name)))
 }
 
 /// Columns as wide as their widest cell, two spaces apart; the first and last column stand left, the others right.

@@ -10,6 +10,7 @@ use super::event::{Event, Events};
 use super::instrument::Instrument;
 use super::tally::Tally;
 use super::text;
+use crate::inspect::condensed::short_file;
 use crate::observe::Point;
 use crate::sys::clock;
 use crate::value::Value;
@@ -39,7 +40,7 @@ struct Figures {
 fn place(point: &Point, what: &str) -> String {
     let name = point.name().rsplit("::").next().unwrap_or_default();
     let name = if what.is_empty() { name } else { what };
-    format!("{name} {}:{}", text::short_file(point.file()), point.line())
+    format!("{name} {}:{}", short_file(point.file()), point.line())
 }
 
 impl HotSpots {

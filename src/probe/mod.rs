@@ -96,6 +96,8 @@ pub use proxy::Proxy;
 pub use recording::{Diff, Recording, Replay};
 #[doc(hidden)]
 pub use recording::{Keep, KeepCopy, KeepNot, Kept, Recorder};
+#[cfg(feature = "script")]
+pub(crate) use running::Filter;
 #[cfg_attr(not(feature = "backdoor"), allow(unused_imports, reason = "sessions have them"))]
 pub(crate) use session::SessionProbes;
 #[doc(hidden)]

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::observe::Point;
+use crate::value::edits;
 
 /// What the points of this crate's own begin with.
 const OWN: &str = "coro::";
@@ -55,28 +56,13 @@ pub(super) fn nearest<'a>(pattern: &str, points: impl Iterator<Item = &'a Point>
         .map(|point| point.name())
         .map(|name| {
             let last = name.rsplit("::").next().unwrap_or(name).to_lowercase();
-            (distance(&word, &last), name)
+            (edits(&word, &last), name)
         })
         .collect();
     found.sort();
     found.dedup();
     let close = |distance: usize| distance <= word.len().div_ceil(2);
     found.into_iter().filter(|(distance, _)| close(*distance)).take(3).map(|(_, name)| name).collect()
-}
-
-/// How many letters differ (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -102,10 +88,5 @@ mod tests {
         ] {
             assert_eq!(path_fits(pattern, path), fits, "{pattern} for {path}");
         }
-    }
-
-    #[test]
-    fn words_differ_by_letters() {
-        assert_eq!((distance("get", "get"), distance("get", "gte"), distance("", "ab")), (0, 2, 2));
     }
 }

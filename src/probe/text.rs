@@ -40,11 +40,6 @@ pub(super) fn into_plain(line: String) -> String {
     if line.chars().all(is_plain) { line } else { plain(&line) }
 }
 
-/// The last two parts of a path.
-pub(super) fn short_file(path: &str) -> &str {
-    path.rmatch_indices('/').nth(1).map_or(path, |(at, _)| &path[at + 1..])
-}
-
 /// A value in one line.
 pub(super) fn value(value: &Value) -> String {
     match value {

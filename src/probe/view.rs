@@ -13,6 +13,7 @@ use super::stop::{self, What};
 use super::text::plain;
 use super::trace::{self, Trace};
 use super::{patch, pattern, registry, text};
+use crate::inspect::condensed::short_file;
 use crate::observe::{Point, PointKind};
 
 /// What is to be attached, as it was typed.
@@ -193,7 +194,7 @@ fn line_of(point: &Point, probes: &[Arc<Probe>]) -> String {
         PointKind::Mark => format!(" mark {}", point.arguments().join(", ")),
         PointKind::Function => format!("({})", point.arguments().join(", ")),
     };
-    let mut line = format!("{}{values}  {}:{}", point.name(), text::short_file(point.file()), point.line());
+    let mut line = format!("{}{values}  {}:{}", point.name(), short_file(point.file()), point.line());
     let at = probes.iter().filter(|probe| probe.points().iter().any(|p| std::ptr::eq(*p, point)));
     let ids: Vec<String> = at.map(|probe| probe.id().to_string()).collect();
     if !ids.is_empty() {

@@ -18,7 +18,7 @@ use super::function::{self, Place};
 use super::limits::{LEAST_STACK, Limits};
 use super::natives;
 use crate::commands::Tier;
-use crate::probe::Event;
+use crate::probe::{Event, Filter};
 use crate::value::Value;
 
 /// Steps of one evaluation: some milliseconds at most.
@@ -26,9 +26,6 @@ const STEPS: u64 = 20_000;
 
 /// Conditions that a thread keeps compiled.
 const KEPT: usize = 64;
-
-/// A probe's decision whether an event counts.
-type Filter = Box<dyn Fn(&Event<'_>) -> Result<bool, String> + Send + Sync>;
 
 fn limits() -> Limits {
     Limits {

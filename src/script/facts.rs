@@ -10,6 +10,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::commands::{self, Tier, When};
+use crate::inspect::condensed::short_file;
 use crate::inspect::{self, Distribution, Options, Party, Snapshot, Task, TaskState};
 use crate::report::{self, Remembered};
 use crate::value::Value;
@@ -180,16 +181,11 @@ fn state(state: TaskState) -> &'static str {
 /// A line for each call, innermost first, those of the runtime left out.
 fn frames(stack: &inspect::Stack) -> Value {
     let shown = stack.frames.iter().filter(|f| !f.folded).map(|f| match (&f.file, f.line) {
-        (Some(file), Some(line)) => text(format!("{} {}:{line}", f.function, short(file))),
-        (Some(file), None) => text(format!("{} {}", f.function, short(file))),
+        (Some(file), Some(line)) => text(format!("{} {}:{line}", f.function, short_file(file))),
+        (Some(file), None) => text(format!("{} {}", f.function, short_file(file))),
         _ => text(&f.function),
     });
     Value::List(shown.collect())
-}
-
-/// A source file by its last two components.
-fn short(file: &str) -> &str {
-    file.rmatch_indices('/').nth(1).map_or(file, |(at, _)| &file[at + 1..])
 }
 
 fn workers() -> Result<Value, String> {

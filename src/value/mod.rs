@@ -9,6 +9,7 @@
 mod duration;
 #[cfg(any(feature = "script", feature = "specs"))]
 pub(crate) mod json;
+mod words;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use duration::duration;
+pub(crate) use words::edits;
 
 /// A value that an expression gives to the program's functions, or gets from them.
 #[derive(Debug, Clone, PartialEq, Default)]
