@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use coro::probe::specs::{Applied, Directory, Entry, File, Listed, Manager, Memory, Spec, State, Store};
@@ -660,6 +660,54 @@ fn who_only_looks_does_not_wait_for_a_turn() {
         STAGE.store(2, Ordering::SeqCst);
         assert_eq!(said(&turn.join().expect("no panic")), ["a: goes on as probe N", "b: not now"]);
     });
+}
+
+#[test]
+fn who_is_asked_in_a_turn_may_look_at_it() {
+    struct Looks;
+
+    /// What the factory and the store have seen.
+    static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    static MANAGER: OnceLock<Manager> = OnceLock::new();
+
+    fn look(who: &str) {
+        let manager = MANAGER.get().expect("made before the first turn");
+        let probe = manager.probe("first", |probe| probe.points().len());
+        let seen = format!("{who}: {:?} {:?} {probe:?}", said(&manager.applied()), manager.troubles());
+        SEEN.lock().unwrap().push(seen);
+    }
+
+    impl Store for Looks {
+        fn list(&self, _: Option<&str>) -> io::Result<Option<Listed>> {
+            look("list");
+            let specs = [Spec::new("first", "specs_j::get", "count"), Spec::new("second", "specs_j::get", "looks")];
+            let entries = specs.into_iter().map(Entry::from).collect();
+            Ok(Some(Listed { version: "1".into(), entries, ..Listed::default() }))
+        }
+
+        fn record(&self, _: &str, _: &[Applied]) -> io::Result<()> {
+            look("record");
+            Ok(())
+        }
+    }
+
+    point("specs_j::get");
+    register_instrument("looks", |_| {
+        look("factory");
+        Err("it has seen enough".to_owned())
+    });
+    let manager = MANAGER.get_or_init(|| Manager::of(Looks));
+    util::within(LIMIT, move || manager.refresh()).expect("the store answers");
+    let first = "\"first: attached as probe N\"";
+    assert_eq!(
+        *SEEN.lock().unwrap(),
+        [
+            "list: [] [] None".to_owned(),
+            format!("factory: [{first}] [] Some(1)"),
+            format!("record: [{first}, \"second: it has seen enough\"] [] Some(1)"),
+        ]
+    );
+    manager.apply([]);
 }
 
 #[test]

@@ -355,7 +355,9 @@ fn no_store() -> io::Error {
 
 /// Attaches what should be attached, and takes away what should not; see the [module](super). Dropping it takes its probes away.
 ///
-/// An instrument as it is made, and a store, must ask nothing of the manager that asks them: they would wait for themselves.
+/// An instrument as it is made, and a store, may look at the manager that asks them ([`applied`](Manager::applied),
+/// [`troubles`](Manager::troubles), [`probe`](Manager::probe)), and see the turn as far as it has come. They must not begin another turn of it
+/// ([`apply`](Manager::apply), [`refresh`](Manager::refresh), [`watch`](Manager::watch)): that waits for the present one, and so for themselves.
 pub struct Manager {
     shared: Arc<Shared>,
     watched: Mutex<bool>,
