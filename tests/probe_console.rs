@@ -224,7 +224,7 @@ fn probes_are_listed_attached_looked_at_and_gone_with_their_session() {
         let said = other.ask("probe attach app::pay break hits 3");
         assert_eq!(
             masked(&said[0]),
-            "probe N on probe_console::app::pay: break, for N s, N hits; it ends with this session"
+            "probe N on probe_console::app::pay: break, for Ns, N hits; it ends with this session"
         );
         // The last one's word may come after the end.
         let mut told = Vec::new();

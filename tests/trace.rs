@@ -457,7 +457,7 @@ fn the_console_traces_for_a_session_and_stops() {
                 }
                 let said = session.ask(&format!("trace net fd={fd} bytes"));
                 let (_, said) = said.split_once(' ').unwrap().1.split_once(' ').unwrap();
-                let whole = format!("traces net fd={fd} bytes=32, for 600.00 s; it ends with this session");
+                let whole = format!("traces net fd={fd} bytes=32, for 600.0s; it ends with this session");
                 assert_eq!(said, whole);
                 let reader = coro::spawn({
                     let ours = ours.try_clone().unwrap();

@@ -1,9 +1,9 @@
 //! Answers made of text and of rows, and the few forms of numbers that all of them use.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::Answer;
+pub(super) use crate::value::age;
 use crate::value::edits;
 
 /// Bytes of one piece.
@@ -72,20 +72,6 @@ pub(super) fn count(n: u64) -> String {
 /// `1 task`, `2 tasks`.
 pub(super) fn counted(n: u64, one: &str, more: &str) -> String {
     format!("{} {}", count(n), if n == 1 { one } else { more })
-}
-
-/// As ages are written in every view: `850us`, `12ms`, `3.2s`, `2h05m`.
-pub(super) fn age(d: Duration) -> String {
-    let seconds = d.as_secs_f64();
-    if seconds < 0.000_999_5 {
-        format!("{:.0}us", seconds * 1e6)
-    } else if seconds < 0.999_5 {
-        format!("{:.0}ms", seconds * 1e3)
-    } else if seconds < 3600.0 {
-        format!("{seconds:.1}s")
-    } else {
-        format!("{}h{:02}m", d.as_secs() / 3600, d.as_secs() / 60 % 60)
-    }
 }
 
 /// `3.2 KiB`, `17.0 MiB`.
@@ -175,8 +161,6 @@ mod tests {
             (counted(1, "task", "tasks"), counted(2000, "task", "tasks")),
             ("1 task".into(), "2,000 tasks".into())
         );
-        let times = [3, 12_000, 3_200_000, 7_500_000_000].map(|us| age(Duration::from_micros(us)));
-        assert_eq!(times, ["3us", "12ms", "3.2s", "2h05m"]);
     }
 
     #[test]

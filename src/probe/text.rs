@@ -8,16 +8,17 @@ use std::time::Duration;
 use super::event::{Event, Events};
 use crate::observe::Distribution;
 use crate::scheduler::suspend::here;
-use crate::value::Value;
+use crate::value::{Value, age};
 
-/// `12.3 µs`.
+/// `12.3 µs`; from a minute on as ages are in every view, `600.0s`, `23h59m`: nobody reads tenths of milliseconds of those.
 pub(super) fn duration(d: Duration) -> String {
     let ns = d.as_nanos() as f64;
     match ns {
         ..1e3 => format!("{ns:.0} ns"),
         ..1e6 => format!("{:.1} µs", ns / 1e3),
         ..1e9 => format!("{:.1} ms", ns / 1e6),
-        _ => format!("{:.2} s", ns / 1e9),
+        ..60e9 => format!("{:.2} s", ns / 1e9),
+        _ => age(d),
     }
 }
 
@@ -132,4 +133,16 @@ pub(super) fn histogram(all: &Distribution) -> String {
         let _ = write!(out, "\n  {:>9} {n:>9} {bar}", duration(end));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_as_fine_as_they_are_read() {
+        let texts = [7, 12_340, 5_000_000, 59_990_000_000, 60_000_000_000, 86_399_520_000_000]
+            .map(|ns| duration(Duration::from_nanos(ns)));
+        assert_eq!(texts, ["7 ns", "12.3 µs", "5.0 ms", "59.99 s", "60.0s", "23h59m"]);
+    }
 }

@@ -1,4 +1,4 @@
-//! A time as it is typed.
+//! A time as it is typed, and as it is shown.
 
 #![forbid(unsafe_code)]
 
@@ -33,9 +33,30 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// As ages are written in every view: `850us`, `12ms`, `3.2s`, `2h05m`.
+pub(crate) fn age(d: Duration) -> String {
+    let seconds = d.as_secs_f64();
+    if seconds < 0.000_999_5 {
+        format!("{:.0}us", seconds * 1e6)
+    } else if seconds < 0.999_5 {
+        format!("{:.0}ms", seconds * 1e3)
+    } else if seconds < 3600.0 {
+        format!("{seconds:.1}s")
+    } else {
+        format!("{}h{:02}m", d.as_secs() / 3600, d.as_secs() / 60 % 60)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let times =
+            [3, 999_600, 12_000, 3_200_000, 600_000_000, 7_500_000_000].map(|us| age(Duration::from_micros(us)));
+        assert_eq!(times, ["3us", "1.0s", "12ms", "3.2s", "600.0s", "2h05m"]);
+    }
 
     #[test]
     fn durations() {

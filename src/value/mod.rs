@@ -17,7 +17,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use duration::duration;
+pub(crate) use duration::{age, duration};
 pub(crate) use words::edits;
 
 /// A value that an expression gives to the program's functions, or gets from them.
