@@ -448,3 +448,38 @@ impl Instrument for Stacks {
         Some(out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::Arguments;
+    use super::*;
+    use crate::observe::{Point, PointKind, PointName, Shown};
+
+    #[test]
+    fn endless_different_values_take_bounded_room() {
+        static POINT: Point = Point::new(PointName::Fixed("top"), PointKind::Function, "", 1, 1, &["key"]);
+        let top = Top::of("key");
+        for n in 0..10_000 {
+            // One in two is the same, and the others never come again.
+            let key = if n % 2 == 0 { "often".to_owned() } else { format!("{n} {}", "x".repeat(1000)) };
+            top.observe(&Event {
+                kind: Events::CALL,
+                wanted_as: Events::CALL,
+                place: &POINT,
+                point: &POINT,
+                arguments: Arguments::Live(&[Shown::Text(&key)]),
+                result: None,
+                failed: false,
+                values: &[],
+                elapsed: None,
+                segment: None,
+            });
+        }
+        {
+            let counts = top.counts.lock().unwrap();
+            assert_eq!((counts.len(), counts.keys().map(String::len).max()), (COUNTED, Some(LONGEST_KEY)));
+        }
+        let most = top.most();
+        assert_eq!((most.len(), &most[0]), (TOP, &("often".to_owned(), 5000, 0)));
+    }
+}

@@ -28,6 +28,10 @@ use crate::sys::threads::Own;
 /// Of those that are over, so many are remembered.
 const REMEMBERED: usize = 64;
 
+/// So many probes a console session has at a time. Each costs whoever passes its points, and each change of a point's list looks at
+/// all.
+const MOST_OF_SESSION: usize = 100;
+
 /// Where lists that nobody reads any more may still wait to be freed, it is tried again after so long.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -164,7 +168,8 @@ fn affected(state: &State, probe: &Probe) -> Vec<&'static Point> {
 /// Attaches a probe to every point that its pattern names.
 ///
 /// # Errors
-/// If there is none and `later` is not said; if there is no thread that could end it; if its session has ended.
+/// If there is none and `later` is not said; if there is no thread that could end it; if its session has ended, or has as many as
+/// one may have.
 pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
     super::trace::weave();
     let all = points();
@@ -177,6 +182,12 @@ pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
     sweep_from_now_on(&mut state)?;
     if probe.session.is_some() && probe.sink.is_closed() {
         return Err("its session has ended".to_owned());
+    }
+    let of_session = || state.probes.iter().filter(|other| other.session == probe.session && other.ended().is_none());
+    if probe.session.is_some() && of_session().count() >= MOST_OF_SESSION {
+        return Err(format!(
+            "not attached: this session has {MOST_OF_SESSION} probes, and no session has more; probe detach ends one"
+        ));
     }
     settle_points(&state, &probe);
     state.probes.push(probe.clone());
