@@ -43,6 +43,7 @@ const LONGEST_REPORT: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct State {
+    /// By id.
     probes: Vec<Arc<Probe>>,
     /// The oldest first.
     wrappings: Vec<Arc<Wrapping>>,
@@ -190,7 +191,9 @@ pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
         ));
     }
     settle_points(&state, &probe);
-    state.probes.push(probe.clone());
+    // Others may have come meanwhile: instruments were asked in between, which takes as long as they like.
+    let place = state.probes.partition_point(|other| other.id() < probe.id());
+    state.probes.insert(place, probe.clone());
     affected(&state, &probe).into_iter().for_each(|point| relist(&state, point));
     // The thread that sweeps has to know its time.
     nudge();
@@ -421,5 +424,52 @@ fn sweep() {
                 None => thread::park(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::super::attach::attach_to;
+    use super::super::event::Event;
+    use super::super::instrument::Instrument;
+    use super::*;
+
+    #[test]
+    fn probes_stand_by_their_numbers_however_long_their_instruments_take() {
+        /// Is asked what it wants while another probe is attached.
+        struct Slow {
+            asked: Sender<()>,
+            go_on: Mutex<Receiver<()>>,
+            once: AtomicBool,
+        }
+
+        impl Instrument for Slow {
+            fn events(&self) -> Events {
+                if !self.once.swap(true, Ordering::Relaxed) {
+                    self.asked.send(()).expect("somebody waits");
+                    self.go_on.lock().expect("no poison").recv().expect("somebody says so");
+                }
+                Events::CALL
+            }
+
+            fn observe(&self, _: &Event<'_>) {}
+        }
+
+        Point::register("registry_tests::order", &[]);
+        let ((asked, is_asked), (go, go_on)) = (channel(), channel());
+        let slow = Slow { asked, go_on: Mutex::new(go_on), once: AtomicBool::new(false) };
+        let attach = || attach_to("registry_tests::order").named("of the test about order");
+        let (first, second) = thread::scope(|s| {
+            let first = s.spawn(|| attach().instrument(slow).start().expect("it can be"));
+            is_asked.recv().expect("it is asked");
+            let second = attach().count().start().expect("it can be");
+            go.send(()).expect("it waits");
+            (first.join().expect("no panic"), second)
+        });
+        assert!(first.id() < second.id());
+        let of = |probe: &Arc<Probe>| (probe.name == "of the test about order").then(|| probe.id());
+        assert_eq!(probes().iter().filter_map(of).collect::<Vec<_>>(), [first.id(), second.id()]);
     }
 }
