@@ -350,6 +350,26 @@ fn marks_show_where_a_call_spends_its_time() {
 }
 
 #[test]
+fn marks_that_a_pattern_names_besides_their_function_are_told_once() {
+    let _alone = alone();
+    let probe = attach_to("app::*").keep_lines().hot_spots().log_of(Events::MARK).start().unwrap();
+    let itself = attach_to("app::*").keep_lines().instruments("log").start().unwrap();
+    let counted = attach_to("app::first|app::second").count().start().unwrap();
+    app::slow();
+    let Value::List(spots) = &probe.report()[0] else { panic!("{:?}", probe.report()) };
+    // From the beginning, between the marks, to the end.
+    assert_eq!(spots.len(), 3, "{spots:?}");
+    let told = probe.lines();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[1].starts_with("probe::app::slow/second rows=7, name=\"ada\" after "), "{told:?}");
+    assert_eq!(probe.hits().0, 3, "two marks and an end");
+    // Who asks for more than marks is told of them by their names.
+    let told = itself.lines();
+    assert!(told.len() == 3 && told[1].starts_with("probe::app::second rows=7, name="), "{told:?}");
+    assert_eq!(counted.hits().0, 2);
+}
+
+#[test]
 fn an_instrument_that_goes_wrong_is_the_end_of_its_probe_and_of_nothing_else() {
     struct Wrong(fn());
     impl Instrument for Wrong {

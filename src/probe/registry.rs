@@ -142,14 +142,17 @@ fn relist(state: &State, point: &'static Point) {
     let here = |probe: &&Arc<Probe>| probe.ended().is_none();
     let named = state.probes.iter().filter(here).filter_map(|probe| {
         let points = probe.points();
-        if points.iter().any(|p| std::ptr::eq(*p, point)) {
-            return Some(Watcher { probe: probe.clone(), function: None });
-        }
+        let is_named = points.iter().any(|p| std::ptr::eq(*p, point));
         // A mark within a function that is watched.
         let within = |p: &&&'static Point| p.kind() == PointKind::Function && p.contains(point);
-        let inner = points.iter().filter(within).min_by_key(|p| p.height()).copied();
         let marks = point.kind() == PointKind::Mark && probe.events().meet(Events::MARK);
-        inner.filter(|_| marks).map(|function| Watcher { probe: probe.clone(), function: Some(function) })
+        let inner = points.iter().filter(within).min_by_key(|p| p.height()).copied().filter(|_| marks);
+        // Of a mark that the pattern names besides its function, who wants marks only has nothing by itself: it is told as a part of the call.
+        let wants_itself = probe.events().meet(Events::CALL | Events::PASSED);
+        match inner {
+            Some(_) if !is_named || !wants_itself => Some(Watcher { probe: probe.clone(), function: inner }),
+            _ => is_named.then(|| Watcher { probe: probe.clone(), function: None }),
+        }
     });
     let wrappings = state.wrappings.iter().filter(|wrapping| wrapping.is_at(point)).cloned().collect();
     watchers::replace(point, named.collect(), wrappings);
