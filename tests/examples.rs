@@ -250,6 +250,13 @@ fn tasks(answer: &str) -> Vec<&str> {
     tasks
 }
 
+/// What a parked task's line says behind its age and its name.
+fn waits_for(line: &str) -> &str {
+    let (_, rest) = line.split_once(" parked ").expect("it is parked");
+    let (_age, rest) = rest.split_once(' ').expect("an age");
+    rest.strip_prefix('"').and_then(|named| named.split_once("\" ")).map_or(rest, |(_, rest)| rest)
+}
+
 /// Whether it is the line of a task whose name begins so; names of others stand behind its own.
 fn is_named(line: &str, name: &str) -> bool {
     line.split_once('"').is_some_and(|(_, rest)| rest.starts_with(name))
@@ -578,6 +585,20 @@ fn a_supervisor_starts_again_what_ends_and_stops_all_in_order() {
     };
     let again = |children: &str| children.lines().any(|l| l.starts_with("exit status: 3") && !l.ends_with(" 1"));
     look("what ended is started again", &supervisor, &again);
+    // While one comes and goes, all of them say what they wait for: its end, the next start, a signal.
+    let mut seen = [false; 3];
+    let deadline = Instant::now() + PATIENCE;
+    while seen != [true; 3] {
+        let all = supervisor.where_all();
+        for line in tasks(&all).into_iter().filter(|line| line.contains(" parked ")) {
+            let wait = waits_for(line);
+            assert!(wait.starts_with(|c: char| c.is_ascii_lowercase()) && !line.contains("unknown"), "{line}");
+            for (seen, kind) in seen.iter_mut().zip(["wait child pid ", "sleep ", "signal"]) {
+                *seen |= wait.starts_with(kind);
+            }
+        }
+        assert!(Instant::now() < deadline, "not all of its waits are seen, {seen:?}: {all}");
+    }
     let first = pid(&supervisor).expect("the first one is waited for");
     // SAFETY: a child of the supervisor's, which has not been waited for.
     assert_eq!(unsafe { libc::kill(first, libc::SIGKILL) }, 0);
