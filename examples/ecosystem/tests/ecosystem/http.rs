@@ -1,8 +1,14 @@
 //! The messages of HTTP/1 as `http.rs` reads and writes them, one byte at a time.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
 
+use coro::net::TcpStream;
+use coro::sync::{Event, WaitGroup};
 use coro_ecosystem::http::{Answer, Message, Reader, Side, serve};
+
+use crate::server::Server;
+use crate::{get, on};
 
 /// What is sent in pieces of one byte.
 struct Slow<'a>(&'a [u8], Vec<u8>);
@@ -95,4 +101,42 @@ fn answers_end_in_every_way_there_is() {
     assert_eq!(body("HTTP/1.1 204 No Content\r\n\r\n", Side::Answer), (204, vec![], true));
     assert_eq!(body("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Side::Head), (200, vec![], true));
     assert_eq!(answer("", Side::Answer).unwrap(), None);
+}
+
+const CLIENTS: usize = 200;
+const BUSY: usize = 10;
+
+#[test]
+fn many_connections_without_tls_stay_and_each_says_what_it_waits_for() {
+    let server = Server::start("http", &["127.0.0.1:0"]);
+    let addr = server.addr;
+    on(2, move || {
+        let (answered, over) = (Arc::new(WaitGroup::new()), Arc::new(Event::new()));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|n| {
+                let (done, over) = (answered.enter_owned(), over.clone());
+                coro::spawn(move || {
+                    let mut stream = TcpStream::connect(addr).unwrap();
+                    let mut reader = Reader::default();
+                    assert_eq!(get(&mut stream, &mut reader, "/").body, b"hello\n");
+                    // Every other one goes away in the middle of its next question.
+                    if n >= BUSY && n % 2 == 0 {
+                        stream.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+                    }
+                    drop(done);
+                    while n < BUSY && !over.is_set() {
+                        assert_eq!(get(&mut stream, &mut reader, "/").body, b"hello\n");
+                    }
+                    over.wait();
+                })
+            })
+            .collect();
+        answered.wait();
+        let load = format!(
+            "{CLIENTS} connections that stay, {BUSY} of which ask without a pause, and half of the others in the middle of a question"
+        );
+        server.look("http", &load, "read fd", CLIENTS - BUSY);
+        over.set();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+    });
 }
