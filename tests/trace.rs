@@ -8,64 +8,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use coro::net::unix::{UnixDatagram, UnixListener, UnixStream};
 use coro::net::{TcpListener, TcpStream, UdpSocket};
 use coro::probe::{self, Trace};
 use util::sockets::{Directory, parked};
+use util::traces::{Ended, LIMIT, alone, masked, nothing_is_watched, traced};
 use util::{Rng, again, finish, role, runtime, until, within};
-
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// One test at a time: what is traced is the whole process.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    until(LIMIT, "nothing is watched", nothing_is_watched);
-    one
-}
-
-fn nothing_is_watched() -> bool {
-    probe::points().iter().all(|point| !point.is_watched())
-}
-
-/// Without what differs from run to run: descriptors, ports, ids of tasks and how long it took.
-fn masked(line: &str) -> String {
-    let (mut out, mut rest) = (String::new(), line);
-    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
-        let (before, number) = rest.split_at(at);
-        out.push_str(before);
-        if let Some(port) = number.strip_prefix("127.0.0.1:") {
-            out.push_str("127.0.0.1:N");
-            rest = port.trim_start_matches(|c: char| c.is_ascii_digit());
-            continue;
-        }
-        let end = number.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(number.len());
-        let (number, after) =
-            (number[..end].trim_end_matches('.'), &number[number[..end].trim_end_matches('.').len()..]);
-        rest = after;
-        if let Some(after) = [" ns", " µs", " ms", " s"].iter().find_map(|unit| after.strip_prefix(unit)) {
-            out.push_str("N s");
-            rest = after;
-        } else if ["fd ", "pid ", "#"].iter().any(|word| before.ends_with(word)) {
-            out.push('N');
-        } else {
-            out.push_str(number);
-        }
-    }
-    out + rest
-}
-
-/// What a trace says of `f`, run by a task.
-fn traced(trace: Trace, f: impl FnOnce() + Send + 'static) -> Vec<String> {
-    let trace = trace.keep_lines().start().expect("a trace");
-    within(LIMIT, || runtime(1).block_on(f));
-    let lines = trace.lines();
-    drop(trace);
-    lines.iter().map(|line| masked(line)).collect()
-}
 
 #[test]
 fn every_call_of_a_tcp_stream_is_told_when_it_begins_and_when_it_returns() {
@@ -442,7 +392,12 @@ fn the_console_traces_for_a_session_and_stops() {
                 session.ask("enable probe");
                 for (wrong, told) in [
                     ("trace", "trace wants one of: trace net [peer=ADDRESS]"),
-                    ("trace locks", "trace knows no \"locks\"; there is trace net"),
+                    ("trace disks", "trace knows no \"disks\"; there is trace net"),
+                    ("trace locks fd=9", "locks have no fd: that goes with a trace of net"),
+                    ("trace net waits", "net have no waits: that goes with a trace of locks and channels"),
+                    ("trace timers name=x", "timers have no name: that goes with a trace of locks and channels"),
+                    ("trace locks name=", "trace locks knows no \"name=\"; there is trace net"),
+                    ("trace locks name=\"db", "a quote is not closed in name=\"db"),
                     ("trace net fd=x", "\"x\" is not a descriptor: write fd=9; fds --all shows them"),
                     ("trace net task=x", "\"x\" is not a task's id: write task=17; tasks shows the ids"),
                     ("trace net bytes=x", "bytes wants a whole number, and \"x\" is none"),
@@ -558,14 +513,4 @@ fn ask(path: &std::path::Path, command: &str) -> Option<String> {
     let mut said = String::new();
     stream.read_to_string(&mut said).ok()?;
     Some(said)
-}
-
-/// A program that ends with this.
-struct Ended(std::process::Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

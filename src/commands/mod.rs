@@ -501,8 +501,8 @@ pub(crate) static TABLE: &[Command] = &[
     #[cfg(feature = "probe")]
     Command {
         names: &["trace"],
-        arguments: "net [FILTERS] [for DURATION]|off",
-        help: "calls of sockets as they begin and return: trace net peer=ADDRESS task=ID fd=N bytes stack",
+        arguments: "net|locks|channels|timers|off …",
+        help: "calls as they begin and return: trace net peer=ADDRESS bytes, trace locks name=PATTERN waits",
         tier: trace::tier,
         run: trace::trace,
     },

@@ -13,16 +13,22 @@ use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use super::capture::Captured;
+#[cfg(feature = "probe")]
+use super::capture::Doing;
 use super::classes::ClassNames;
 #[cfg(feature = "serde")]
 use super::collect::{self, Places};
 use super::filter::{Clause, Field, Looked, Pattern, Question, Test, run_time};
 use super::line::{PIECE_BYTES, advise, footer};
 use super::row::{Row, States};
+#[cfg(feature = "probe")]
+use super::snapshot::Site;
 #[cfg(feature = "serde")]
 use super::snapshot::Task;
 use super::sweep::{Sweep, Swept, Then};
 use super::text::{Style, push_age, push_number};
+#[cfg(feature = "probe")]
+use crate::observe::WaitKind;
 use crate::scheduler;
 use crate::task::TaskCell;
 
@@ -457,6 +463,45 @@ impl Brief {
         let labels = c.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         Brief { task: scheduler::task_in(cell, c.id), line, labels }
     }
+}
+
+/// One task that waits.
+#[cfg(feature = "probe")]
+#[derive(Debug)]
+pub(crate) struct WaitNow {
+    pub(crate) task: u64,
+    pub(crate) age: Duration,
+    /// The whole of it in words.
+    pub(crate) text: String,
+    /// The name and place of what it waits for; several where it waits for several.
+    pub(crate) objects: Vec<(Option<&'static str>, Site)>,
+}
+
+/// Those who wait for something of a kind that is wanted, the longest first, as far as `most`; and how many more there are.
+#[cfg(feature = "probe")]
+pub(crate) fn who_waits(wanted: fn(WaitKind) -> bool, most: usize) -> (Vec<WaitNow>, u64) {
+    let mut selection = Selection::new(Vec::new(), false);
+    let (mut best, mut all) = (Best::new(most), 0);
+    while selection.piece(|looked| {
+        let c = &looked.c;
+        if c.doing == Doing::Parked && wanted(c.wait.kind) {
+            all += 1;
+            let age = c.age();
+            best.keep(age.as_nanos() as u64, c.id, || {
+                let mut text = String::new();
+                c.wait_text(&mut text);
+                let chosen = c.waiting.choices.iter().flatten().filter_map(|(_, seen)| seen.as_ref());
+                let seen = c.waiting.object.iter().chain(chosen);
+                let objects = seen.map(|seen| (seen.name, seen.site.into())).collect();
+                WaitNow { task: c.id, age, text, objects }
+            });
+        }
+        Then::GoOn
+    }) == Swept::More
+    {}
+    let found: Vec<WaitNow> = best.take().collect();
+    let more = all - found.len() as u64;
+    (found, more)
 }
 
 /// The task with that id; `None` if it has ended, or never was.

@@ -98,6 +98,8 @@ pub(crate) use lineage::{Origin, ancestors, labels, origin, own_origin};
 #[cfg(feature = "serde")]
 pub(crate) use list::Values;
 pub(crate) use list::{Brief, Group, Groups, Listing, Matching, brief};
+#[cfg(feature = "probe")]
+pub(crate) use list::{WaitNow, who_waits};
 pub(crate) use long::one;
 pub(crate) use objects::queued;
 pub(crate) use one_line::OneLine;

@@ -131,7 +131,7 @@ impl Watched {
     /// A future that has to wait: whoever polls it calls again.
     #[cfg(feature = "futures-io")]
     pub(super) fn pending(self) {
-        self.0.ended(Ok(Shown::Debug(&Said("pending"))));
+        self.0.ended(Ok::<_, io::Error>(Shown::Debug(&Said("pending"))));
     }
 
     fn gives_connection(self, result: &io::Result<(OwnedFd, SockAddr)>) {

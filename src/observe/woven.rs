@@ -1,4 +1,4 @@
-//! Calls of this crate's own that somebody may watch: of sockets, of buffers. The low layer has the point and says what goes in and
+//! Calls of this crate's own that somebody may watch: of sockets, buffers, locks, channels and timers. The low layer has the point and says what goes in and
 //! comes out; what becomes of that is the business of the layer that has probes, which registers how a call begins.
 //!
 //! Invariants: nobody comes here while the point is not watched.
@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::io;
 use std::sync::OnceLock;
 
 use super::point::{Point, Shown};
@@ -38,7 +37,7 @@ impl Woven {
     }
 
     /// It returns that, or an error, which is shown as it says itself.
-    pub(crate) fn ended(self, result: Result<Shown<'_>, &io::Error>) {
+    pub(crate) fn ended<E: fmt::Display>(self, result: Result<Shown<'_>, E>) {
         match result {
             Ok(value) => self.over(value, false),
             Err(e) => self.over(Shown::Debug(&Said(e)), true),

@@ -9,7 +9,7 @@ use super::{patch, trace};
 use crate::sys::stderr;
 
 /// What there is, for whoever writes something else.
-const WORDS: &str = "net, file:PATH and patch:NAME, with commas between them";
+const WORDS: &str = "net, locks, channels, timers, file:PATH and patch:NAME, with commas between them";
 
 /// Does what `CORO_PROBES` says, if it says something: `net,file:/etc/app/probes.toml,patch:slow-queries`.
 pub(crate) fn as_the_environment_says() {
@@ -26,10 +26,12 @@ pub(crate) fn as_the_environment_says() {
 }
 
 fn one(word: &str) -> Result<(), String> {
+    if let Some(trace) = trace::of_word(word) {
+        return trace::for_ever(trace);
+    }
     match word.split_once(':') {
         Some(("file", path)) if !path.is_empty() => file(path),
         Some(("patch", name)) => patch::apply(name, &|| true).map(drop),
-        None if word == "net" => trace::net_for_ever(),
         _ => Err(format!("there is nothing of that name; there are {WORDS}")),
     }
 }

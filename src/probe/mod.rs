@@ -104,7 +104,8 @@ pub(crate) use session::SessionProbes;
 pub use stop::Answer;
 #[doc(hidden)]
 pub use table::CORO_POINTS_0_1;
-pub use trace::{Trace, net};
+pub(crate) use trace::of_word;
+pub use trace::{Trace, channels, locks, net, timers};
 #[doc(hidden)]
 pub use wrap::wrapper;
 pub use wrap::{Wrap, Wrapped};

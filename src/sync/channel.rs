@@ -10,6 +10,7 @@
 //! full. No message is dropped and nobody is woken under the lock, because both run other code. Must not know which
 //! handles there are.
 
+use std::any::type_name;
 use std::collections::VecDeque;
 use std::mem::{self, ManuallyDrop};
 use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError, TrySendError};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::live;
 use super::ticket::{End, Line, Node, Ticket, Withdrawal};
+use super::woven::{Call, Outcome, State};
 use crate::observe::{Traffic, WaitKind, WaitReason};
 use crate::scheduler::handover::{self, Waited};
 use crate::scheduler::suspend;
@@ -166,6 +168,36 @@ impl<T> Channel<T> {
     /// Sends, waiting for room until `limit` at the latest; that is only asked for if there is something to wait for.
     #[inline]
     pub(super) fn send(&self, value: T, limit: impl FnOnce() -> Option<Instant>) -> Result<(), Unsent<T>> {
+        if Call::Send.is_watched() {
+            let outcome = |sent: &Result<(), Unsent<T>>| match sent {
+                Ok(()) => Outcome::Done,
+                Err(Unsent::Expired(_)) => Outcome::Failed("timed out"),
+                Err(Unsent::Disconnected(_)) => Outcome::Failed("disconnected"),
+            };
+            return Call::Send.told(
+                &self.shown.object,
+                self.state(Side::Sending),
+                || self.send_untold(value, limit),
+                outcome,
+                drop,
+            );
+        }
+        self.send_untold(value, limit)
+    }
+
+    /// What a call of that side that is watched begins with.
+    #[cold]
+    fn state(&self, side: Side) -> State {
+        let queued = self.shown.length();
+        let busy = match side {
+            Side::Sending => self.shown.capacity().is_some_and(|most| queued >= most),
+            Side::Receiving => queued == 0 && self.shown.senders() > 0,
+        };
+        State::Messages { busy, queued }
+    }
+
+    #[inline(always)]
+    fn send_untold(&self, value: T, limit: impl FnOnce() -> Option<Instant>) -> Result<(), Unsent<T>> {
         if self.capacity.is_some() {
             suspend::checkpoint();
         }
@@ -215,6 +247,25 @@ impl<T> Channel<T> {
 
     #[inline]
     pub(super) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        if Call::TrySend.is_watched() {
+            let outcome = |sent: &Result<(), TrySendError<T>>| match sent {
+                Ok(()) => Outcome::Done,
+                Err(TrySendError::Full(_)) => Outcome::Failed("full"),
+                Err(TrySendError::Disconnected(_)) => Outcome::Failed("disconnected"),
+            };
+            return Call::TrySend.told(
+                &self.shown.object,
+                self.state(Side::Sending),
+                || self.try_send_untold(value),
+                outcome,
+                drop,
+            );
+        }
+        self.try_send_untold(value)
+    }
+
+    #[inline(always)]
+    fn try_send_untold(&self, value: T) -> Result<(), TrySendError<T>> {
         match self.offer(self.lock(), value) {
             Offer::Queued(_) | Offer::HandedOver => Ok(()),
             Offer::Disconnected(value) => Err(TrySendError::Disconnected(value)),
@@ -274,6 +325,25 @@ impl<T> Channel<T> {
     /// Receives, waiting until `limit` at the latest; that is only asked for if there is something to wait for.
     #[inline]
     pub(super) fn recv(&self, limit: impl FnOnce() -> Option<Instant>) -> Result<T, RecvTimeoutError> {
+        if Call::Recv.is_watched() {
+            let outcome = |received: &Result<T, RecvTimeoutError>| match received {
+                Ok(_) => Outcome::Message(type_name::<T>()),
+                Err(RecvTimeoutError::Timeout) => Outcome::Failed("timed out"),
+                Err(RecvTimeoutError::Disconnected) => Outcome::Failed("disconnected"),
+            };
+            return Call::Recv.told(
+                &self.shown.object,
+                self.state(Side::Receiving),
+                || self.recv_untold(limit),
+                outcome,
+                drop,
+            );
+        }
+        self.recv_untold(limit)
+    }
+
+    #[inline(always)]
+    fn recv_untold(&self, limit: impl FnOnce() -> Option<Instant>) -> Result<T, RecvTimeoutError> {
         // Also where a message is there: a steady stream of them must not keep a task from its end.
         suspend::checkpoint();
         match self.take(self.lock()) {
@@ -318,6 +388,25 @@ impl<T> Channel<T> {
 
     #[inline]
     pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
+        if Call::TryRecv.is_watched() {
+            let outcome = |received: &Result<T, TryRecvError>| match received {
+                Ok(_) => Outcome::Message(type_name::<T>()),
+                Err(TryRecvError::Empty) => Outcome::Failed("empty"),
+                Err(TryRecvError::Disconnected) => Outcome::Failed("disconnected"),
+            };
+            return Call::TryRecv.told(
+                &self.shown.object,
+                self.state(Side::Receiving),
+                || self.try_recv_untold(),
+                outcome,
+                drop,
+            );
+        }
+        self.try_recv_untold()
+    }
+
+    #[inline(always)]
+    fn try_recv_untold(&self) -> Result<T, TryRecvError> {
         match self.take(self.lock()) {
             Ok(value) => Ok(value),
             Err(inner) if inner.senders == 0 => Err(TryRecvError::Disconnected),
@@ -371,22 +460,46 @@ impl<T> Channel<T> {
 
     /// A message, or the news that there will be none; `None`: neither now.
     pub(super) fn recv_now(&self) -> Option<Result<T, RecvError>> {
-        match self.take(self.lock()) {
-            Ok(value) => Some(Ok(value)),
-            Err(inner) => (inner.senders == 0).then_some(Err(RecvError)),
+        let received = match self.take(self.lock()) {
+            Ok(value) => Ok(value),
+            Err(inner) if inner.senders == 0 => Err(RecvError),
+            Err(_) => return None,
+        };
+        self.chosen_to_receive(&received);
+        Some(received)
+    }
+
+    /// A choice among several waits has ended with this.
+    pub(super) fn chosen_to_receive(&self, received: &Result<T, RecvError>) {
+        if Call::Recv.is_watched() {
+            let outcome = match received {
+                Ok(_) => Outcome::Message(type_name::<T>()),
+                Err(RecvError) => Outcome::Failed("disconnected"),
+            };
+            Call::Recv.was_done(&self.shown.object, self.state(Side::Receiving), outcome);
+        }
+    }
+
+    /// As [`chosen_to_receive`](Channel::chosen_to_receive).
+    pub(super) fn chosen_to_send(&self, sent: bool) {
+        if Call::Send.is_watched() {
+            let outcome = if sent { Outcome::Done } else { Outcome::Failed("disconnected") };
+            Call::Send.was_done(&self.shown.object, self.state(Side::Sending), outcome);
         }
     }
 
     /// Sends, or gives the message back because nobody will receive it; the outer error: neither now.
     pub(super) fn send_now(&self, value: T) -> Result<Result<(), T>, T> {
-        match self.offer(self.lock(), value) {
-            Offer::Queued(_) | Offer::HandedOver => Ok(Ok(())),
-            Offer::Disconnected(value) => Ok(Err(value)),
+        let sent = match self.offer(self.lock(), value) {
+            Offer::Queued(_) | Offer::HandedOver => Ok(()),
+            Offer::Disconnected(value) => Err(value),
             Offer::Full(value, inner) => {
                 drop(inner);
-                Err(value)
+                return Err(value);
             }
-        }
+        };
+        self.chosen_to_send(sent.is_ok());
+        Ok(sent)
     }
 
     /// Whether a message would be taken now, by somebody else than the waiter with that ticket.
@@ -423,6 +536,7 @@ impl<T> Channel<T> {
         self.shown.set_ends(inner.senders, inner.receivers);
         if inner.senders == 0 {
             self.dismiss_all(inner, Side::Receiving);
+            self.tell_of_close("last sender");
         }
     }
 
@@ -436,6 +550,13 @@ impl<T> Channel<T> {
             let undelivered = mem::take(&mut inner.queue);
             self.dismiss_all(inner, Side::Sending);
             drop(undelivered);
+            self.tell_of_close("last receiver");
+        }
+    }
+
+    fn tell_of_close(&self, by: &'static str) {
+        if Call::Close.is_watched() {
+            Call::Close.was_done(&self.shown.object, State::End(by), Outcome::Done);
         }
     }
 

@@ -69,13 +69,15 @@ impl<'a, T> Receiving<'a, T> {
     pub(crate) fn leave(&mut self) -> Option<Result<T, RecvError>> {
         let served = leave(self.channel, Side::Receiving, self.node.as_ref()?);
         let node = self.node.take()?;
-        match served? {
+        let received = match served? {
             End::Served => {
                 self.channel.has_received();
-                Some(Ok(node.into_slot().expect("whoever serves fills the slot")))
+                Ok(node.into_slot().expect("whoever serves fills the slot"))
             }
-            End::Disconnected => Some(Err(RecvError)),
-        }
+            End::Disconnected => Err(RecvError),
+        };
+        self.channel.chosen_to_receive(&received);
+        Some(received)
     }
 
     /// When there will be a message without anybody who sends it.
@@ -139,17 +141,19 @@ impl<'a, T> Sending<'a, T> {
     pub(crate) fn leave(&mut self) -> Option<Result<(), SendError<T>>> {
         let served = leave(self.channel, Side::Sending, self.node.as_ref()?);
         let value = self.node.take()?.into_slot();
-        match (served, value) {
-            (Some(End::Disconnected), Some(value)) => Some(Err(SendError(value))),
+        let sent = match (served, value) {
+            (Some(End::Disconnected), Some(value)) => Err(SendError(value)),
             (Some(_), _) => {
                 self.channel.has_sent();
-                Some(Ok(()))
+                Ok(())
             }
             (None, value) => {
                 self.value = value;
-                None
+                return None;
             }
-        }
+        };
+        self.channel.chosen_to_send(sent.is_ok());
+        Some(sent)
     }
 
     /// The message, if it was not sent.

@@ -11,6 +11,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{LockResult, PoisonError};
 
 use super::const_new::const_unless_modelled;
+use super::woven::{Call, Outcome, State};
 use crate::observe::Object;
 use crate::scheduler::suspend::{self, here};
 use crate::sys::atomic::{AtomicBool, Ordering};
@@ -128,5 +129,8 @@ impl<R: Exclusive> Drop for Held<'_, R> {
         }
         self.core.end();
         self.core.raw.unlock();
+        if Call::Unlock.is_watched() {
+            Call::Unlock.was_done(self.core.raw.object(), State::Free, Outcome::Done);
+        }
     }
 }

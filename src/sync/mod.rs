@@ -31,6 +31,7 @@ mod semaphore;
 mod ticket;
 mod wait_group;
 mod waiters;
+pub(crate) mod woven;
 
 pub use barrier::{Barrier, BarrierWaitResult};
 #[cfg(not(loom))]

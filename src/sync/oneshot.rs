@@ -14,6 +14,7 @@
 //! again. The unparker is the receiver's but in WAITING; who ends WAITING takes it over. So a receiver that is cancelled
 //! or times out either finds that it was served, and returns the message, or is not waiting any more (hazard 18).
 
+use std::any::type_name;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use std::sync::mpsc::{RecvError, SendError};
 
+use super::woven::{Call, Outcome, State};
 use crate::observe::{Object, WaitKind, WaitReason};
 use crate::scheduler::handover::{self, Waited};
 use crate::scheduler::suspend;
@@ -97,6 +99,20 @@ impl<T> Sender<T> {
     /// # Errors
     /// The message if the receiver is gone.
     pub fn send(self, t: T) -> Result<(), SendError<T>> {
+        if Call::Send.is_watched() {
+            let shared = self.shared.clone();
+            let outcome = |sent: &Result<(), SendError<T>>| match sent {
+                Ok(()) => Outcome::Done,
+                Err(_) => Outcome::Failed("disconnected"),
+            };
+            let state = State::Messages { busy: false, queued: 0 };
+            return Call::Send.told(&shared.object, state, || self.send_untold(t), outcome, drop);
+        }
+        self.send_untold(t)
+    }
+
+    #[inline(always)]
+    fn send_untold(self, t: T) -> Result<(), SendError<T>> {
         let shared = &*self.shared;
         // SAFETY: the value is the sender's until SENT, and there is one sender, which this call consumes.
         unsafe { (*shared.value.get()).write(t) };
@@ -179,7 +195,11 @@ impl<T> Receiver<T> {
     /// # Errors
     /// The receiver if there is no message yet.
     pub fn try_recv(self) -> Result<T, TryRecvError<T>> {
-        match self.look() {
+        let looked = match Call::TryRecv.is_watched() {
+            true => self.told(Call::TryRecv, || self.look(), "empty"),
+            false => self.look(),
+        };
+        match looked {
             Ok(value) => Ok(value),
             Err(Missing::ForEver) => Err(TryRecvError::Disconnected),
             Err(Missing::Yet) => {
@@ -233,6 +253,27 @@ impl<T> Receiver<T> {
     }
 
     fn receive(&self, limit: impl FnOnce() -> Option<Instant>) -> Result<T, Missing> {
+        if Call::Recv.is_watched() {
+            return self.told(Call::Recv, || self.receive_untold(limit), "timed out");
+        }
+        self.receive_untold(limit)
+    }
+
+    /// A call that somebody watches; `yet`: what it is if there is no message yet.
+    #[cold]
+    fn told(&self, call: Call, receive: impl FnOnce() -> Result<T, Missing>, yet: &'static str) -> Result<T, Missing> {
+        let queued = usize::from(self.shared.word.load(Ordering::Relaxed) == SENT);
+        let busy = !self.is_due();
+        let outcome = |received: &Result<T, Missing>| match received {
+            Ok(_) => Outcome::Message(type_name::<T>()),
+            Err(Missing::Yet) => Outcome::Failed(yet),
+            Err(Missing::ForEver) => Outcome::Failed("disconnected"),
+        };
+        call.told(&self.shared.object, State::Messages { busy, queued }, receive, outcome, drop)
+    }
+
+    #[inline(always)]
+    fn receive_untold(&self, limit: impl FnOnce() -> Option<Instant>) -> Result<T, Missing> {
         match self.look() {
             Err(Missing::Yet) => self.receive_slow(limit()),
             known => known,
@@ -269,7 +310,11 @@ impl<T> Receiver<T> {
 impl<T> Receiver<T> {
     /// The message, or the news that there will be none; `None`: neither now.
     pub(crate) fn attempt(&mut self) -> Option<Result<T, RecvError>> {
-        match self.look() {
+        let looked = match Call::Recv.is_watched() && self.is_due() {
+            true => self.told(Call::Recv, || self.look(), "timed out"),
+            false => self.look(),
+        };
+        match looked {
             Ok(value) => Some(Ok(value)),
             Err(Missing::ForEver) => Some(Err(RecvError)),
             Err(Missing::Yet) => None,

@@ -13,6 +13,7 @@ use super::const_new::const_unless_modelled;
 use super::held::{Exclusive, Held};
 use super::raw_mutex::RawMutex;
 use super::waiters::{Taken, WaitList, Waiter};
+use super::woven::{Call, Outcome, State};
 use crate::observe::{Object, WaitKind, WaitReason};
 use crate::scheduler::suspend::{self, here};
 use crate::sys::atomic::{AtomicBool, Lock, LockGuard, Ordering};
@@ -58,7 +59,15 @@ impl RawCondvar {
             h.refuse_if_no_switch();
         }
         let marks = mem::replace(&mut held.marks, false);
-        let woken = self.wait_unmarked(held, deadline);
+        let woken = if Call::Wait.is_watched() {
+            let outcome = |woken: &Woken| match woken {
+                Woken::Notified => Outcome::Done,
+                Woken::TimedOut => Outcome::Failed("timed out"),
+            };
+            Call::Wait.told(&self.object, State::Event, || self.wait_unmarked(held, deadline), outcome, drop)
+        } else {
+            self.wait_unmarked(held, deadline)
+        };
         held.marks = marks;
         woken
     }

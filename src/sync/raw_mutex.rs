@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use super::const_new::const_unless_modelled;
 use super::held::Exclusive;
 use super::waiters::{Taken, WaitList, Waiter};
+use super::woven::{Call, Outcome, State};
 use crate::observe::{Object, WaitKind, WaitReason};
 use crate::scheduler::suspend;
 use crate::sys::atomic::{AtomicU32, Lock, LockGuard, Ordering};
@@ -38,6 +39,14 @@ impl RawMutex {
 
     #[inline]
     pub(super) fn try_lock(&self) -> bool {
+        if Call::TryLock.is_watched() {
+            return self.told(Call::TryLock, || self.try_take(), |taken| Outcome::Is(*taken), |taken| taken);
+        }
+        self.try_take()
+    }
+
+    #[inline]
+    fn try_take(&self) -> bool {
         let mut w = self.word.load(Ordering::Relaxed);
         while w & LOCKED == 0 {
             match self.word.compare_exchange_weak(w, w | LOCKED, Ordering::Acquire, Ordering::Relaxed) {
@@ -50,6 +59,14 @@ impl RawMutex {
 
     #[inline]
     pub(super) fn lock(&self) {
+        if Call::Lock.is_watched() {
+            return self.told(Call::Lock, || self.take(), |()| Outcome::Done, |()| true);
+        }
+        self.take();
+    }
+
+    #[inline(always)]
+    fn take(&self) {
         if self.word.compare_exchange(0, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_slow(Waiter::wait);
         }
@@ -57,9 +74,27 @@ impl RawMutex {
 
     /// As [`lock`](RawMutex::lock), without looking at interrupts: for whoever must not come back without the lock.
     pub(super) fn lock_shielded(&self) {
-        if !self.try_lock() {
+        if !self.try_take() {
             self.lock_slow(Waiter::wait_shielded);
         }
+    }
+
+    /// A call that somebody watches; `taken`: whether it has the lock, which is given up if the telling is unwound.
+    #[cold]
+    fn told<R>(
+        &self,
+        call: Call,
+        take: impl FnOnce() -> R,
+        outcome: impl FnOnce(&R) -> Outcome,
+        taken: impl FnOnce(R) -> bool,
+    ) -> R {
+        let state = State::Lock { busy: self.word.load(Ordering::Relaxed) & LOCKED != 0, readers: 0 };
+        let undo = |result| {
+            if taken(result) {
+                self.unlock();
+            }
+        };
+        call.told(&self.object, state, take, outcome, undo)
     }
 
     /// Links the waiter, unless the lock could be had after all.
@@ -98,7 +133,7 @@ impl RawMutex {
             queued.armed = true;
             wait(&waiter, reason);
             queued.armed = false;
-            if waiter.granted() || self.try_lock() {
+            if waiter.granted() || self.try_take() {
                 return;
             }
             // A newcomer was faster: next time the lock is handed over.

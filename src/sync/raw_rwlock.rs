@@ -13,6 +13,7 @@ use std::sync::PoisonError;
 use super::const_new::const_unless_modelled;
 use super::held::Exclusive;
 use super::waiters::{Taken, WaitList, Waiter};
+use super::woven::{Call, Outcome, State};
 use crate::observe::{Object, WaitKind, WaitReason, Worded};
 use crate::scheduler::suspend;
 use crate::sys::atomic::{AtomicU32, Lock, LockGuard, Ordering};
@@ -96,16 +97,37 @@ impl RawRwLock {
 
     #[inline]
     pub(super) fn try_read(&self) -> bool {
+        if Call::TryRead.is_watched() {
+            return self.told(
+                Call::TryRead,
+                SHARED,
+                || self.try_take(SHARED),
+                |taken| Outcome::Is(*taken),
+                |taken| taken,
+            );
+        }
         self.try_take(SHARED)
     }
 
     #[inline]
     pub(super) fn try_write(&self) -> bool {
+        if Call::TryWrite.is_watched() {
+            let take = || self.try_take(EXCLUSIVE);
+            return self.told(Call::TryWrite, EXCLUSIVE, take, |taken| Outcome::Is(*taken), |taken| taken);
+        }
         self.try_take(EXCLUSIVE)
     }
 
     #[inline]
     pub(super) fn read(&self) {
+        if Call::Read.is_watched() {
+            return self.told(Call::Read, SHARED, || self.take_shared(), |()| Outcome::Done, |()| true);
+        }
+        self.take_shared();
+    }
+
+    #[inline(always)]
+    fn take_shared(&self) {
         if !self.try_take(SHARED) {
             self.wait(SHARED, WaitKind::ReadLock);
         }
@@ -113,9 +135,37 @@ impl RawRwLock {
 
     #[inline]
     pub(super) fn write(&self) {
+        if Call::Write.is_watched() {
+            return self.told(Call::Write, EXCLUSIVE, || self.take_exclusive(), |()| Outcome::Done, |()| true);
+        }
+        self.take_exclusive();
+    }
+
+    #[inline(always)]
+    fn take_exclusive(&self) {
         if !self.try_take(EXCLUSIVE) {
             self.wait(EXCLUSIVE, WaitKind::WriteLock);
         }
+    }
+
+    /// A call that somebody watches; `taken`: whether it has the lock, which is given up if the telling is unwound.
+    #[cold]
+    fn told<R>(
+        &self,
+        call: Call,
+        note: u64,
+        take: impl FnOnce() -> R,
+        outcome: impl FnOnce(&R) -> Outcome,
+        taken: impl FnOnce(R) -> bool,
+    ) -> R {
+        let word = self.shown.word.load(Ordering::Relaxed);
+        let state = State::Lock { busy: Self::with(word, note).is_none(), readers: word / READER };
+        let undo = |result| {
+            if taken(result) {
+                if note == SHARED { self.unlock_shared() } else { self.unlock() }
+            }
+        };
+        call.told(&self.shown.object, state, take, outcome, undo)
     }
 
     /// Links the waiter, unless the lock could be had after all.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::held::{Core, Exclusive};
 use super::raw_mutex::RawMutex;
+use super::woven::{Call, Outcome, State};
 use crate::scheduler::handover::polled_in_vain;
 use crate::scheduler::suspend::{self, here};
 
@@ -228,6 +229,9 @@ impl<T: ?Sized> Drop for ReentrantLockGuard<'_, T> {
             self.lock.holder.store(0, Ordering::Relaxed);
             self.lock.core.end();
             self.lock.core.raw.unlock();
+            if Call::Unlock.is_watched() {
+                Call::Unlock.was_done(self.lock.core.raw.object(), State::Free, Outcome::Done);
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 use super::const_new::const_unless_modelled;
 use super::held::{Core, Held};
 use super::raw_rwlock::RawRwLock;
+use super::woven::{Call, Outcome, State};
 use crate::scheduler::handover::polled_in_vain;
 use crate::scheduler::suspend::{self, here};
 
@@ -292,6 +293,9 @@ impl Drop for Shared<'_> {
             h.local().held_reads.remove(&self.raw.shown.object);
         }
         self.raw.unlock_shared();
+        if Call::Unlock.is_watched() {
+            Call::Unlock.was_done(&self.raw.shown.object, State::Free, Outcome::Done);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::const_new::const_unless_modelled;
 use super::waiters::{Taken, WaitList, Waiter};
+use super::woven::{Call, Outcome, State};
 use crate::observe::{Counted, WaitKind, WaitReason};
 use crate::scheduler::handover::polled_in_vain;
 use crate::scheduler::suspend;
@@ -163,6 +164,9 @@ impl Semaphore {
         let inner = self.lock();
         assert!(inner.permits.checked_add(n).is_some(), "a semaphore holds at most usize::MAX permits");
         self.give(inner, n);
+        if Call::Release.is_watched() {
+            Call::Release.was_done(&self.shown.object, State::Given(n), Outcome::Done);
+        }
     }
 
     /// How many permits nobody holds. Some of them may be waited for by somebody who wants more.
@@ -171,6 +175,13 @@ impl Semaphore {
     }
 
     fn try_take(&self, n: usize) -> bool {
+        if Call::TryAcquire.is_watched() {
+            return self.told(Call::TryAcquire, n, || self.try_take_untold(n), |taken| Outcome::Is(*taken));
+        }
+        self.try_take_untold(n)
+    }
+
+    fn try_take_untold(&self, n: usize) -> bool {
         let mut inner = self.lock();
         let served = n == 0 || inner.waiting.is_empty() && inner.permits >= n;
         if served {
@@ -191,6 +202,26 @@ impl Semaphore {
 
     /// Whether it got them before `deadline`.
     fn take(&self, n: usize, deadline: Option<Instant>) -> bool {
+        if Call::Acquire.is_watched() {
+            let outcome = |taken: &bool| if *taken { Outcome::Done } else { Outcome::Failed("timed out") };
+            return self.told(Call::Acquire, n, || self.take_untold(n, deadline), outcome);
+        }
+        self.take_untold(n, deadline)
+    }
+
+    /// A call that somebody watches. What it has taken is given back if the telling is unwound.
+    #[cold]
+    fn told(&self, call: Call, n: usize, take: impl FnOnce() -> bool, outcome: impl FnOnce(&bool) -> Outcome) -> bool {
+        let state = State::Permits { wanted: n, free: self.shown.number() };
+        let undo = |taken| {
+            if taken && n > 0 {
+                self.give(self.lock(), n);
+            }
+        };
+        call.told(&self.shown.object, state, take, outcome, undo)
+    }
+
+    fn take_untold(&self, n: usize, deadline: Option<Instant>) -> bool {
         suspend::checkpoint();
         if n == 0 {
             return true;
@@ -301,6 +332,9 @@ macro_rules! permit {
             fn drop(&mut self) {
                 if self.permits > 0 {
                     self.semaphore.give(self.semaphore.lock(), self.permits);
+                    if Call::Release.is_watched() {
+                        Call::Release.was_done(&self.semaphore.shown.object, State::Given(self.permits), Outcome::Done);
+                    }
                 }
             }
         }

@@ -18,6 +18,8 @@
 #![forbid(unsafe_code)]
 
 mod interval;
+#[cfg(feature = "probe")]
+pub(crate) mod woven;
 
 use std::error::Error;
 use std::fmt;
@@ -39,8 +41,13 @@ pub fn sleep(duration: Duration) {
     const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
     let now = Instant::now();
     let deadline = now.checked_add(duration).or_else(|| now.checked_add(FOREVER));
+    let deadline = deadline.unwrap_or_else(|| now + Duration::from_secs(86_400));
+    #[cfg(feature = "probe")]
+    if woven::are_sleeps_watched() {
+        return woven::sleeping(duration, || suspend::sleep_until(deadline));
+    }
     // One call: of two the compiler makes one without a line, and every stack of a sleeping task shows it.
-    sleep_until(deadline.unwrap_or_else(|| now + Duration::from_secs(86_400)));
+    suspend::sleep_until(deadline);
 }
 
 /// Suspends the task until `deadline`; a deadline in the past returns at the next turn of the worker.
@@ -48,6 +55,11 @@ pub fn sleep(duration: Duration) {
 /// # Cancellation
 /// As [`sleep`].
 pub fn sleep_until(deadline: Instant) {
+    #[cfg(feature = "probe")]
+    if woven::are_sleeps_watched() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        return woven::sleeping(left, || suspend::sleep_until(deadline));
+    }
     suspend::sleep_until(deadline);
 }
 
@@ -105,14 +117,19 @@ impl<T> Error for Elapsed<T> {}
 /// });
 /// ```
 pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed<T>> {
-    match here() {
+    #[cfg(feature = "probe")]
+    let watched = woven::limit(|| limit);
+    let result = match here() {
         Some(h) => suspend::timeout_scope(h, limit, f).map_err(Elapsed),
         None => {
             let start = Instant::now();
             let value = f();
             if start.elapsed() >= limit { Err(Elapsed(Some(value))) } else { Ok(value) }
         }
-    }
+    };
+    #[cfg(feature = "probe")]
+    woven::limit_is_over(watched, &result);
+    result
 }
 
 /// As [`timeout`], until `deadline`. One in the past is a limit of zero.
@@ -132,13 +149,18 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed<T
 /// });
 /// ```
 pub fn timeout_at<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, Elapsed<T>> {
-    match here() {
+    #[cfg(feature = "probe")]
+    let watched = woven::limit(|| deadline.saturating_duration_since(Instant::now()));
+    let result = match here() {
         Some(h) => suspend::timeout_scope_at(h, deadline, f).map_err(Elapsed),
         None => {
             let value = f();
             if Instant::now() >= deadline { Err(Elapsed(Some(value))) } else { Ok(value) }
         }
-    }
+    };
+    #[cfg(feature = "probe")]
+    woven::limit_is_over(watched, &result);
+    result
 }
 
 /// The nearest deadline of all [`timeout`]s around the running code; `None` without one, and on a plain thread.

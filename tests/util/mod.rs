@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod sockets;
+pub(crate) mod traces;
 
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;

@@ -52,6 +52,8 @@ mod ticket;
 mod wait_group;
 #[path = "../../../src/sync/waiters.rs"]
 mod waiters;
+#[path = "../../../src/sync/woven.rs"]
+mod woven;
 
 pub(crate) use barrier::Barrier;
 pub(crate) use condvar::Condvar;
