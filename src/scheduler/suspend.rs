@@ -786,7 +786,12 @@ pub(crate) fn stack_left() -> Option<usize> {
     (room != usize::MAX).then(|| room.saturating_sub(below))
 }
 
-/// Whether the calling task or plain thread unwinds.
+/// Whether the calling task or plain thread unwinds. Every lock asks twice: mostly no thread of the process does.
+#[inline(always)]
 pub(crate) fn unwinding() -> bool {
-    std::thread::panicking() && here().is_none_or(|h| h.unwinding())
+    #[cold]
+    fn is_it_this_one() -> bool {
+        here().is_none_or(|h| h.unwinding())
+    }
+    std::thread::panicking() && is_it_this_one()
 }
