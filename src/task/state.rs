@@ -241,6 +241,7 @@ impl State {
         self.0.load(order)
     }
 
+    #[inline]
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot(self.load(Ordering::Acquire))
     }

@@ -151,6 +151,8 @@ fn a_prompt_with_editing_completion_history_and_tiers() {
     });
     // Ctrl-C at the prompt forgets the line and leaves nothing else.
     terminal.press(&["half a line", "C-c"]);
+    // What is typed before the next prompt goes with that line.
+    terminal.wait("a new prompt", |screen| screen.matches("act>").count() == 3);
     terminal.press(&["objects", "Enter"]);
     terminal.wait("the lock", |screen| screen.lines().any(|line| line.starts_with("lock \"pool\"")));
     assert!(terminal.coloured().contains("\x1b["), "no colours");
