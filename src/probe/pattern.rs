@@ -52,7 +52,9 @@ pub(super) fn fits(pattern: &[u8], text: &[u8]) -> bool {
 /// Points whose names are most like a pattern that names none, for whoever has mistyped it.
 pub(super) fn nearest<'a>(pattern: &str, points: impl Iterator<Item = &'a Point>) -> Vec<&'a str> {
     let word = pattern.rsplit("::").next().unwrap_or(pattern).trim_matches('*').to_lowercase();
+    // This crate's own are never named by a pattern that does not begin so.
     let mut found: Vec<(usize, &str)> = points
+        .filter(|point| is_of_program(point) || pattern.starts_with("coro"))
         .map(|point| point.name())
         .map(|name| {
             let last = name.rsplit("::").next().unwrap_or(name).to_lowercase();

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -403,11 +404,11 @@ struct Told {
     /// It still begins.
     listens: AtomicBool,
     /// Tasks, and the descriptors of calls on sockets.
-    begun: Mutex<Vec<(u64, Option<i64>)>>,
+    begun: Mutex<HashSet<(u64, Option<i64>)>>,
 }
 
 impl Told {
-    fn begun(&self) -> MutexGuard<'_, Vec<(u64, Option<i64>)>> {
+    fn begun(&self) -> MutexGuard<'_, HashSet<(u64, Option<i64>)>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -421,7 +422,7 @@ impl Told {
                 Some(Value::Int(fd)) => Some(fd),
                 _ => None,
             };
-            self.begun().push((event.task(), fd));
+            self.begun().insert((event.task(), fd));
         }
     }
 }
