@@ -13,7 +13,7 @@ use coro::probe;
 use coro::sync::{Condvar, Mutex, RwLock, Semaphore, mpmc, mpsc, oneshot};
 use coro::time;
 use util::sockets::{Directory, parked};
-use util::traces::{LIMIT, alone, masked, nothing_is_watched, traced};
+use util::traces::{Ended, LIMIT, alone, masked, nothing_is_watched, traced};
 use util::{again, finish, role, runtime, until, within};
 
 /// The lines, with `:L` for where something was made.
@@ -384,9 +384,29 @@ fn the_environment_asks_for_them() {
     assert!(!said.contains("recv("), "{said}");
 }
 
-/// The example of a hot lock, asked as a user does.
+/// With `N` for every number and `T` for every time.
+fn without_numbers(line: &str) -> String {
+    let mut out = String::new();
+    for c in line.chars() {
+        match c {
+            '0'..='9' | '.' if out.ends_with('N') => {}
+            '0'..='9' => out.push('N'),
+            _ => out.push(c),
+        }
+    }
+    for unit in ["N ns", "N µs", "N ms", "N s", "Nns", "Nus", "Nms", "Ns"] {
+        out = out.replace(unit, "T");
+    }
+    out
+}
+
+/// The example of a hot lock, asked as on the page: every line there is said.
 #[test]
-fn the_console_shows_who_fights_for_a_lock() {
+fn the_page_shows_who_fights_for_a_lock() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/trace.md")).expect("the page");
+    let (_, section) = page.split_once("## Locks, channels, timers").expect("the section");
+    let (_, output) = section.split_once("```text\n").expect("an output");
+    let (output, _) = output.split_once("```").expect("its end");
     let directory = Directory::new();
     let path = directory.at("s");
     let mut program = std::env::current_exe().expect("a test knows its own path");
@@ -397,17 +417,36 @@ fn the_console_shows_who_fights_for_a_lock() {
     let mut command = Command::new(&program);
     command.arg("hot-lock").env("CORO_BACKDOOR", &path).stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.spawn().expect("the example starts");
-    let _child = util::traces::Ended(child);
-    until(LIMIT, "it listens", || std::os::unix::net::UnixStream::connect(&path).is_ok());
+    let _child = Ended(child);
+    until(LIMIT, "they wait", || {
+        let asked = std::os::unix::net::UnixStream::connect(&path).and_then(|mut stream| {
+            stream.write_all(b"tasks wait=lock\nquit\n")?;
+            std::io::read_to_string(stream)
+        });
+        asked.is_ok_and(|said| said.matches(" held by ").count() > 1)
+    });
     let mut stream = std::os::unix::net::UnixStream::connect(&path).expect("a connection");
     stream.set_read_timeout(Some(LIMIT)).expect("a limit");
-    stream.write_all(b"enable probe\ntrace locks name=* waits for 20s\n").expect("sent");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stream.try_clone().expect("a clone")));
-    let mut seen = [false; 3];
-    while seen != [true; 3] {
-        let line = lines.next().expect("it goes on").expect("text");
-        seen[0] |= line.contains(" traces locks name=* waits, for 20.00 s; it ends with this session");
-        seen[1] |= line.starts_with("lock(") && line.contains(", held by #");
-        seen[2] |= line.starts_with("lock(") && line.contains(") => () in ");
+    output
+        .lines()
+        .filter_map(|line| line.strip_prefix("> "))
+        .for_each(|said| writeln!(stream, "{said}").expect("sent"));
+    let mut wanted: Vec<String> = output.lines().filter(|line| !line.starts_with("> ")).map(without_numbers).collect();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(stream.try_clone().expect("a clone")));
+    let (mut told, begun) = (Vec::new(), Instant::now());
+    for line in lines.map_while(Result::ok) {
+        let said = ["] read> ", "] probe> "]
+            .iter()
+            .fold(line.as_str(), |line, prompt| line.rsplit(prompt).next().unwrap_or(line));
+        let said = without_numbers(said);
+        wanted.retain(|wanted| *wanted != said);
+        if wanted.is_empty() {
+            return;
+        }
+        told.push(line);
+        if begun.elapsed() > LIMIT {
+            break;
+        }
     }
+    panic!("{wanted:#?} was not said, but\n{}", told.join("\n"));
 }
