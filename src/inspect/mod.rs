@@ -32,6 +32,16 @@ pub(crate) mod condensed;
 mod deadlock;
 mod descriptors;
 mod dump;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+mod dwarf_bytes;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+mod dwarf_calls;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+mod dwarf_rows;
+#[cfg(all(test, any(target_os = "linux", target_os = "android"), not(miri)))]
+mod dwarf_tests;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+mod dwarf_units;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod elf;
 #[cfg(any(target_os = "linux", target_os = "android"))]
