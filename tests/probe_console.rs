@@ -1,15 +1,18 @@
 //! Probes from a console session: listed, attached, looked at, and gone with the session.
 #![cfg(all(target_os = "linux", not(miri)))]
 
+#[path = "probe/session.rs"]
+mod session;
 mod util;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
+use session::Session;
 use util::sockets::Directory;
 use util::{until, within};
 
@@ -30,65 +33,6 @@ mod app {
     #[coro::probe]
     pub(crate) fn store(key: &str) {
         let _ = key;
-    }
-}
-
-/// A session for a program: lines of JSON, each answer ended by `{"done":…}`, and what comes between answers beside it.
-struct Session {
-    stream: UnixStream,
-    lines: BufReader<UnixStream>,
-    probes: Vec<String>,
-}
-
-impl Session {
-    fn open(path: &Path) -> Session {
-        let stream = UnixStream::connect(path).expect("a backdoor");
-        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
-        let lines = BufReader::new(stream.try_clone().expect("a second handle"));
-        let mut session = Session { stream, lines, probes: Vec::new() };
-        session.ask("#lines");
-        session.probes.clear();
-        session
-    }
-
-    /// What is in `{"line":"…"}` and the like.
-    fn line(&mut self) -> (String, String) {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("a line");
-        let Some((what, text)) = line.trim_end().strip_prefix("{\"").and_then(|l| l.split_once("\":\"")) else {
-            return (String::new(), line);
-        };
-        let text = text.trim_end_matches("\"}").replace("\\\"", "\"").replace("\\\\", "\\");
-        (what.to_owned(), text)
-    }
-
-    fn ask(&mut self, line: &str) -> Vec<String> {
-        writeln!(self.stream, "{line}").expect("sent");
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Vec<String> {
-        let mut answer = Vec::new();
-        loop {
-            match self.line() {
-                (what, _) if what == "done" => return answer,
-                (what, text) if what == "probe" => self.probes.push(text),
-                (_, text) => answer.push(text),
-            }
-        }
-    }
-
-    /// The next line of a probe.
-    fn told(&mut self) -> String {
-        if !self.probes.is_empty() {
-            return self.probes.remove(0);
-        }
-        loop {
-            let (what, text) = self.line();
-            if what == "probe" {
-                return text;
-            }
-        }
     }
 }
 
