@@ -43,6 +43,12 @@ fn end_of(bucket: usize) -> u64 {
     (1u64 << (octave + LOWEST)) + ((fine + 1) << (octave + LOWEST - FINE))
 }
 
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram::new()
+    }
+}
+
 impl Histogram {
     pub(crate) const fn new() -> Histogram {
         Histogram { buckets: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }

@@ -2,10 +2,11 @@
 //!
 //! Invariants: a call that nobody watched when it began is told to nobody later. The calls in which marks are watched and that are
 //! under way are linked, those of a task or of a plain thread by themselves, each with the one around it. While instruments run,
-//! points that they pass are passed in silence.
+//! points that they pass are passed in silence. Nobody stops but where a probe that may ask for it was told.
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use super::event::{Arguments, Event, Events};
 use super::running::Probe;
 use super::stop::{self, Answer};
+use super::tally::Own;
 use super::watchers::{self, Watchers};
 use super::wrapping::{Active, Layer};
 use crate::observe::{Calls, Kept, Point, Shown, WatchedCall};
@@ -24,7 +26,46 @@ use crate::sys::clock;
 /// One word, so that it lies in a register where nobody watches, and looked at once at the end: a field that drops itself would be
 /// looked at again.
 #[must_use = "it is the call"]
-pub struct Call(ManuallyDrop<Option<Box<Watched>>>);
+pub struct Call(ManuallyDrop<Option<Room>>);
+
+/// Where a call is noted; full while it is under way. Used again and again.
+type Room = Box<Option<Watched>>;
+
+/// So many are kept empty for the calls to come of a thread: of those that are under way at once, most lie within one another.
+const KEPT_ROOMS: usize = 16;
+
+thread_local! {
+    #[allow(clippy::vec_box, reason = "the boxes come and go")]
+    static ROOMS: RefCell<Vec<Room>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One that holds this.
+#[inline]
+fn room_with(watched: Watched) -> Room {
+    // At the very end of a thread, or within the allocator, there is none to be had.
+    let kept = ROOMS.try_with(|rooms| rooms.try_borrow_mut().ok().and_then(|mut rooms| rooms.pop())).ok().flatten();
+    match kept {
+        Some(mut room) => {
+            *room = Some(watched);
+            room
+        }
+        None => Box::new(Some(watched)),
+    }
+}
+
+/// It is empty now, for another one.
+#[inline]
+fn reuse(mut room: Room) {
+    *room = None;
+    let mut room = Some(room);
+    let _ = ROOMS.try_with(|rooms| {
+        if let Ok(mut rooms) = rooms.try_borrow_mut()
+            && rooms.len() < KEPT_ROOMS
+        {
+            rooms.extend(room.take());
+        }
+    });
+}
 
 /// What a call has that is watched.
 struct Watched {
@@ -36,12 +77,18 @@ struct Watched {
     arguments: Option<Rc<[Kept]>>,
     /// Its place among the calls under way, if marks in it are watched.
     linked: Option<Rc<WatchedCall>>,
+    changes: Option<Box<Changes>>,
+    /// The type of a result that nobody can look at, and whether something unwound when the call began.
+    unseen: Option<(&'static str, bool)>,
+}
+
+/// What becomes of a call that does not just run.
+#[derive(Default)]
+struct Changes {
     /// What it is to return instead of being run.
     answer: Option<Answer>,
     /// What it is to go through, the oldest first.
     wrappers: Vec<Arc<Active>>,
-    /// The type of a result that nobody can look at, and whether something unwound when the call began.
-    unseen: Option<(&'static str, bool)>,
 }
 
 /// The calls of whoever runs here.
@@ -97,10 +144,22 @@ impl Call {
     #[cold]
     #[inline(never)]
     pub fn begin(point: &'static Point, arguments: &[Shown<'_>]) -> Call {
-        let mut call = Call::off();
+        let mut room: Option<Room> = None;
         let mut wrappers = Vec::new();
+        let mut stops = false;
         tell(|calls| {
             watchers::read(point, |list| {
+                if list.carefree {
+                    if list.events.meet(Events::CALL) {
+                        let own = Own::place();
+                        list.all.iter().for_each(|watcher| watcher.probe.tick(Events::CALL, own, None));
+                    }
+                    if list.events.meet(Events::END) {
+                        let newest = list.newest;
+                        room = Some(room_with(Watched { newest, ..Watched::by_nobody(point) }));
+                    }
+                    return;
+                }
                 if list.events.meet(Events::CALL) {
                     let event = Event {
                         kind: Events::CALL,
@@ -115,20 +174,23 @@ impl Call {
                         segment: None,
                     };
                     list.all.iter().for_each(|watcher| watcher.probe.fire(&event));
+                    stops = list.stops;
                 }
                 if list.events.meet(Events::END | Events::MARK) {
-                    *call.0 = Some(Box::new(Watched::new(point, list, arguments, calls)));
+                    room = Some(room_with(Watched::new(point, list, arguments, calls)));
                 }
-                wrappers = list.wrappings.iter().filter_map(|wrapping| wrapping.here()).collect();
+                if !list.wrappings.is_empty() {
+                    wrappers = list.wrappings.iter().filter_map(|wrapping| wrapping.here()).collect();
+                }
             });
         });
         if !wrappers.is_empty() {
-            call.0.get_or_insert_with(|| Watched::by_nobody(point)).wrappers = wrappers;
+            Watched::changes(&mut room, point).wrappers = wrappers;
         }
-        if let Some(answer) = stop::stop_if_asked() {
-            call.0.get_or_insert_with(|| Watched::by_nobody(point)).answer = Some(answer);
+        if stops && let Some(answer) = stop::stop_if_asked() {
+            Watched::changes(&mut room, point).answer = Some(answer);
         }
-        call
+        Call(ManuallyDrop::new(room))
     }
 
     /// What it is to return instead of being run.
@@ -136,7 +198,7 @@ impl Call {
     pub fn answer(&mut self) -> Option<Answer> {
         match &mut *self.0 {
             None => None,
-            Some(watched) => watched.answer.take(),
+            Some(room) => room.as_mut().as_mut().and_then(Watched::take_answer),
         }
     }
 
@@ -149,7 +211,7 @@ impl Call {
     ) -> Option<Vec<Layer<W>>> {
         match &mut *self.0 {
             None => None,
-            Some(watched) => watched.take_wrappers(signature, instance),
+            Some(room) => room.as_mut().as_mut().and_then(|watched| watched.take_wrappers(signature, instance)),
         }
     }
 
@@ -157,8 +219,10 @@ impl Call {
     #[cold]
     #[inline(never)]
     pub fn returned(mut self, result: Shown<'_>, failed: bool) -> Option<Answer> {
-        self.0.take()?.over(Events::RETURN, Some(result), failed);
-        stop::stop_if_asked()
+        let mut room = self.0.take()?;
+        let stops = room.as_mut().as_mut().is_some_and(|watched| watched.over(Events::RETURN, Some(result), failed));
+        reuse(room);
+        if stops { stop::stop_if_asked() } else { None }
     }
 }
 
@@ -166,7 +230,9 @@ impl Call {
     /// For a function whose result cannot be looked at, only its type: it returns when this is dropped, unless something unwinds it.
     #[inline(always)]
     pub fn told_when_dropped(mut self, kind: &'static str) -> Call {
-        if let Some(watched) = &mut *self.0 {
+        if let Some(room) = &mut *self.0
+            && let Some(watched) = &mut **room
+        {
             watched.unseen = Some((kind, std::thread::panicking()));
         }
         self
@@ -192,33 +258,38 @@ impl Drop for Call {
 #[cold]
 #[inline(never)]
 fn unwound(call: &mut Call) {
-    if let Some(watched) = call.0.take() {
+    let Some(mut room) = call.0.take() else { return };
+    if let Some(watched) = &mut *room {
         // One that began while something unwound returns while it still does.
-        if let Some((kind, _)) = watched.unseen.filter(|(_, before)| *before == std::thread::panicking()) {
-            watched.over(Events::RETURN, Some(Shown::Opaque(kind)), false);
-            return stop::stop_if_asked().into_iter().for_each(|answer| answer.refused("its type has no name"));
+        let returns = watched.unseen.filter(|(_, before)| *before == std::thread::panicking());
+        let (stops, why) = match returns {
+            Some((kind, _)) => (watched.over(Events::RETURN, Some(Shown::Opaque(kind)), false), "its type has no name"),
+            // Whatever somebody would have it return.
+            None => (watched.over(Events::PANIC, None, false), "it unwinds"),
+        };
+        if stops {
+            stop::stop_if_asked().into_iter().for_each(|answer| answer.refused(why));
         }
-        watched.over(Events::PANIC, None, false);
-        // It unwinds, whatever somebody would have it return.
-        stop::stop_if_asked().into_iter().for_each(|answer| answer.refused("it unwinds"));
     }
+    reuse(room);
 }
 
 impl Watched {
     /// Its end is told to nobody.
-    fn by_nobody(point: &'static Point) -> Box<Watched> {
+    fn by_nobody(point: &'static Point) -> Watched {
         let began = clock::ticks();
-        let wrappers = Vec::new();
-        Box::new(Watched {
-            point,
-            began,
-            newest: 0,
-            arguments: None,
-            linked: None,
-            answer: None,
-            wrappers,
-            unseen: None,
-        })
+        Watched { point, began, newest: 0, arguments: None, linked: None, changes: None, unseen: None }
+    }
+
+    /// What becomes of the call that is noted there, or is now.
+    fn changes<'a>(room: &'a mut Option<Room>, point: &'static Point) -> &'a mut Changes {
+        let room = room.get_or_insert_with(|| room_with(Watched::by_nobody(point)));
+        room.get_or_insert_with(|| Watched::by_nobody(point)).changes.get_or_insert_default()
+    }
+
+    #[inline]
+    fn take_answer(&mut self) -> Option<Answer> {
+        self.changes.as_mut()?.answer.take()
     }
 
     #[cold]
@@ -228,7 +299,7 @@ impl Watched {
         signature: &'static str,
         instance: usize,
     ) -> Option<Vec<Layer<W>>> {
-        let all = std::mem::take(&mut self.wrappers);
+        let all = std::mem::take(&mut self.changes.as_mut()?.wrappers);
         if all.is_empty() {
             return None;
         }
@@ -244,27 +315,27 @@ impl Watched {
         let began = clock::ticks();
         let marks = list.events.meet(Events::MARK);
         let linked = marks.then(|| calls.enter(point, began, list.newest, arguments.clone()));
-        Watched {
-            point,
-            began,
-            newest: list.newest,
-            arguments,
-            linked,
-            answer: None,
-            wrappers: Vec::new(),
-            unseen: None,
-        }
+        Watched { point, began, newest: list.newest, arguments, linked, changes: None, unseen: None }
     }
 
-    fn over(self, kind: Events, result: Option<Shown<'_>>, failed: bool) {
+    /// Whether anybody may have asked the caller to stop.
+    #[inline]
+    fn over(&mut self, kind: Events, result: Option<Shown<'_>>, failed: bool) -> bool {
+        let mut stops = false;
         let now = clock::ticks();
-        let Watched { point, began, newest, arguments, linked, .. } = self;
-        if let Some(call) = &linked {
+        let (point, began, newest) = (self.point, self.began, self.newest);
+        let (arguments, linked) = (&self.arguments, &self.linked);
+        if let Some(call) = linked {
             with_calls(|calls| calls.leave(call));
         }
         tell(|_| {
             watchers::read(point, |list| {
                 let since = |ticks: u64| now.saturating_sub(ticks);
+                if list.carefree {
+                    let (own, elapsed) = (Own::place(), Some(since(began)));
+                    let saw = list.all.iter().rev().filter(|watcher| watcher.probe.id() <= newest);
+                    return saw.for_each(|watcher| watcher.probe.tick(kind, own, elapsed));
+                }
                 let event = Event {
                     kind,
                     wanted_as: kind,
@@ -281,10 +352,12 @@ impl Watched {
                     .all
                     .iter()
                     .rev()
-                    .filter(|watcher| watcher.function.is_none() && watcher.saw(newest, &arguments));
+                    .filter(|watcher| watcher.function.is_none() && watcher.saw(newest, arguments));
                 saw.for_each(|watcher| watcher.probe.fire(&event));
+                stops = list.stops;
             });
         });
+        stops
     }
 }
 
@@ -301,8 +374,10 @@ pub fn aside<R>(f: impl FnOnce() -> R) -> R {
 #[inline(never)]
 pub fn passed(point: &'static Point, values: &[Shown<'_>]) {
     let now = clock::ticks();
+    let mut stops = false;
     tell(|calls| {
         watchers::read(point, |list| {
+            stops = list.stops;
             let mut within: Vec<Rc<WatchedCall>> = Vec::new();
             for watcher in &list.all {
                 let call = watcher.function.map(|function| calls.innermost_of(function));
@@ -334,5 +409,7 @@ pub fn passed(point: &'static Point, values: &[Shown<'_>]) {
             }
         });
     });
-    stop::stop_if_asked().into_iter().for_each(|answer| answer.refused("a mark returns nothing"));
+    if stops {
+        stop::stop_if_asked().into_iter().for_each(|answer| answer.refused("a mark returns nothing"));
+    }
 }

@@ -57,11 +57,24 @@ pub trait Instrument: Send + Sync + 'static {
         false
     }
 
-    /// Whether it takes so little that nobody has to look how much: of this crate's own.
+    /// All that it does, if that is so little that nobody has to look how much: of this crate's own.
     #[doc(hidden)]
-    fn is_light(&self) -> bool {
-        false
+    fn light(&self) -> Option<Light> {
+        None
     }
+}
+
+/// What an instrument does for which no event has to be made. It is done instead of [`observe`](Instrument::observe).
+#[doc(hidden)]
+#[derive(Debug, Clone)]
+pub struct Light(pub(super) Lightly);
+
+#[derive(Debug, Clone)]
+pub(super) enum Lightly {
+    /// One more.
+    Counts(Arc<Tally>),
+    /// How long the call has lasted, if it is over.
+    Measures(Arc<Durations>),
 }
 
 /// Makes an instrument for a probe, from the words that came after its name.
@@ -158,12 +171,12 @@ pub(super) fn parse(text: &str, sink: &Arc<Sink>) -> Result<Box<dyn Instrument>,
 /// Counts.
 pub(super) struct Count {
     events: Events,
-    tally: Tally,
+    tally: Arc<Tally>,
 }
 
 impl Count {
     pub(super) fn new(events: Events) -> Count {
-        Count { events, tally: Tally::new() }
+        Count { events, tally: Arc::default() }
     }
 }
 
@@ -185,15 +198,15 @@ impl Instrument for Count {
         Some(format!("count {}", self.tally.sum()))
     }
 
-    fn is_light(&self) -> bool {
-        true
+    fn light(&self) -> Option<Light> {
+        Some(Light(Lightly::Counts(self.tally.clone())))
     }
 }
 
 /// How long calls last.
 #[derive(Default)]
 pub(super) struct Histogram {
-    durations: Durations,
+    durations: Arc<Durations>,
 }
 
 impl Instrument for Histogram {
@@ -226,14 +239,14 @@ impl Instrument for Histogram {
         Some(super::text::histogram(&self.durations.distribution()))
     }
 
-    fn is_light(&self) -> bool {
-        true
+    fn light(&self) -> Option<Light> {
+        Some(Light(Lightly::Measures(self.durations.clone())))
     }
 }
 
 /// How many a second: since the last report, and altogether.
 pub(super) struct Rate {
-    tally: Tally,
+    tally: Arc<Tally>,
     begun: std::time::Instant,
     last: Mutex<(std::time::Instant, u64)>,
 }
@@ -241,7 +254,7 @@ pub(super) struct Rate {
 impl Default for Rate {
     fn default() -> Rate {
         let now = std::time::Instant::now();
-        Rate { tally: Tally::new(), begun: now, last: Mutex::new((now, 0)) }
+        Rate { tally: Arc::default(), begun: now, last: Mutex::new((now, 0)) }
     }
 }
 
@@ -280,8 +293,8 @@ impl Instrument for Rate {
         Some(format!("rate {recent:.1}/s since the last look, {average:.1}/s since it was attached, {count} in all"))
     }
 
-    fn is_light(&self) -> bool {
-        true
+    fn light(&self) -> Option<Light> {
+        Some(Light(Lightly::Counts(self.tally.clone())))
     }
 }
 

@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::event::{Event, Events};
-use super::instrument::Instrument;
+use super::instrument::{Instrument, Light, Lightly};
 use super::parting::{self, Left};
 use super::registry;
 use super::sink::{PerSecond, Sink};
-use super::tally::Tally;
+use super::tally::{Own, Tally};
 use crate::observe::{Kept, Point, Shown};
 use crate::scheduler::runtime::payload_text;
 use crate::scheduler::{no_switch, suspend};
@@ -79,7 +79,8 @@ pub(super) struct Probe {
     events: Events,
     /// When the call is over, or at a mark in it.
     needs_arguments_later: bool,
-    light: bool,
+    /// Its instruments take next to nothing, and each event counts: nobody has to look after it.
+    carefree: bool,
     /// Whoever passes is to stop.
     stops: bool,
     /// In ticks; `u64::MAX`: never.
@@ -108,9 +109,10 @@ struct Why {
     used_up: bool,
 }
 
-/// An instrument, and what it wants to be told of: asked once, because the answer is the program's.
+/// An instrument, what it wants to be told of, and whether there is less to do than that: asked once, because the answer is the program's.
 pub(super) struct Told {
     events: Events,
+    light: Option<Light>,
     pub(super) instrument: Box<dyn Instrument>,
 }
 
@@ -132,10 +134,15 @@ impl Probe {
     pub(super) fn new(id: u64, made: Made) -> Probe {
         let Made { name, pattern, session, instruments, written, filter, filter_text, limits, sink } = made;
         let needs_arguments = filter.is_some() || instruments.iter().any(|instrument| instrument.needs_arguments());
-        let light = filter.is_none() && instruments.iter().all(|instrument| instrument.is_light());
+        let light = filter.is_none() && instruments.iter().all(|instrument| instrument.light().is_some());
+        let unlimited = limits.every <= 1 && limits.skip == 0 && limits.hits.is_none() && limits.per_second.is_none();
         let stops = instruments.iter().any(|instrument| instrument.stops());
         instruments.iter().for_each(|instrument| instrument.belongs_to(id));
-        let told = |instrument: Box<dyn Instrument>| Told { events: instrument.events(), instrument };
+        let told = |instrument: Box<dyn Instrument>| Told {
+            events: instrument.events(),
+            light: instrument.light(),
+            instrument,
+        };
         let instruments: Vec<Told> = instruments.into_iter().map(told).collect();
         let events = instruments.iter().fold(Events::NONE, |events, told| events | told.events);
         let needs_arguments_later = needs_arguments && events.meet(Events::END | Events::MARK);
@@ -154,7 +161,7 @@ impl Probe {
             points: Mutex::default(),
             events,
             needs_arguments_later,
-            light,
+            carefree: light && unlimited,
             stops,
             until,
             hits: Tally::new(),
@@ -177,6 +184,11 @@ impl Probe {
 
     pub(super) fn events(&self) -> Events {
         self.events
+    }
+
+    /// Whether whoever passes may have to stop.
+    pub(super) fn stops(&self) -> bool {
+        self.stops
     }
 
     pub(super) fn needs_arguments_later(&self) -> bool {
@@ -259,17 +271,36 @@ impl Probe {
         if self.over.load(Ordering::Relaxed) || !self.events.meet(event.wanted_as) || self.is_late() {
             return;
         }
-        if self.light
-            && self.limits.every <= 1
-            && self.limits.skip == 0
-            && self.limits.hits.is_none()
-            && self.speed.is_none()
-        {
+        if self.carefree {
             self.hits.add();
             self.tell(event);
             return;
         }
         self.fire_with_care(event);
+    }
+
+    /// Whether its instruments take next to nothing, and each event counts.
+    pub(super) fn is_carefree(&self) -> bool {
+        self.carefree
+    }
+
+    /// The same as [`fire`](Probe::fire) for one that is carefree: of the event no more is made than is looked at.
+    #[inline]
+    pub(super) fn tick(&self, wanted_as: Events, own: Own, elapsed: Option<u64>) {
+        if self.over.load(Ordering::Relaxed) || !self.events.meet(wanted_as) || self.is_late() {
+            return;
+        }
+        self.hits.add_at(own);
+        for told in &self.instruments {
+            if !told.events.meet(wanted_as) {
+                continue;
+            }
+            match (&told.light, elapsed) {
+                (Some(Light(Lightly::Counts(tally))), _) => tally.add_at(own),
+                (Some(Light(Lightly::Measures(durations))), Some(ticks)) => durations.record_at(own, ticks),
+                (Some(Light(Lightly::Measures(_))) | None, _) => {}
+            }
+        }
     }
 
     #[inline(never)]
@@ -292,7 +323,7 @@ impl Probe {
                 std::mem::forget(payload);
             }
         }
-        if let Some(why) = self.price.pay(clock::ticks().saturating_sub(begun)) {
+        if let Some(why) = self.price.pay(begun, clock::ticks()) {
             self.end(why);
         }
     }
@@ -312,11 +343,11 @@ impl Probe {
         let begun = clock::ticks();
         let copy = || arguments.iter().map(Kept::of).collect();
         let kept = catch_unwind(AssertUnwindSafe(|| no_switch(copy)));
-        let taken = clock::ticks().saturating_sub(begun);
+        let ended = clock::ticks();
         match kept {
             Ok(kept) => {
                 // Each would have it copied by itself.
-                probes.for_each(|probe| probe.price.pay(taken).into_iter().for_each(|why| probe.end(why)));
+                probes.for_each(|probe| probe.price.pay(begun, ended).into_iter().for_each(|why| probe.end(why)));
                 Some(kept)
             }
             Err(payload) => {
@@ -416,14 +447,15 @@ impl Price {
         }
     }
 
-    /// Notes what one event has taken; why the probe has to end, if it does. A busy machine stretches everything, so that twice
-    /// in a row is what counts.
-    fn pay(&self, ticks: u64) -> Option<String> {
+    /// Notes that one event has taken from `from` to `now`, in ticks; why the probe has to end, if it does. A busy machine stretches
+    /// everything, so that twice in a row is what counts.
+    fn pay(&self, from: u64, now: u64) -> Option<String> {
+        let ticks = now.saturating_sub(from);
         if ticks > clock::in_ticks(LONGEST) {
             return Some(format!("one hit has taken {}", super::text::duration(clock::duration(ticks))));
         }
         let spent = self.spent.fetch_add(ticks, Ordering::Relaxed) + ticks;
-        let (begun, now) = (self.begun.load(Ordering::Relaxed), clock::ticks());
+        let begun = self.begun.load(Ordering::Relaxed);
         let window = now.saturating_sub(begun);
         if window < clock::in_ticks(WINDOW)
             || self.begun.compare_exchange(begun, now, Ordering::Relaxed, Ordering::Relaxed).is_err()

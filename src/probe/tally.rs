@@ -1,5 +1,8 @@
-//! Counts that many threads add to at once: one place for each of a few threads, so that they do not wait for one another's
-//! caches.
+//! Counts that many threads add to at once: each in a place of its own, so that they do not wait for one another's caches.
+//!
+//! Invariants: the place of a worker is written by the thread that runs its tasks, and by nobody else at the same time, so that it needs no
+//! locked instruction; a worker's number goes to another one only when it has ended. Everybody else shares a few places. What a signal
+//! handler adds to a count in the middle of the same task's adding may get lost.
 
 #![forbid(unsafe_code)]
 
@@ -8,18 +11,33 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::observe::{Distribution, Histogram};
+use crate::scheduler::suspend::here;
 
-/// More threads than that share places.
-const PLACES: usize = 16;
+/// Workers that have a place of their own: those with the lowest numbers.
+const OWNED: usize = 16;
+/// The places of the others and of plain threads.
+const SHARED: usize = 16;
 
 /// Two cache lines: x86 fetches them in pairs.
 #[repr(align(128))]
 #[derive(Debug, Default)]
 struct Place(AtomicU64);
 
-/// The place of the calling thread.
+/// Where whoever runs now counts. Not to be kept beyond what cannot switch: what is remembered of a worker would outlive it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Own(usize);
+
+impl Own {
+    /// The place of the calling task's worker, or [`OWNED`] where there is none.
+    #[inline(always)]
+    pub(super) fn place() -> Own {
+        Own(here().map_or(OWNED, |h| usize::from(h.worker.index())))
+    }
+}
+
+/// The place of the calling thread among those that are shared.
 #[inline]
-fn place() -> usize {
+fn shared_place() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static OWN: Cell<usize> = const { Cell::new(usize::MAX) };
@@ -27,7 +45,7 @@ fn place() -> usize {
     // Needs no destructor, so it can be reached until the very end of the thread.
     OWN.with(|own| {
         if own.get() == usize::MAX {
-            own.set(NEXT.fetch_add(1, Ordering::Relaxed) % PLACES);
+            own.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARED);
         }
         own.get()
     })
@@ -35,7 +53,13 @@ fn place() -> usize {
 
 /// See the module's head.
 #[derive(Debug, Default)]
-pub(super) struct Tally(Box<[Place; PLACES]>);
+pub(super) struct Tally(Box<Places>);
+
+#[derive(Debug, Default)]
+struct Places {
+    owned: [Place; OWNED],
+    shared: [Place; SHARED],
+}
 
 impl Tally {
     pub(super) fn new() -> Tally {
@@ -44,50 +68,109 @@ impl Tally {
 
     #[inline]
     pub(super) fn add(&self) {
-        self.0[place()].0.fetch_add(1, Ordering::Relaxed);
+        self.add_at(Own::place());
+    }
+
+    #[inline]
+    pub(super) fn add_at(&self, own: Own) {
+        match self.0.owned.get(own.0) {
+            Some(Place(count)) => count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
+            None => drop(self.0.shared[shared_place()].0.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
     pub(super) fn sum(&self) -> u64 {
-        self.0.iter().map(|place| place.0.load(Ordering::Relaxed)).sum()
+        self.0.owned.iter().chain(&self.0.shared).map(|place| place.0.load(Ordering::Relaxed)).sum()
     }
 }
 
 /// Histograms, one for each place that is used.
 #[derive(Debug, Default)]
-pub(super) struct Durations([OnceLock<Box<Histogram>>; PLACES]);
+pub(super) struct Durations {
+    owned: [OnceLock<Box<Histogram>>; OWNED],
+    shared: [OnceLock<Box<Histogram>>; SHARED],
+}
 
 impl Durations {
     #[inline]
     pub(super) fn record(&self, ticks: u64) {
-        self.0[place()].get_or_init(|| Box::new(Histogram::new())).record_beside_others(ticks);
+        self.record_at(Own::place(), ticks);
+    }
+
+    #[inline]
+    pub(super) fn record_at(&self, own: Own, ticks: u64) {
+        match self.owned.get(own.0) {
+            Some(place) => place.get_or_init(Box::default).record(ticks),
+            None => self.shared[shared_place()].get_or_init(Box::default).record_beside_others(ticks),
+        }
     }
 
     pub(super) fn distribution(&self) -> Distribution {
         let mut all = Distribution::default();
-        self.0.iter().filter_map(OnceLock::get).for_each(|one| one.add_to(&mut all));
+        self.owned.iter().chain(&self.shared).filter_map(OnceLock::get).for_each(|one| one.add_to(&mut all));
         all
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::thread;
 
     use super::*;
+    use crate::scheduler::Runtime;
 
     #[test]
     fn nothing_that_threads_count_at_once_is_lost() {
         let (tally, durations) = (Tally::new(), Durations::default());
+        let each = if cfg!(miri) { 20 } else { 1000 };
         thread::scope(|s| {
-            for _ in 0..PLACES * 2 {
+            for _ in 0..SHARED * 2 {
                 s.spawn(|| {
-                    for n in 0..1000 {
+                    for n in 0..each {
                         tally.add();
                         durations.record(n << 12);
                     }
                 });
             }
         });
-        assert_eq!((tally.sum(), durations.distribution().count()), (32_000, 32_000));
+        let all = SHARED as u64 * 2 * each;
+        assert_eq!((tally.sum(), durations.distribution().count()), (all, all));
+    }
+
+    #[test]
+    fn nothing_that_tasks_count_at_once_beside_threads_is_lost() {
+        let (tally, durations) = (Arc::new(Tally::new()), Arc::new(Durations::default()));
+        let each = if cfg!(miri) { 5 } else { 1000 };
+        let count = move |tally: Arc<Tally>, durations: Arc<Durations>| {
+            for n in 0..each {
+                tally.add();
+                durations.record(n << 12);
+                if n % 8 == 0 {
+                    crate::thread::yield_now();
+                }
+            }
+        };
+        // One after the other, so that numbers of workers come again on other threads.
+        let rounds = if cfg!(miri) { 1 } else { 3 };
+        for _ in 0..rounds {
+            let runtime = Runtime::builder().workers(2).build().unwrap();
+            let tasks: Vec<_> = (0..4)
+                .map(|_| {
+                    let (tally, durations) = (tally.clone(), durations.clone());
+                    runtime.spawn(move || count(tally, durations))
+                })
+                .collect();
+            let (beside, durations_beside) = (tally.clone(), durations.clone());
+            let thread = thread::spawn(move || count(beside, durations_beside));
+            tasks.into_iter().for_each(|task| task.join().unwrap());
+            thread.join().unwrap();
+        }
+        let all = rounds * 5 * each;
+        assert_eq!((tally.sum(), durations.distribution().count()), (all, all));
+        assert!(
+            tally.0.owned.iter().any(|place| place.0.load(Ordering::Relaxed) > 0),
+            "tasks have places of their own"
+        );
     }
 }

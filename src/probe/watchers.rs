@@ -1,12 +1,26 @@
 //! Who watches a point: a list that everybody who passes reads, and that is replaced as a whole.
 //!
-//! Invariants: whoever reads is pinned meanwhile (crossbeam's epochs), and does not wait; a list that was replaced is freed when
-//! nobody reads it any more, on whatever thread that is noticed. Lists are changed under the registry's lock only.
+//! Invariants: whoever reads says so meanwhile, and does not wait; a list that was replaced is freed when nobody reads it any more, on
+//! whatever thread that is noticed. Lists are changed under the registry's lock only.
+//!
+//! There are two ways to say so. Anybody can be pinned (crossbeam's epochs), which costs a memory barrier for each read. A task has
+//! the seat of its worker, a number that is odd while something is read there. That costs two plain stores, as the barrier is the
+//! other side's: who replaces a list stores the new pointer, has every thread of the process pass a barrier, and looks at the seats then.
+//! Whoever sits there may read the old list; whoever does not has finished, or has begun after the barrier and found the new one:
+//!
+//! ```text
+//!   reads:     seat := odd | pointer -> list ...          | seat := even
+//!   replaces:  pointer := new | barrier on every thread | which seats are odd?
+//! ```
+//!
+//! If the read of the pointer comes before the barrier, so does the store to the seat, which is seen; if it comes after it, it finds what
+//! was stored before. The old list waits until each seat that was odd holds another number, and then goes the way of epochs, for
+//! those who were pinned.
 
 use std::ptr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_epoch as epoch;
 
@@ -14,6 +28,8 @@ use super::event::Events;
 use super::running::Probe;
 use super::wrapping::Wrapping;
 use crate::observe::{Kept, Point};
+use crate::scheduler::suspend::here;
+use crate::sys::barrier;
 
 /// See the module's head.
 pub(super) struct Watchers {
@@ -22,6 +38,10 @@ pub(super) struct Watchers {
     pub(super) events: Events,
     /// Whether any of them looks at arguments after the beginning of a call.
     pub(super) keep_arguments: bool,
+    /// Whether all that they do is to count and to measure whole calls.
+    pub(super) carefree: bool,
+    /// Whether any of them may ask whoever passes to stop.
+    pub(super) stops: bool,
     /// The newest of them.
     pub(super) newest: u64,
     /// What the calls of the point go through, the oldest first.
@@ -46,8 +66,11 @@ impl Watchers {
     fn new(all: Vec<Watcher>, wrappings: Vec<Arc<Wrapping>>) -> Watchers {
         let events = all.iter().fold(Events::NONE, |events, watcher| events | watcher.probe.events());
         let keep_arguments = all.iter().any(|watcher| watcher.probe.needs_arguments_later());
+        let stops = all.iter().any(|watcher| watcher.probe.stops());
+        let plain = |watcher: &Watcher| watcher.function.is_none() && watcher.probe.is_carefree();
+        let carefree = wrappings.is_empty() && !events.meet(Events::MARK) && all.iter().all(plain);
         let newest = all.iter().map(|watcher| watcher.probe.id()).max().unwrap_or(0);
-        Watchers { all, events, keep_arguments, newest, wrappings }
+        Watchers { all, events, keep_arguments, carefree, stops, newest, wrappings }
     }
 }
 
@@ -57,11 +80,70 @@ pub(super) fn read<R>(point: &Point, f: impl FnOnce(&Watchers) -> R) -> Option<R
     if !point.is_watched() {
         return None;
     }
-    let _pinned = epoch::pin();
+    let seated = Seated::new();
+    let _pinned = seated.is_none().then(epoch::pin);
     let list = point.watchers().load(Ordering::Acquire).cast::<Watchers>();
-    // SAFETY: only `replace` stores into it, pointers of boxes; what it takes out is freed only when nobody is pinned who
-    // was so before.
+    // SAFETY: only `replace` stores into it, pointers of boxes; what it takes out is freed only when nobody sits in a seat or is
+    // pinned who did before.
     unsafe { list.as_ref() }.map(f)
+}
+
+/// Workers that have a seat: those with the lowest numbers.
+const SEATS: usize = 64;
+
+/// Odd while the task that runs on that worker reads a list. Two cache lines: x86 fetches them in pairs.
+#[repr(align(128))]
+struct Seat(AtomicU64);
+
+static SEATED: [Seat; SEATS] = [const { Seat(AtomicU64::new(0)) }; SEATS];
+
+/// Whether barriers can be had. Set before the first list is shown, under the registry's lock, and never taken back.
+static HAS_BARRIERS: AtomicBool = AtomicBool::new(false);
+
+/// Somebody reads.
+struct Seated {
+    seat: &'static AtomicU64,
+    even: u64,
+}
+
+impl Seated {
+    /// `None`: there is no seat for the caller, or somebody sits there, whom a signal has interrupted or who waits in the middle.
+    #[inline(always)]
+    fn new() -> Option<Seated> {
+        if !HAS_BARRIERS.load(Ordering::Relaxed) {
+            return None;
+        }
+        let seat = &SEATED.get(usize::from(here()?.worker.index()))?.0;
+        let even = seat.load(Ordering::Relaxed);
+        if even % 2 == 1 {
+            return None;
+        }
+        seat.store(even + 1, Ordering::Relaxed);
+        // The other half of this is the barrier in `replace`.
+        compiler_fence(Ordering::SeqCst);
+        Some(Seated { seat, even })
+    }
+}
+
+impl Drop for Seated {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.seat.store(self.even + 2, Ordering::Release);
+    }
+}
+
+/// A list that was replaced while somebody sat.
+struct Waiting {
+    /// Its address.
+    list: usize,
+    /// Seats that were odd, and their numbers.
+    seated: Vec<(usize, u64)>,
+}
+
+static WAITING: Mutex<Vec<Waiting>> = Mutex::new(Vec::new());
+
+fn waiting() -> MutexGuard<'static, Vec<Waiting>> {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Puts another list in its place. Under the registry's lock.
@@ -70,13 +152,39 @@ pub(super) fn replace(point: &'static Point, all: Vec<Watcher>, wrappings: Vec<A
         true => ptr::null_mut(),
         false => Box::into_raw(Box::new(Watchers::new(all, wrappings))),
     };
+    if !HAS_BARRIERS.load(Ordering::Relaxed) && barrier::register() {
+        HAS_BARRIERS.store(true, Ordering::Relaxed);
+    }
     let old = point.watchers().swap(list.cast(), Ordering::AcqRel).cast::<Watchers>();
     if old.is_null() {
         return;
     }
-    REPLACED.fetch_add(1, Ordering::Relaxed);
     // Its address, because what is put off may run on another thread.
     let old = old.expose_provenance();
+    if HAS_BARRIERS.load(Ordering::Relaxed) {
+        if !barrier::everywhere() {
+            // In a process that was forked, say. Nobody can tell who reads it, so it stays.
+            return;
+        }
+        let sits =
+            |(index, seat): (usize, &Seat)| Some((index, seat.0.load(Ordering::Acquire))).filter(|(_, n)| n % 2 == 1);
+        let seated: Vec<_> = SEATED.iter().enumerate().filter_map(sits).collect();
+        if !seated.is_empty() {
+            REPLACED.fetch_add(1, Ordering::Relaxed);
+            waiting().push(Waiting { list: old, seated });
+            return;
+        }
+    }
+    REPLACED.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: a box's, out of the only place that led to it, and nobody reads it from a seat.
+    unsafe { free_when_unpinned(old) };
+}
+
+/// Frees a list when nobody is pinned any more who may read it.
+///
+/// # Safety
+/// It is the address of a box that nobody can come to any more, and that nobody reads without being pinned.
+unsafe fn free_when_unpinned(old: usize) {
     let pinned = epoch::pin();
     // SAFETY: it came out of a box, was taken out of the only place that led to it, and is freed once. `Watchers` may be
     // dropped on any thread.
@@ -99,8 +207,137 @@ pub(super) fn are_any_unread() -> bool {
 
 /// Frees what nobody reads any more, if it can be done now.
 pub(super) fn collect() {
+    waiting().retain(|waiting| {
+        let sits = |(index, number): &(usize, u64)| SEATED[*index].0.load(Ordering::Acquire) == *number;
+        let stays = waiting.seated.iter().any(sits);
+        if !stays {
+            // SAFETY: `replace` took it out; everybody who sat then has risen, and nobody has come to it since.
+            unsafe { free_when_unpinned(waiting.list) };
+        }
+        stays
+    });
     // Every other thread that is pinned may hold an epoch back; of those that are not, three steps are enough.
     for _ in 0..4 {
         epoch::pin().flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use super::super::running::{Limits, Made};
+    use super::super::sink::Sink;
+    use super::*;
+    use crate::scheduler::Runtime;
+
+    /// A list of one probe, in the place of whatever is there; and how to tell whether it was freed.
+    fn show(point: &'static Point, id: u64) -> Weak<Probe> {
+        let made = Made {
+            name: "test".into(),
+            pattern: "test".into(),
+            session: None,
+            instruments: Vec::new(),
+            written: String::new(),
+            filter: None,
+            filter_text: None,
+            limits: Limits::default(),
+            sink: Arc::new(Sink::queue()),
+        };
+        let probe = Arc::new(Probe::new(id, made));
+        let freed = Arc::downgrade(&probe);
+        replace(point, vec![Watcher { probe, function: None }], Vec::new());
+        freed
+    }
+
+    fn until_freed(list: &Weak<Probe>) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while list.strong_count() > 0 {
+            assert!(Instant::now() < deadline, "it is never freed");
+            collect();
+            std::thread::yield_now();
+        }
+    }
+
+    /// One test after the other: what is pinned in one of them would hold the others up.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    #[test]
+    fn a_list_that_is_read_is_freed_after_the_reader() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let point = Point::register("watchers_tests::read", &[]);
+        let runtime = Runtime::builder().workers(1).build().unwrap();
+        for in_task in [true, false] {
+            let list = show(point, 1);
+            let ((reading, reads), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel::<()>());
+            let read = move || {
+                read(point, |list| {
+                    reading.send(()).unwrap();
+                    goes_on.recv().unwrap();
+                    list.newest
+                })
+            };
+            let ended: Box<dyn FnOnce() -> Option<u64>> = match in_task {
+                true => {
+                    let task = runtime.spawn(read);
+                    Box::new(|| task.join().unwrap())
+                }
+                false => {
+                    let thread = std::thread::spawn(read);
+                    Box::new(|| thread.join().unwrap())
+                }
+            };
+            reads.recv().unwrap();
+            let next = show(point, 2);
+            (0..20).for_each(|_| collect());
+            assert_eq!(list.strong_count(), 1, "freed under whoever reads it");
+            go_on.send(()).unwrap();
+            assert_eq!(ended(), Some(1));
+            until_freed(&list);
+            assert_eq!(next.strong_count(), 1, "it is still shown");
+            replace(point, Vec::new(), Vec::new());
+            until_freed(&next);
+        }
+    }
+
+    #[test]
+    fn lists_are_replaced_under_tasks_and_threads_that_read_all_the_time() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let point = Point::register("watchers_tests::stress", &[]);
+        let over = Arc::new(AtomicBool::new(false));
+        let runtime = Runtime::builder().workers(2).build().unwrap();
+        let reader = |over: Arc<AtomicBool>| {
+            move || {
+                let mut last = 0;
+                while !over.load(Ordering::Relaxed) {
+                    // The probe was there before its list, and both are until this ends.
+                    let seen = read(point, |list| (list.newest, list.all[0].probe.id(), list.all[0].probe.name.len()));
+                    if let Some((newest, id, len)) = seen {
+                        assert_eq!((newest, len), (id, 4));
+                        assert!(id >= last, "an older list came after a newer one");
+                        last = id;
+                    }
+                    if cfg!(miri) {
+                        crate::thread::yield_now();
+                    }
+                }
+            }
+        };
+        let tasks: Vec<_> = (0..2).map(|_| runtime.spawn(reader(over.clone()))).collect();
+        let thread = std::thread::spawn(reader(over.clone()));
+        let mut lists = Vec::new();
+        for id in 1..=if cfg!(miri) { 5 } else { 2000 } {
+            lists.push(show(point, id));
+            if id % 16 == 0 {
+                collect();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        tasks.into_iter().for_each(|task| task.join().unwrap());
+        thread.join().unwrap();
+        replace(point, Vec::new(), Vec::new());
+        lists.iter().for_each(until_freed);
     }
 }

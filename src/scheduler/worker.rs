@@ -161,6 +161,13 @@ impl Worker {
         (!p.is_null()).then(|| unsafe { &*p })
     }
 
+    /// Its place in the process's table: nobody else's until it has ended.
+    #[cfg(feature = "probe")]
+    #[inline(always)]
+    pub(crate) fn index(&self) -> u16 {
+        self.shared.index
+    }
+
     /// Whether a stack pointer is that of the loop just before or after it switches to a task. In a signal handler on the
     /// worker's own thread.
     #[cfg_attr(

@@ -9,6 +9,8 @@ pub(crate) mod atomic;
 )]
 #[cfg(feature = "backdoor")]
 pub(crate) mod attach_signal;
+#[cfg(feature = "probe")]
+pub(crate) mod barrier;
 #[cfg_attr(not(all(target_os = "linux", not(miri))), allow(dead_code, reason = "signals are shared on Linux only"))]
 pub(crate) mod chain;
 pub(crate) mod claim;
