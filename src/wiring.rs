@@ -92,6 +92,10 @@ fn describe(out: &mut overflow::TaskDescription) {
             out.slot_top = stack.slot_top();
         }
     }
+    #[cfg(feature = "probe")]
+    {
+        out.spare_top = h.worker.spare_top();
+    }
 }
 
 /// How many of the tasks that a shutdown left behind are written out.

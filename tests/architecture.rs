@@ -70,6 +70,7 @@ const UNSAFE_FILES: &[&str] = &[
     "scheduler/runtime.rs",
     "scheduler/shared.rs",
     "scheduler/slice.rs",
+    "scheduler/spare.rs",
     "scheduler/spawn.rs",
     "scheduler/suspend.rs",
     "scheduler/timeout.rs",

@@ -2,6 +2,8 @@
 
 #[path = "probe/breakpoints.rs"]
 mod breakpoints;
+#[path = "probe/stacks.rs"]
+mod stacks;
 mod util;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -465,35 +467,22 @@ fn an_instrument_that_takes_more_than_its_share_is_ended() {
 }
 
 #[test]
-fn a_task_with_little_stack_left_is_left_alone() {
-    #[inline(never)]
-    fn deep(n: usize) -> u64 {
-        let bytes = std::hint::black_box([n as u8; 1024]);
-        // Close to the end there is still room for what the program does itself.
-        if n == 0 { app::busy(1) } else { deep(n - 1) + u64::from(bytes[n % 1024] & 1) }
-    }
+fn the_deepest_conditions_fit_where_they_are_run() {
     let _alone = alone();
-    let probe = attach_to("app::busy").keep_lines().log().start().unwrap();
-    let light = attach_to("app::busy").count().start().unwrap();
-    within(LIMIT, || {
-        runtime(1).block_on(|| {
-            let task = coro::Builder::new().stack_size(64 << 10);
-            task.spawn(|| (app::busy(1), deep(24))).unwrap().join().unwrap();
-        });
-    });
-    assert_eq!((probe.hits().0, light.hits().0), (1, 2));
-    // What the deepest conditions take is there where it is asked for.
     let nested = format!("{}n + 1{} == 2 && [1, [2, [3]]].len() == 2", "(".repeat(8), ")".repeat(8));
     let called = "n == [1, 2].map(|x| [x].map(|y| [y].filter(|z| z > 0).len()).len()).len() - 1";
     for condition in [&*nested, called] {
-        let probe = attach_to("app::busy").count().condition(condition).start().unwrap();
-        within(LIMIT, || {
-            runtime(1).block_on(|| {
-                let task = coro::Builder::new().stack_size(128 << 10).spawn(|| app::busy(1)).unwrap();
-                task.join().unwrap();
+        // On the task's own stack, and on another one.
+        for size in [128 << 10, 64 << 10] {
+            let probe = attach_to("app::busy").count().condition(condition).start().unwrap();
+            within(LIMIT, move || {
+                runtime(1).block_on(|| {
+                    let task = coro::Builder::new().stack_size(size).spawn(|| app::busy(1)).unwrap();
+                    task.join().unwrap();
+                });
             });
-        });
-        assert_eq!((probe.hits().0, probe.ended()), (1, None), "{condition}");
+            assert_eq!((probe.hits().0, probe.ended()), (1, None), "{condition}");
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::arch::{asm, global_asm};
 
+#[cfg(feature = "probe")]
+use super::Call;
 use super::Entry;
 
 /// The registers of a suspended context.
@@ -55,6 +57,49 @@ global_asm!(
     concat!(".globl ", symbol!("__coro_task_base_end")),
     concat!(symbol!("__coro_task_base_end"), ":"),
 );
+
+// A call on another stack: see the one for x86-64.
+#[cfg(feature = "probe")]
+global_asm!(
+    ".text",
+    ".balign 16",
+    concat!(".globl ", symbol!("__coro_call_on")),
+    concat!(symbol!("__coro_call_on"), ":"),
+    ".cfi_startproc",
+    "stp x29, x30, [sp, #-16]!",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset x29, -16",
+    ".cfi_offset x30, -8",
+    "mov x29, sp",
+    ".cfi_def_cfa_register x29",
+    "mov sp, x2",
+    "blr x1",
+    "mov sp, x29",
+    ".cfi_def_cfa_register sp",
+    "ldp x29, x30, [sp], #16",
+    ".cfi_def_cfa_offset 0",
+    ".cfi_restore x29",
+    ".cfi_restore x30",
+    "ret",
+    ".cfi_endproc",
+);
+
+#[cfg(feature = "probe")]
+unsafe extern "C" {
+    fn __coro_call_on(arg: *mut (), call: Call, top: *mut u8);
+}
+
+/// Calls `call(arg)` on the stack below `top`; returns when it has returned.
+///
+/// # Safety
+/// `top` is 16-byte aligned, the memory below it is large enough for the call, and nobody else's until this returns. The call does not unwind
+/// and does not switch to another context.
+#[cfg(feature = "probe")]
+pub(crate) unsafe fn call_on(top: *mut u8, call: Call, arg: *mut ()) {
+    debug_assert_eq!(top as usize % 16, 0);
+    // SAFETY: forwarded from the caller.
+    unsafe { __coro_call_on(arg, call, top) }
+}
 
 unsafe extern "C" {
     fn __coro_switch_stub();

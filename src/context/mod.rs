@@ -10,18 +10,24 @@
 
 #[cfg(all(target_arch = "x86_64", not(any(miri, coro_thread_context))))]
 mod x86_64;
+#[cfg(all(feature = "probe", all(target_arch = "x86_64", not(any(miri, coro_thread_context)))))]
+pub(crate) use x86_64::call_on;
 #[cfg(all(target_arch = "x86_64", not(any(miri, coro_thread_context))))]
 #[allow(unused_imports, reason = "not every system can ask where a thread is")]
 pub(crate) use x86_64::{Ctx, base_range, finish, stack_pointer, stub_range, switch};
 
 #[cfg(all(target_arch = "aarch64", not(any(miri, coro_thread_context))))]
 mod aarch64;
+#[cfg(all(feature = "probe", all(target_arch = "aarch64", not(any(miri, coro_thread_context)))))]
+pub(crate) use aarch64::call_on;
 #[cfg(all(target_arch = "aarch64", not(any(miri, coro_thread_context))))]
 #[allow(unused_imports, reason = "not every system can ask where a thread is")]
 pub(crate) use aarch64::{Ctx, base_range, finish, stack_pointer, stub_range, switch};
 
 #[cfg(any(miri, coro_thread_context))]
 mod thread;
+#[cfg(all(feature = "probe", any(miri, coro_thread_context)))]
+pub(crate) use thread::call_on;
 #[cfg(any(miri, coro_thread_context))]
 #[allow(unused_imports, reason = "not every system can ask where a thread is")]
 pub(crate) use thread::{Ctx, base_range, finish, stack_pointer, stub_range, switch};
@@ -33,3 +39,7 @@ pub(crate) mod sanitizer;
 
 /// What a context runs first. It never returns: its last act is a switch away.
 pub(crate) type Entry = unsafe extern "C-unwind" fn(*mut ()) -> !;
+
+/// What [`call_on`] calls.
+#[cfg(feature = "probe")]
+pub(crate) type Call = unsafe extern "C" fn(*mut ());

@@ -7,6 +7,8 @@
 
 use std::sync::{Condvar, Mutex};
 
+#[cfg(feature = "probe")]
+use super::Call;
 use super::Entry;
 use crate::sys::current;
 
@@ -132,6 +134,16 @@ pub(crate) unsafe fn finish(_save: *mut Ctx, to: *const Ctx) -> ! {
     let next: &'static Baton = unsafe { &*(*to).baton };
     next.give(current::get().expose_provenance());
     std::panic::resume_unwind(Box::new(ThreadEnds))
+}
+
+/// Calls `call(arg)`, where the caller is: a thread's own stack is as large as any.
+///
+/// # Safety
+/// As for the real context.
+#[cfg(feature = "probe")]
+pub(crate) unsafe fn call_on(_top: *mut u8, call: Call, arg: *mut ()) {
+    // SAFETY: forwarded from the caller.
+    unsafe { call(arg) }
 }
 
 /// Unknown, and below every stack.

@@ -20,6 +20,8 @@
 
 use std::arch::{asm, global_asm};
 
+#[cfg(feature = "probe")]
+use super::Call;
 use super::Entry;
 
 /// The registers of a suspended context.
@@ -74,6 +76,51 @@ global_asm!(
     ".size __coro_task_start, . - __coro_task_start",
     ".popsection",
 );
+
+// A call on another stack. The frame pointer keeps the place on the one that is left, and says so to who unwinds: the frames below
+// follow those above, in another stack. What is called is reached by a call and left by a return, so that neither the saved
+// registers nor the return-address predictor need more than for any other call.
+#[cfg(feature = "probe")]
+global_asm!(
+    ".pushsection .text.coro_call_on,\"ax\",@progbits",
+    ".balign 16",
+    ".globl __coro_call_on",
+    ".hidden __coro_call_on",
+    ".type __coro_call_on,@function",
+    "__coro_call_on:",
+    ".cfi_startproc",
+    "push rbp",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbp, -16",
+    "mov rbp, rsp",
+    ".cfi_def_cfa_register rbp",
+    "mov rsp, rdx",
+    "call rsi",
+    "mov rsp, rbp",
+    "pop rbp",
+    ".cfi_def_cfa rsp, 8",
+    "ret",
+    ".cfi_endproc",
+    ".size __coro_call_on, . - __coro_call_on",
+    ".popsection",
+);
+
+#[cfg(feature = "probe")]
+unsafe extern "C" {
+    fn __coro_call_on(arg: *mut (), call: Call, top: *mut u8);
+}
+
+/// Calls `call(arg)` on the stack below `top`; returns when it has returned.
+///
+/// # Safety
+/// `top` is 16-byte aligned, the memory below it is large enough for the call, and nobody else's until this returns. The call does not unwind
+/// and does not switch to another context.
+#[cfg(feature = "probe")]
+pub(crate) unsafe fn call_on(top: *mut u8, call: Call, arg: *mut ()) {
+    debug_assert_eq!(top as usize % 16, 0);
+    // SAFETY: forwarded from the caller.
+    unsafe { __coro_call_on(arg, call, top) }
+}
 
 unsafe extern "C" {
     fn __coro_switch_stub();

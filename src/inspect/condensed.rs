@@ -91,6 +91,7 @@ const GLUE_NAMES: &[&str] = &[
 const GLUE_SYMBOLS: &[&str] = &[
     "__clone",
     "__clone3",
+    "__coro_call_on",
     "__libc_start_call_main",
     "__libc_start_main",
     "__libc_start_main_impl",

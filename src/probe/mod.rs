@@ -26,8 +26,9 @@
 //!   call up for ever. The same holds for conditions and for what shows an argument. A point that an instrument passes is passed in silence.
 //! * **The end is the end**: after its lifespan, its hits, or its session, nothing of a probe begins any more; what has begun on another thread
 //!   may still come to its end. A call that began before a probe was attached is not told to it.
-//! * **Stacks**: an instrument runs on the stack of the task that passes. One that has too little left for it (16 KiB, 40 for a
-//!   condition; without optimisation 32 and 112) is left out, and counted.
+//! * **Stacks**: an instrument runs on the stack of the task that passes. Where too little of that is left (16 KiB, 40 for a condition;
+//!   without optimisation 32 and 112) it runs on one of 192 KiB that belongs to the worker, and is left out, and counted, only if there
+//!   is no room for that.
 //! * **Order**: at the beginning of a call probes are told in the order in which they were attached, at its end the other way round. They may
 //!   go in any order.
 //! * **A log never waits**: what finds no room is counted.

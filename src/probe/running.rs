@@ -22,6 +22,7 @@ use super::sink::{PerSecond, Sink};
 use super::tally::{Own, Tally};
 use crate::observe::{Kept, Point, Shown};
 use crate::scheduler::runtime::payload_text;
+use crate::scheduler::spare::call_on_spare;
 use crate::scheduler::{no_switch, suspend};
 use crate::sys::clock;
 
@@ -49,8 +50,8 @@ impl Default for Limits {
     }
 }
 
-/// Stack that a task must have left for instruments, and for a condition, in bytes. Without optimisation frames are several times
-/// as large.
+/// Stack that a task must have left for instruments, and for a condition, in bytes; otherwise they run on another one. Without
+/// optimisation frames are several times as large.
 const STACK: usize = if cfg!(debug_assertions) { 32 << 10 } else { 16 << 10 };
 const STACK_OF_FILTER: usize = if cfg!(debug_assertions) { 112 << 10 } else { 40 << 10 };
 
@@ -59,6 +60,15 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// The price is looked at so often.
 const WINDOW: Duration = Duration::from_millis(500);
+
+/// Calls `f`, in which nobody may wait, where there are so many bytes of stack: on the worker's spare one if the task has too little
+/// left, because an overflow would be the end of the process. `None` if there is none to be had.
+fn with_room<T>(needed: usize, f: impl FnOnce() -> T) -> Option<T> {
+    match suspend::stack_left() {
+        Some(left) if left < needed => call_on_spare(f).ok(),
+        _ => Some(no_switch(f)),
+    }
+}
 
 /// See the module's head.
 pub(super) struct Probe {
@@ -93,7 +103,7 @@ pub(super) struct Probe {
     seen: [AtomicU64; 8],
     speed: Option<PerSecond>,
     suppressed: Tally,
-    /// There was too little of the task's stack left.
+    /// There was too little of the task's stack left, and no other to be had.
     cramped: Tally,
     price: Price,
     over: AtomicBool,
@@ -200,7 +210,7 @@ impl Probe {
         (self.hits.sum(), self.suppressed.sum())
     }
 
-    /// Events at which the task had too little stack left for an instrument.
+    /// Events at which the task had too little stack left for an instrument, and the worker had no other.
     pub(super) fn cramped(&self) -> u64 {
         self.cramped.sum()
     }
@@ -306,17 +316,13 @@ impl Probe {
     #[inline(never)]
     fn fire_with_care(&self, event: &Event<'_>) {
         let needed = if self.filter.is_some() { STACK_OF_FILTER } else { STACK };
-        if suspend::stack_left().is_some_and(|left| left < needed) {
-            // An overflow would be the end of the process.
-            self.cramped.add();
-            return;
-        }
         let stops = self.stops && super::stop::may_stop();
         let begun = clock::ticks();
-        let outcome = catch_unwind(AssertUnwindSafe(|| no_switch(|| self.run(event, stops))));
+        let outcome = catch_unwind(AssertUnwindSafe(|| with_room(needed, || self.run(event, stops))));
         match outcome {
-            Ok(Ok(())) => {}
-            Ok(Err(wrong)) => self.end(wrong),
+            Ok(None) => return self.cramped.add(),
+            Ok(Some(Ok(()))) => {}
+            Ok(Some(Err(wrong))) => self.end(wrong),
             Err(payload) => {
                 self.end(format!("an instrument panicked: {}", payload_text(&*payload)));
                 // It may panic again when it is dropped.
@@ -336,16 +342,16 @@ impl Probe {
     ) -> Option<Rc<[Kept]>> {
         let probes = probes.filter(|probe| !probe.over.load(Ordering::Relaxed));
         probes.clone().next()?;
-        if suspend::stack_left().is_some_and(|left| left < STACK) {
-            probes.for_each(|probe| probe.cramped.add());
-            return None;
-        }
         let begun = clock::ticks();
         let copy = || arguments.iter().map(Kept::of).collect();
-        let kept = catch_unwind(AssertUnwindSafe(|| no_switch(copy)));
+        let kept = catch_unwind(AssertUnwindSafe(|| with_room(STACK, copy)));
         let ended = clock::ticks();
         match kept {
-            Ok(kept) => {
+            Ok(None) => {
+                probes.for_each(|probe| probe.cramped.add());
+                None
+            }
+            Ok(Some(kept)) => {
                 // Each would have it copied by itself.
                 probes.for_each(|probe| probe.price.pay(begun, ended).into_iter().for_each(|why| probe.end(why)));
                 Some(kept)

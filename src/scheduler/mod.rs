@@ -30,6 +30,8 @@ mod run_queue;
 pub(crate) mod runtime;
 pub(crate) mod shared;
 mod slice;
+#[cfg(feature = "probe")]
+pub(crate) mod spare;
 mod spawn;
 pub(crate) mod stall;
 pub(crate) mod suspend;

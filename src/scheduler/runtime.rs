@@ -319,6 +319,8 @@ fn worker_thread(shared: &'static Shared, runtime: Arc<Inner>, poller: Poller) {
     // SAFETY: the loop has ended without live tasks, so nothing refers to the worker any more.
     let worker = unsafe { Box::from_raw(place) };
     worker.magazine.borrow_mut().flush(super::registry());
+    #[cfg(feature = "probe")]
+    worker.give_spare_back();
     worker.return_all_credits();
     drop(worker);
     drop(alternate);

@@ -19,6 +19,8 @@ use crate::context::Ctx;
 use crate::context::sanitizer::Fiber;
 use crate::observe::class;
 use crate::reactor::{Poller, Reactor};
+#[cfg(feature = "probe")]
+use crate::stack::Stack;
 use crate::stack::{ClassId, StackPool};
 use crate::sys::{clock, current};
 use crate::task::{Magazine, NOTEWORTHY, TaskCell, TaskRef};
@@ -72,6 +74,11 @@ pub(crate) struct Worker {
     pub(super) credits: Cell<usize>,
     pub(super) default_class: ClassId,
     pub(super) stacks: RefCell<StackPool>,
+    /// For code that runs in a task's name; see `spare`. And the end of its slot while it does, else 0.
+    #[cfg(feature = "probe")]
+    pub(super) spare: RefCell<Option<Stack>>,
+    #[cfg(feature = "probe")]
+    pub(super) spare_top: Cell<usize>,
     pub(super) timers: RefCell<Timers>,
     pub(super) reactor: RefCell<Reactor>,
     /// Tasks whose first run waits for a stack.
@@ -141,6 +148,10 @@ impl Worker {
             credits: Cell::new(0),
             default_class,
             stacks: RefCell::new(StackPool::new()),
+            #[cfg(feature = "probe")]
+            spare: RefCell::default(),
+            #[cfg(feature = "probe")]
+            spare_top: Cell::new(0),
             timers: RefCell::new(Timers::new()),
             reactor: RefCell::new(Reactor::new(poller)),
             stackless: RefCell::default(),

@@ -34,6 +34,6 @@ pub(crate) use self::{
     pool::StackPool,
     region::{SlotBounds, slot_of},
     registers::Registers,
-    slot::Stack,
+    slot::{Stack, unpoison},
     stats::{ClassStats, StackStats, stats},
 };

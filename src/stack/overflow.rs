@@ -32,6 +32,8 @@ pub(crate) struct TaskDescription {
     /// [`Stack::slot_top`](super::Stack::slot_top) of its stack, zero if unknown. A fault in the guard of another slot is
     /// then a stray access, not this task's overflow.
     pub(crate) slot_top: usize,
+    /// The same of the stack on which code runs that watches the task, zero if none does.
+    pub(crate) spare_top: usize,
 }
 
 /// Fills in the running task. Called in a signal handler: async-signal-safe.
@@ -138,7 +140,7 @@ fn is_fault(info: *const libc::siginfo_t) -> bool {
 
 /// Reports and dies; returns only if the access was a stray one, which is no overflow.
 fn overflowed(slot: &SlotBounds, addr: usize, regs: &Registers, me: usize) {
-    let mut task = TaskDescription { known: false, id: 0, name: [0; 64], name_len: 0, slot_top: 0 };
+    let mut task = TaskDescription { known: false, id: 0, name: [0; 64], name_len: 0, slot_top: 0, spare_top: 0 };
     let describe = DESCRIBE.load(Ordering::Acquire);
     if !describe.is_null() {
         // SAFETY: only `describe_with` stores there, and only a `Describe`.
@@ -146,7 +148,8 @@ fn overflowed(slot: &SlotBounds, addr: usize, regs: &Registers, me: usize) {
         describe(&mut task);
     }
     let mut line = Line::new();
-    let stray = task.known && task.slot_top != 0 && task.slot_top != slot.top;
+    let spare = task.known && task.spare_top == slot.top;
+    let stray = task.known && task.slot_top != 0 && task.slot_top != slot.top && !spare;
     name(&mut line, &task);
     if stray {
         line.text(" touched the guard of another task's stack (fault at ").hex(addr).text(")\n").print();
@@ -160,13 +163,17 @@ fn overflowed(slot: &SlotBounds, addr: usize, regs: &Registers, me: usize) {
         }
     }
     arm();
-    line.text(" overflowed its stack of ")
+    line.text(if spare { ": what watches it overflowed the stack of " } else { " overflowed its stack of " })
         .decimal(slot.class.kib() as u64)
         .text(" KiB (fault at ")
         .hex(addr)
         .text(")\n")
         .print();
-    line.text("coro: raise it with Builder::stack_size or CORO_STACK_KB, unless it recurses without end\n").print();
+    let advice = match spare {
+        true => "coro: an instrument or a condition of a probe, or what shows a value, takes more than that\n",
+        false => "coro: raise it with Builder::stack_size or CORO_STACK_KB, unless it recurses without end\n",
+    };
+    line.text(advice).print();
     let frames = FRAMES.load(Ordering::Acquire);
     if !frames.is_null() {
         // SAFETY: only `frames_with` stores there, and only a `Frames`.
