@@ -234,8 +234,9 @@ impl Worker {
         }
     }
 
-    /// A slice has ended that was long enough to be looked at.
-    #[inline]
+    /// A slice has ended that was long enough to be looked at. Not inlined: the short ones need none of it, and what counts instructions
+    /// leaves it out by its name, because under that every slice is long.
+    #[inline(never)]
     fn account_slice(&self, cell: &TaskCell, length: u64) {
         if let Some(stats) = self.shared.class_stats(cell.class.load(Ordering::Relaxed)) {
             stats.slices.record(length);
