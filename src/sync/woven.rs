@@ -174,7 +174,7 @@ impl Watched {
     fn begin(call: Call, object: &Object, state: State) -> Watched {
         let point = &POINTS[call as usize];
         let (site, owner) = (object.site(), object.owner());
-        let place = Said(format_args!("{}:{}", site.file(), site.line()));
+        let place = Said(format!("{}:{}", site.file(), site.line()));
         let (name, place) = (Shown::Text(object.name().unwrap_or_default()), Shown::Debug(&place));
         let number = |n: usize| Shown::Int(n as i64);
         Watched(match state {
