@@ -1,6 +1,7 @@
 //! What the fuzzer of the backdoor begins with gets answers that harm nobody.
 
 use std::path::{Path, PathBuf};
+#[cfg(feature = "script")]
 use std::time::{Duration, Instant};
 
 #[path = "backdoor_input/check.rs"]
@@ -23,7 +24,8 @@ fn every_seed_gets_a_harmless_answer() {
     assert!(seen >= 10, "{seen} seeds in {}", seeds().display());
 }
 
-/// Otherwise the fuzzer would look at answers alone.
+/// Otherwise the fuzzer would look at answers alone. The seeds sleep by an expression.
+#[cfg(feature = "script")]
 #[test]
 #[cfg_attr(miri, ignore = "Miri has no sockets")]
 fn the_seeds_with_probes_get_lines_of_them_too() {
