@@ -1,8 +1,9 @@
 //! What eight sessions of the console at once, five of them hostile, take of a server; and how soon the others are answered.
 //!
-//! `cargo bench --bench console [-- ROUNDS]` (about 20 s a round) runs three processes: a server with one worker, an echo
+//! `cargo bench --bench console [-- ROUNDS]` (about 30 s a round) runs three processes: a server with one worker, an echo
 //! service and 100,000 parked tasks; a load of 64 connections that send 64 bytes and wait for them; and the sessions. It
-//! alternates between quiet and disturbed times and prints requests per second of both as a ratio.
+//! alternates between quiet and disturbed times and prints requests per second of both as a ratio; beside it the CPU time of
+//! the console's threads and of the sessions, which says the same where the machine's own speed moves too much.
 //!
 //! The sessions: one asks for everything and never reads; one sends 64 MiB without a line's end; one asks `where_all` over and
 //! over; one evaluates an endless loop, over and over; one calls a function of the program that never returns; three ask what
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 const TASKS: usize = 100_000;
 const CONNECTIONS: usize = 64;
-const PHASE: Duration = Duration::from_secs(6);
+const PHASE: Duration = Duration::from_secs(10);
 /// Of each phase: until what went before has had its effect.
 const SETTLE: Duration = Duration::from_secs(4);
 
@@ -111,12 +112,47 @@ impl Drop for Process {
     }
 }
 
-/// Requests per second in the second part of a phase.
-fn rate(load: &mut Process) -> f64 {
+/// The second part of a phase.
+struct Measured {
+    /// Requests per second.
+    rate: f64,
+    /// What the console's threads took, and the sessions, in hundredths of one CPU.
+    console: f64,
+    sessions: f64,
+}
+
+fn measure(server: &Process, load: &mut Process) -> Measured {
     std::thread::sleep(SETTLE);
-    let (begun, before) = (Instant::now(), load.ask());
+    // Everybody but the worker.
+    let console = |of: u32| cpu_time(&format!("/proc/{of}")) - cpu_time(&worker_of(of));
+    let cpu = || (console(server.child.id()), cpu_time("/proc/self"));
+    let (begun, before, cpu_before) = (Instant::now(), load.ask(), cpu());
     std::thread::sleep(PHASE - SETTLE);
-    (load.ask() - before) as f64 / begun.elapsed().as_secs_f64()
+    let (requests, cpu_after) = (load.ask() - before, cpu());
+    let seconds = begun.elapsed().as_secs_f64();
+    let percent = |before: f64, after: f64| (after - before) / seconds * 100.0;
+    Measured {
+        rate: requests as f64 / seconds,
+        console: percent(cpu_before.0, cpu_after.0),
+        sessions: percent(cpu_before.1, cpu_after.1),
+    }
+}
+
+/// Where the system tells of the thread that runs the server's tasks.
+fn worker_of(process: u32) -> String {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("its threads");
+    let named = |path: &Path| std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "coro-0");
+    let worker = threads.flatten().map(|thread| thread.path()).find(|path| named(path)).expect("its worker");
+    worker.to_str().expect("text").to_owned()
+}
+
+/// Seconds of CPU that a process or thread has taken, those that have ended included (proc_pid_stat(5), utime and stime).
+fn cpu_time(of: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("{of}/stat")).expect("its times");
+    let after = stat.rsplit_once(')').expect("its name").1;
+    let ticks: u64 = after.split_ascii_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum();
+    // USER_HZ, the same on every system that this runs on.
+    ticks as f64 / 100.0
 }
 
 /// A session that answers in lines of JSON.
@@ -232,20 +268,28 @@ fn compare(rounds: usize) {
     let mut server = Process::start(&["server", socket.to_str().expect("text")]);
     let address = server.line();
     let mut load = Process::start(&["load", &address]);
-    let (mut ratios, mut waited) = (Vec::new(), Vec::new());
+    let (mut ratios, mut waited, mut taken) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
-        let before = rate(&mut load);
+        let before = measure(&server, &mut load);
         let sessions = Sessions::begin(&socket);
-        let disturbed = rate(&mut load);
+        let disturbed = measure(&server, &mut load);
         waited.extend(sessions.end());
-        let after = rate(&mut load);
-        let quiet = (before + after) / 2.0;
-        println!("round {round}: {before:.0} and {after:.0} requests/s quiet, {disturbed:.0} with eight sessions");
-        ratios.push(disturbed / quiet);
+        let after = measure(&server, &mut load);
+        let quiet = (before.rate + after.rate) / 2.0;
+        println!(
+            "round {round}: {:.0} and {:.0} requests/s quiet, {:.0} with eight sessions; of one CPU the console's threads took {:.1} %, \
+             the sessions {:.1} %",
+            before.rate, after.rate, disturbed.rate, disturbed.console, disturbed.sessions
+        );
+        ratios.push(disturbed.rate / quiet);
+        taken.push(disturbed.console + disturbed.sessions);
     }
     ratios.sort_by(f64::total_cmp);
     waited.sort_by(f64::total_cmp);
     println!("throughput with eight sessions: {:.3} of quiet (median; {ratios:.3?})", ratios[ratios.len() / 2]);
+    taken.sort_by(f64::total_cmp);
+    let (median, most) = (taken[taken.len() / 2], taken[taken.len() - 1]);
+    println!("both together took {median:.1} % of one CPU (median), {most:.1} % at most");
     let at = |part: f64| waited[((waited.len() - 1) as f64 * part) as usize];
     let (median, p99, longest) = (at(0.5), at(0.99), at(1.0));
     println!(

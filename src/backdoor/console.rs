@@ -176,11 +176,16 @@ impl Console {
         if stirred.control && self.told_to_stop() {
             return Turn::Stop;
         }
-        for (session, _) in self.sessions.iter_mut().zip(stirred.sessions).filter(|(_, stirred)| *stirred) {
+        for (index, _) in stirred.sessions.iter().enumerate().filter(|(_, stirred)| **stirred) {
+            let session = &mut self.sessions[index];
             if session.wants_to_read() {
+                let begin = session.floods().then(Instant::now);
                 session.read(now);
+                if let Some(begin) = begin {
+                    self.account(index, begin, Instant::now());
+                }
             }
-            session.write(now);
+            self.sessions[index].write(now);
         }
         let commands = self.commands;
         let welcome = self.welcome.as_deref();
@@ -206,6 +211,7 @@ impl Console {
         let now = Instant::now();
         let accepting = self.accept_from.is_none_or(|from| now >= from);
         let (can_work, heavy) = self.workload(now);
+        let paused = self.heavy_from.is_some_and(|from| now < from);
         let timeout = if can_work {
             Some(Duration::ZERO)
         } else {
@@ -221,7 +227,8 @@ impl Console {
         watches.extend(self.doors[..doors].iter().map(|door| Watch::new(&door.listener, true, false)));
         let mut watched = vec![false; self.sessions.len()];
         for (session, watched) in self.sessions.iter().zip(&mut watched) {
-            let (read, write) = (session.wants_to_read(), session.wants_to_write());
+            let held_up = paused && session.floods() && session.is_heavy();
+            let (read, write) = (session.wants_to_read() && !held_up, session.wants_to_write());
             // Never with neither: a hang-up is reported unasked, and would spin the loop while a command runs.
             if read || write {
                 *watched = true;
@@ -254,10 +261,10 @@ impl Console {
     fn workload(&self, now: Instant) -> (bool, Option<Instant>) {
         let pause = self.heavy_from.filter(|from| now < *from);
         let (mut can_work, mut heavy) = (false, None);
-        for session in self.sessions.iter().filter(|session| session.wants_to_work()) {
+        for session in &self.sessions {
             match pause {
-                Some(from) if session.is_heavy() => heavy = Some(from),
-                _ => can_work = true,
+                Some(from) if session.is_heavy() && (session.wants_to_work() || session.floods()) => heavy = Some(from),
+                _ => can_work |= session.wants_to_work(),
             }
         }
         (can_work, heavy)
@@ -278,17 +285,22 @@ impl Console {
             let session = &mut self.sessions[index];
             session.work(self.commands, now);
             let then = std::mem::replace(&mut now, Instant::now());
-            let took = now - then;
-            session.count(took);
-            if session.is_heavy()
-                && let Some(pause) = self.courtesy.worked(took, now)
-            {
-                self.heavy_from = Some(now + pause);
-            }
+            self.account(index, then, now);
             self.first = index + 1;
             if now - begin >= WORK_PER_TURN {
                 return;
             }
+        }
+    }
+
+    /// A session has been worked for from then until now.
+    fn account(&mut self, index: usize, then: Instant, now: Instant) {
+        let (session, took) = (&mut self.sessions[index], now - then);
+        session.count(took, now);
+        if session.is_heavy()
+            && let Some(pause) = self.courtesy.worked(took, now)
+        {
+            self.heavy_from = Some(now + pause);
         }
     }
 

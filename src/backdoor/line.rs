@@ -80,6 +80,11 @@ impl Lines {
         self.skipping = false;
     }
 
+    /// Whether what comes is thrown away, as the rest of a line that was too long.
+    pub(super) fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
     /// Whether there is nothing at all, not even the beginning of a line.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty() && !self.skipping

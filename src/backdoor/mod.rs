@@ -16,6 +16,7 @@
 pub(crate) mod attach;
 mod bind;
 mod builder;
+mod burden;
 mod console;
 mod line;
 mod output;

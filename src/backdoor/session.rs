@@ -21,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::burden::Burden;
 use super::line::{Line, Lines, MAX_LINE, escape, escape_up_to};
 use super::output::{Output, PULL_BELOW};
 use super::rights::Rights;
@@ -44,8 +45,8 @@ const LONGEST_COMMAND: usize = 4 * MAX_LINE;
 #[cfg(feature = "probe")]
 const BETWEEN_ASIDES: Duration = Duration::from_millis(50);
 
-/// An answer that takes less of the console thread is never held up.
-const LIGHT: Duration = Duration::from_millis(100);
+/// So often is read at once from a client whose bytes are thrown away.
+const READS_OF_FLOOD: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -111,8 +112,7 @@ pub(super) struct Session {
     left: bool,
     output: Output,
     running: Option<Running>,
-    /// How long the present answer has taken of the console thread.
-    took: Duration,
+    burden: Burden,
     /// Once there was a line for it.
     evaluator: Option<Box<dyn Evaluate>>,
     #[cfg(feature = "probe")]
@@ -147,7 +147,7 @@ impl Session {
             left: false,
             output: Output::default(),
             running: None,
-            took: Duration::ZERO,
+            burden: Burden::new(now),
             evaluator: None,
             #[cfg(feature = "probe")]
             probes: crate::probe::SessionProbes::new(),
@@ -222,27 +222,47 @@ impl Session {
         ready && self.phase == Phase::Open && self.output.len() < PULL_BELOW
     }
 
-    /// Adds to what the present answer has taken.
-    pub(super) fn count(&mut self, time: Duration) {
-        self.took += time;
+    /// It has taken so much of the console thread, until now.
+    pub(super) fn count(&mut self, time: Duration, now: Instant) {
+        self.burden.add(time, now);
     }
 
-    /// Whether the present answer has taken so much that it goes on only while there is time to spare.
+    /// Whether it has taken so much that it goes on only while there is time to spare.
     pub(super) fn is_heavy(&self) -> bool {
-        self.running.is_some() && self.took > LIGHT
+        self.burden.is_heavy()
     }
 
-    /// Reads once; the kernel keeps the rest.
+    /// Whether its client sends what can only be thrown away. Then it may wait to be read; else it must not, because what interrupts an
+    /// answer has to be heard.
+    pub(super) fn floods(&self) -> bool {
+        self.input.is_skipping()
+    }
+
+    /// Reads once, of a flood some more; the kernel keeps the rest.
     pub(super) fn read(&mut self, now: Instant) {
+        let asks = self.asks();
         let mut bytes = [0; MAX_LINE];
-        match self.stream.read(&mut bytes) {
-            Ok(0) => self.input.end(),
-            Ok(_) if self.phase != Phase::Open => {}
-            Ok(length) => self.take_in(&bytes[..length], now),
-            Err(error) if is_temporary(error.kind()) => {}
-            Err(_) => self.phase = Phase::Over,
+        for _ in 0..READS_OF_FLOOD {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => self.input.end(),
+                Ok(_) if self.phase != Phase::Open => {}
+                Ok(length) => self.take_in(&bytes[..length], now),
+                Err(error) if is_temporary(error.kind()) => break,
+                Err(_) => self.phase = Phase::Over,
+            }
+            if !self.floods() || !self.wants_to_read() {
+                break;
+            }
+        }
+        if !asks && self.asks() {
+            self.burden.asked(now);
         }
         self.settle(now);
+    }
+
+    /// Whether it waits for something, as far as it has said.
+    fn asks(&self) -> bool {
+        self.running.is_some() || self.input.has_line() || self.floods()
     }
 
     fn take_in(&mut self, bytes: &[u8], now: Instant) {
@@ -308,7 +328,6 @@ impl Session {
         match self.running.take() {
             Some(running) => self.go_on(running, now),
             None => {
-                self.took = Duration::ZERO;
                 self.prompt = Prompt::Wanted;
                 self.welcomed = true;
                 self.commanded = now;

@@ -60,19 +60,21 @@ pub(super) enum Piece<'a> {
 impl Telnet {
     /// Takes input apart.
     pub(super) fn split<'a>(&mut self, bytes: &'a [u8], mut piece: impl FnMut(Piece<'a>)) {
-        let mut from = 0;
-        for (at, &byte) in bytes.iter().enumerate() {
+        let (mut from, mut at) = (0, 0);
+        while at < bytes.len() {
+            if self.state == State::Text {
+                // Nearly all of it.
+                let plain = bytes[at..].iter().position(|byte| matches!(*byte, IAC | CTRL_C | CTRL_D));
+                at += plain.unwrap_or(bytes.len() - at);
+            }
+            let Some(&byte) = bytes.get(at) else { break };
             let before = self.state;
             let found = self.step(byte);
-            if before == State::Text {
-                if self.state == State::Text && found.is_none() {
-                    continue;
-                }
-                if from < at {
-                    piece(Piece::Text(&bytes[from..at]));
-                }
+            if before == State::Text && from < at {
+                piece(Piece::Text(&bytes[from..at]));
             }
-            from = at + 1;
+            at += 1;
+            from = at;
             if let Some(found) = found {
                 piece(found);
             }
@@ -87,6 +89,7 @@ impl Telnet {
             (State::Text, IAC) => (State::Command, None),
             (State::Text, CTRL_C) => (State::Text, Some(Piece::Interrupt)),
             (State::Text, CTRL_D) => (State::Text, Some(Piece::End)),
+            // Not asked: `split` looks for the three above.
             (State::Text, _) => (State::Text, None),
             (State::Command, WILL | WONT | DO | DONT) => (State::Option(byte), None),
             (State::Command, BEGIN) => (State::Within, None),

@@ -87,8 +87,9 @@ impl Cpus {
     /// Whether others want them, after so much more was taken. The last look may be long ago: then it is about all that time,
     /// until the next one.
     fn are_busy(&mut self, ran: Duration, now: Instant, times: impl FnOnce() -> Option<CpuTimes>) -> bool {
-        self.taken += ran;
         let window = self.last.map(|(then, _)| now.saturating_duration_since(then));
+        // Of what a thread took since it was asked last, some may lie before the last look.
+        self.taken += window.map_or(ran, |window| ran.min(window));
         if window.is_some_and(|window| window < LOOK_AT_CPUS) {
             return self.busy;
         }
@@ -269,6 +270,17 @@ mod tests {
         assert!(second(0, 500, 500));
         now += 1000 * MS;
         assert!(!cpus.are_busy(MS, now, || None));
+    }
+
+    #[test]
+    fn work_from_before_the_last_look_hides_nobody() {
+        let mut cpus = Cpus::new();
+        let (mut now, mut times) = (Instant::now(), CpuTimes::default());
+        assert!(!cpus.are_busy(Duration::ZERO, now, || Some(times)));
+        now += 300 * MS;
+        // Two CPUs: the thread had one of them, for a second and a half, most of it before the look.
+        times.busy += 600 * MS;
+        assert!(cpus.are_busy(1500 * MS, now, || Some(times)));
     }
 
     #[test]
