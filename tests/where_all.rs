@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use coro::sync::Mutex;
 use coro::sync::mpsc::{channel, sync_channel};
 use coro::{TaskState, TaskWhere};
-use harness::{Rng, runtime, seed, task_until, until, until_parked};
+use harness::{Rng, runtime, seed, task_until, thread_cpu_time, until, until_parked};
 
 const LONG: Duration = Duration::from_secs(1000);
 
@@ -473,54 +473,69 @@ fn dumps_under_fire() {
             beside
         })
     };
-    let alone = rate(Duration::from_secs(1));
-    let before = neighbour(Duration::from_secs(2));
-    let (then, begun) = (done.load(Ordering::Relaxed), Instant::now());
     let (mut dumps, mut seen, mut stacks, mut cut) = (0u64, 0u64, 0u64, 0u64);
     let mut ids = std::collections::HashSet::new();
-    // Longer in `.ci/soak`.
-    let seconds = std::env::var("CORO_SOAK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(4);
-    // The first dumps read debug information, which takes a debug build seconds.
-    while begun.elapsed() < Duration::from_secs(seconds) || dumps <= 20 && begun.elapsed() < Duration::from_secs(60) {
-        dumps += 1;
-        ids.clear();
-        for t in coro::where_all() {
-            seen += 1;
-            assert!(ids.insert(t.id), "#{} twice in one dump (seed {seed})", t.id);
-            let Some(name) = &t.name else { continue };
-            let chain = name.strip_prefix("chain ").unwrap_or_else(|| panic!("a wrong name {name:?} (seed {seed})"));
-            assert!(chain.bytes().all(|b| (b'a'..=b'd').contains(&b)), "a wrong name {name:?} (seed {seed})");
-            if t.stack.is_empty() || t.state == TaskState::Unstarted {
-                continue;
-            }
-            let all = frames(&t.stack);
-            if !all.iter().any(|(f, _)| f.ends_with("innermost")) {
-                // Before the chain, after it, or on its way out.
-                for (f, _) in &all {
-                    assert!(
-                        !f.contains("dumps_under_fire::{closure#1}::{closure#1}"),
-                        "a driver's frame: {t} (seed {seed})"
-                    );
+    // The first dump reads debug information, which takes a debug build seconds.
+    drop(coro::where_all());
+    let beside = neighbour(Duration::from_secs(2));
+    // Longer in `.ci/soak`. In pieces, with quiet times between them: the machine's own speed moves.
+    let seconds = std::env::var("CORO_SOAK_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(4u64);
+    let pieces = seconds.div_ceil(5);
+    let quiet = Duration::from_secs(if seconds > 10 { 2 } else { 1 });
+    let (mut rates, mut alone, mut dumping, mut checking) = (Vec::new(), rate(quiet), Duration::ZERO, Duration::ZERO);
+    for piece in 1..=pieces {
+        let (then, begun) = (done.load(Ordering::Relaxed), Instant::now());
+        while begun.elapsed() < Duration::from_secs(seconds) / pieces as u32
+            || piece == pieces && dumps <= 20 && begun.elapsed() < Duration::from_secs(60)
+        {
+            dumps += 1;
+            ids.clear();
+            let cpu = thread_cpu_time();
+            let all = coro::where_all();
+            let dumped = thread_cpu_time();
+            dumping += dumped - cpu;
+            for t in all {
+                seen += 1;
+                assert!(ids.insert(t.id), "#{} twice in one dump (seed {seed})", t.id);
+                let Some(name) = &t.name else { continue };
+                let chain =
+                    name.strip_prefix("chain ").unwrap_or_else(|| panic!("a wrong name {name:?} (seed {seed})"));
+                assert!(chain.bytes().all(|b| (b'a'..=b'd').contains(&b)), "a wrong name {name:?} (seed {seed})");
+                if t.stack.is_empty() || t.state == TaskState::Unstarted {
+                    continue;
                 }
-                continue;
+                let all = frames(&t.stack);
+                if !all.iter().any(|(f, _)| f.ends_with("innermost")) {
+                    // Before the chain, after it, or on its way out.
+                    for (f, _) in &all {
+                        assert!(
+                            !f.contains("dumps_under_fire::{closure#1}::{closure#1}"),
+                            "a driver's frame: {t} (seed {seed})"
+                        );
+                    }
+                    continue;
+                }
+                if t.stack.contains("[...]") {
+                    cut += 1;
+                    continue;
+                }
+                stacks += 1;
+                let p: Vec<u8> = chain.bytes().map(|b| b - b'a').collect();
+                complete(&t, &p).unwrap_or_else(|e| panic!("{e} (seed {seed}, dump {dumps})"));
             }
-            if t.stack.contains("[...]") {
-                cut += 1;
-                continue;
-            }
-            stacks += 1;
-            let p: Vec<u8> = chain.bytes().map(|b| b - b'a').collect();
-            complete(&t, &p).unwrap_or_else(|e| panic!("{e} (seed {seed}, dump {dumps})"));
+            checking += thread_cpu_time() - dumped;
         }
+        let under = (done.load(Ordering::Relaxed) - then) as f64 / begun.elapsed().as_secs_f64();
+        let before = std::mem::replace(&mut alone, rate(quiet));
+        rates.push((under / ((before + alone) / 2.0), under));
     }
-    let under = (done.load(Ordering::Relaxed) - then) as f64 / begun.elapsed().as_secs_f64();
     println!("{dumps} dumps, {seen} tasks, {stacks} chains checked, {cut} incomplete");
-    let after = neighbour(Duration::from_secs(2));
-    let beside = (before + after) / 2.0;
+    rates.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (ratio, under) = rates[rates.len() / 2];
     println!(
-        "tasks per second: {alone:.0} alone; {before:.0} and {after:.0} beside a thread that computes; {under:.0} under fire \
-         ({:+.1} % against alone, {:+.1} % against beside)",
-        (under / alone - 1.0) * 100.0,
+        "tasks per second: {alone:.0} alone; {beside:.0} beside a thread that computes; {under:.0} under fire \
+         ({:+.1} % against alone, median of {pieces} pieces; {:+.1} % against beside); dumps took {dumping:?} of CPU, checking them {checking:?}",
+        (ratio - 1.0) * 100.0,
         (under / beside - 1.0) * 100.0
     );
     assert!(dumps > 20 && stacks > 100, "the fire was out: {dumps} dumps, {stacks} stacks");

@@ -29,6 +29,14 @@ pub(crate) fn task_until(what: &str, mut f: impl FnMut() -> bool) {
     }
 }
 
+/// CPU time of this thread.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure lives across the call.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) }, 0);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
 /// A runtime of its own: tests of one program run side by side, and `coro::run` is once per process.
 pub(crate) fn runtime(workers: usize) -> coro::Runtime {
     coro::Runtime::builder().workers(workers).build().expect("a runtime starts")
