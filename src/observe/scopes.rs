@@ -32,22 +32,33 @@ pub(crate) type ScopeSet = Arc<[Arc<Scope>]>;
 
 /// Those that one task or plain thread is in. Nobody else takes the lock.
 #[derive(Debug, Default)]
-pub(crate) struct Scopes(Mutex<Option<ScopeSet>>);
+pub(crate) struct Scopes {
+    set: Mutex<Option<ScopeSet>>,
+    /// Whether there is a set, for the many that have none: every spawn asks.
+    any: AtomicBool,
+}
 
 impl Scopes {
     pub(crate) const fn new() -> Scopes {
-        Scopes(Mutex::new(None))
+        Scopes { set: Mutex::new(None), any: AtomicBool::new(false) }
     }
 
     /// What a task that is spawned begins with.
+    #[inline(always)]
     pub(crate) fn get(&self) -> Option<ScopeSet> {
-        let set = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.any.load(Ordering::Relaxed) { self.in_force() } else { None }
+    }
+
+    #[inline(never)]
+    fn in_force(&self) -> Option<ScopeSet> {
+        let set = self.set.lock().unwrap_or_else(PoisonError::into_inner).clone();
         set.filter(|set| set.iter().any(|scope| !scope.is_over()))
     }
 
     /// Returns what was there.
     pub(crate) fn put(&self, set: Option<ScopeSet>) -> Option<ScopeSet> {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), set)
+        self.any.store(set.is_some(), Ordering::Relaxed);
+        std::mem::replace(&mut *self.set.lock().unwrap_or_else(PoisonError::into_inner), set)
     }
 
     pub(crate) fn enter(&self, scope: &Arc<Scope>) {

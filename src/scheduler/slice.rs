@@ -11,7 +11,7 @@ use crate::observe::{self, After, Overrun, SLICE_OVERRUN, ShortName, WaitKind, W
 use crate::stack;
 use crate::sys::atomic::publish;
 use crate::task::state::{CellFate, Finish, Life, Park, Snapshot, Start};
-use crate::task::{TaskCell, TaskLocal, Unparker};
+use crate::task::{TaskCell, TaskLocal, Unparker, payload_is_empty};
 
 impl Worker {
     /// Runs `cell` until it yields, parks or ends. `now` is the end of the slice before; returns the end of this one.
@@ -282,7 +282,9 @@ impl Worker {
 pub(super) unsafe fn drop_payload(cell: &TaskCell) {
     // SAFETY: the table was stored at spawn and stays until the cell is freed; the payload is the caller's.
     unsafe {
-        if let Some(table) = *cell.vtable.get() {
+        if !payload_is_empty(cell)
+            && let Some(table) = *cell.vtable.get()
+        {
             (table.drop_payload)(cell);
         }
     }

@@ -116,6 +116,15 @@ pub(crate) unsafe fn store_closure<F>(cell: &TaskCell, f: F) {
     unsafe { put(cell, f, CLOSURE) }
 }
 
+/// Whether there is nothing to drop: nearly always, because a join takes the result.
+///
+/// # Safety
+/// The caller owns the payload.
+#[inline(always)]
+pub(crate) unsafe fn is_empty(cell: &TaskCell) -> bool {
+    cell.payload_kind.load(Ordering::Relaxed) == NOTHING
+}
+
 /// Whether the result of a task that has ended is still there.
 ///
 /// # Safety

@@ -379,7 +379,13 @@ impl State {
     }
 
     /// The handle goes away. `empty`: the caller knows that the payload holds no result any more.
+    #[inline]
     pub(crate) fn drop_handle(&self, empty: bool) -> HandleDrop {
+        let w = self.load(Ordering::Acquire);
+        if w & (LIFE | RELEASED) == DONE | RELEASED && (empty || w & RESULT == 0) {
+            // Nobody asks for the handle any more, and the word is about to be overwritten: that it is gone need not be written.
+            return HandleDrop::Gone(CellFate::CallerFrees);
+        }
         match self.change(|w| (empty || w & RESULT == 0).then_some(w & !(HANDLE | JOINER))) {
             Ok(was) if was & LIFE == DONE && was & RELEASED != 0 => HandleDrop::Gone(CellFate::CallerFrees),
             Ok(_) => HandleDrop::Gone(CellFate::OtherFrees),
