@@ -25,13 +25,13 @@ pub(crate) struct Histogram {
     sum: AtomicU64,
 }
 
+/// Exponent and first fraction bits of the number as an `f64`, which holds it exactly as far as buckets go: there the logarithm is one
+/// instruction. Above the largest `i64` it is negative, whose bits are larger than any.
+#[inline(always)]
 fn bucket(ticks: u64) -> usize {
-    if ticks < 1 << LOWEST {
-        return 0;
-    }
-    let octave = 63 - ticks.leading_zeros();
-    let fine = (ticks >> (octave - FINE)) as u32 & ((1 << FINE) - 1);
-    ((((octave - LOWEST) << FINE) + fine + 1) as usize).min(BUCKETS - 1)
+    const LAST_OF_FIRST: u64 = ((1023 + LOWEST as u64) << FINE) - 1;
+    let bits = (ticks as i64 as f64).to_bits() >> (f64::MANTISSA_DIGITS - 1 - FINE);
+    (bits.saturating_sub(LAST_OF_FIRST) as usize).min(BUCKETS - 1)
 }
 
 /// The smallest number of ticks that falls into the bucket after this one.
@@ -160,7 +160,11 @@ mod tests {
                 before = b;
             }
         }
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+        // The ends of each bucket, to the tick.
+        for b in 0..BUCKETS - 1 {
+            assert_eq!((bucket(end_of(b) - 1), bucket(end_of(b))), (b, b + 1));
+        }
+        assert_eq!([u64::MAX, 1 << 63, (1 << 63) - 1].map(bucket), [BUCKETS - 1; 3]);
     }
 
     #[test]

@@ -685,6 +685,7 @@ impl Drop for ArmedTimer<'_> {
 /// Runs the task's closure on its own stack and reports a panic that nobody caught.
 ///
 /// Whether it failed (only a child that was forked meanwhile asks).
+#[inline(always)]
 pub(super) fn run_closure(cell: &'static TaskCell) -> bool {
     let cancelled =
         cell.state.snapshot().cancel_requested() || Worker::current().is_some_and(|w| w.runtime.cancelling());
