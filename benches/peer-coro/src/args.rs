@@ -1,21 +1,21 @@
-//! The command line and the output lines.
+//! The command line and the output lines, of every Rust program that is compared: `benches/peers` has this file as well.
+
+/// The runtimes of a program, by name, with the number of their workers.
+pub(crate) type Runtimes = &'static [(&'static str, usize)];
 
 /// What was asked for.
 pub(crate) struct Args {
-    runtime: String,
+    pub(crate) runtime: String,
     pub(crate) workload: String,
     pub(crate) workers: usize,
     keys: Vec<(String, String)>,
 }
 
 impl Args {
-    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
+    pub(crate) fn parse(runtimes: Runtimes, mut words: impl Iterator<Item = String>) -> Result<Args, String> {
         let runtime = words.next().ok_or("which runtime?")?;
-        let workers = match runtime.as_str() {
-            "coro-1" => 1,
-            "coro-2" => 2,
-            other => return Err(format!("there is no runtime {other:?}")),
-        };
+        let found = runtimes.iter().find(|(name, _)| *name == runtime);
+        let workers = found.ok_or_else(|| format!("there is no runtime {runtime:?}"))?.1;
         let workload = words.next().ok_or("which workload?")?;
         let split = |word: String| match word.split_once('=') {
             Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
@@ -33,7 +33,7 @@ impl Args {
     pub(crate) fn number<N: std::str::FromStr>(&self, key: &str, default: N) -> N {
         let Some(text) = self.value(key) else { return default };
         text.parse().unwrap_or_else(|_| {
-            eprintln!("peer-coro: {key}={text} is not a number that fits");
+            eprintln!("{key}={text} is not a number that fits");
             std::process::exit(2)
         })
     }

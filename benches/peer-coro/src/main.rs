@@ -2,11 +2,12 @@
 //!
 //! `peer-coro RUNTIME WORKLOAD [key=value]...` with RUNTIME `coro-1` (one worker) or `coro-2` (two). Every measured
 //! value is a line `workload runtime metric value`. Exit code 2 when called wrongly, 3 for a workload that this peer
-//! does not have. The work is defined by what the other peers do, so that figures compare; introspection, accounting
-//! and the stall watchdog stay as they are by default.
+//! does not have. The work is defined by what the other peers do (`benches/peers`), so that figures compare; introspection,
+//! accounting and the stall watchdog stay as they are by default.
 
 mod args;
 mod dump;
+mod http;
 mod measure;
 mod serve;
 mod work;
@@ -16,8 +17,10 @@ use std::process::ExitCode;
 use args::Args;
 use coro::Runtime;
 
+const RUNTIMES: args::Runtimes = &[("coro-1", 1), ("coro-2", 2)];
+
 fn main() -> ExitCode {
-    let args = match Args::parse(std::env::args().skip(1)) {
+    let args = match Args::parse(RUNTIMES, std::env::args().skip(1)) {
         Ok(args) => args,
         Err(problem) => {
             eprintln!("peer-coro: {problem}\nusage: peer-coro coro-1|coro-2 WORKLOAD [key=value]...");

@@ -1,4 +1,5 @@
-//! What is measured with: durations per unit, a histogram, random numbers, memory and CPU time of the process.
+//! What is measured with: durations per unit, a histogram, random numbers, memory and CPU time of the process. `benches/peers` has
+//! this file as well, so that both sides measure alike.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -188,9 +188,11 @@ fn gather<S: Send64>(producers: usize, total: usize, (to, from): Channel<S>) -> 
     let consumer = coro::spawn(move || {
         (0..each * producers).fold(0u64, |sum, _| sum.wrapping_add(from.recv().expect("a sender is alive")))
     });
-    black_box(join(consumer));
+    let sum = join(consumer);
     drop(to);
-    ns_each(start.elapsed(), each * producers)
+    let took = start.elapsed();
+    assert_eq!(sum, (producers * (each * each.saturating_sub(1) / 2)) as u64, "a message was lost or came twice");
+    ns_each(took, each * producers)
 }
 
 fn fan_in(args: &Args) {
