@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench switch` prints nanoseconds, medians of five rounds, and the same in readings of the monotonic
 //! clock on this machine, which makes figures of two machines comparable. Ratios against other runtimes need them side
-//! by side in the same minute: that is `benches/peer-coro`'s work, and nothing of them is built here.
+//! by side in the same minute: that is `benches/peers`'s work, and nothing of them is built here.
 
 use std::cell::Cell;
 use std::fmt::Write as _;

@@ -1,0 +1,68 @@
+//! What the one who waits sees.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use super::{disturbance, machine, spread, versions};
+use crate::results::{Cell, Results};
+use crate::run::attended;
+use crate::run::cases::RUNTIMES;
+
+pub(crate) fn session(session: &Value) {
+    println!("{}; load {}", machine(session), session["machine"]["load"]);
+    println!("{}", versions(session));
+    if session["quick"] == true {
+        println!("quick: short runs, to see that everything works; the figures are worth nothing");
+    }
+    for (name, why) in session["skipped"].as_object().into_iter().flatten() {
+        let label = RUNTIMES.iter().find(|(n, _)| n == name).map_or(name.as_str(), |(_, label)| label);
+        println!("{label}: SKIPPED, {}", why.as_str().unwrap_or_default());
+    }
+}
+
+/// One line that the next one overwrites.
+pub(crate) fn running(case: &str, runtime: &str, workers: usize, round: usize) -> io::Result<()> {
+    if !attended() {
+        return Ok(());
+    }
+    let mut out = io::stderr();
+    write!(out, "\r\x1b[K{case}, round {}: {runtime}-{workers}", round + 1)?;
+    out.flush()
+}
+
+/// A case whose rounds are over.
+pub(crate) fn case(results: &Results, case: &str, workers: usize) {
+    if attended() {
+        eprint!("\r\x1b[K");
+    }
+    let rows: Vec<_> = results.rows(workers).into_iter().filter(|row| row.case.name == case).collect();
+    let Some(first) = rows.first() else { return };
+    let of_case: Vec<_> =
+        results.runs.iter().map(|(_, r)| r).filter(|r| r.case == case && r.workers == workers).collect();
+    let disturbed = of_case.iter().filter(|run| run.disturbed).count();
+    let note =
+        if disturbed == 0 { String::new() } else { format!("; {disturbed} of {} runs DISTURBED", of_case.len()) };
+    println!("\n{case}, {workers} worker{}: {}{note}", if workers == 1 { "" } else { "s" }, first.case.what);
+    for row in &rows {
+        for ((_, label), cell) in RUNTIMES.iter().zip(&row.cells) {
+            let text = match cell {
+                Cell::Measured(s) => spread(*s),
+                Cell::Unsupported => "-".to_owned(),
+                Cell::Failed => "failed".to_owned(),
+                Cell::Absent => continue,
+            };
+            println!("  {label:6} {text:32} {}", row.metric.unit);
+        }
+        if let Some(c) = &row.comparison {
+            println!("  coro / {}: {}", c.best, spread(c.ratio));
+        }
+    }
+}
+
+/// What is to be known about the whole.
+pub(crate) fn end(results: &Results) {
+    println!();
+    results.left_out().iter().for_each(|line| println!("{line}"));
+    println!("{}", disturbance(results));
+}

@@ -1,0 +1,117 @@
+//! The results as a table in Markdown, and its place in a page.
+
+use std::fmt::Write;
+
+use super::{disturbance, machine, spread, versions};
+use crate::results::{Cell, Results};
+use crate::run::cases::RUNTIMES;
+
+/// What stands between these lines of a page is made here.
+pub(crate) const BEGIN: &str = "<!-- benches/peers: begin -->";
+pub(crate) const END: &str = "<!-- benches/peers: end -->";
+
+/// Head, tables, and what is missing in them.
+pub(crate) fn markdown(results: &Results) -> String {
+    let mut page = String::new();
+    for session in &results.sessions {
+        let date = session["started"].as_str().unwrap_or("?");
+        let rounds = &session["rounds"];
+        let quick = if session["quick"] == true { ", **short runs, worth nothing**" } else { "" };
+        let date = date.get(..10).unwrap_or(date);
+        let _ = writeln!(page, "{date}, {rounds} rounds{quick}: {}. {}.", machine(session), versions(session));
+    }
+    let _ = writeln!(page, "\nMedian [least..greatest] of the rounds; {}.", disturbance(results));
+    for (workers, title) in [(1, "One worker, on one CPU"), (2, "Two workers")] {
+        let rows = results.rows(workers);
+        if rows.is_empty() {
+            continue;
+        }
+        let _ = write!(page, "\n**{title}**\n\n| | unit |");
+        RUNTIMES.iter().for_each(|(_, label)| {
+            let _ = write!(page, " {label} |");
+        });
+        let _ = writeln!(page, " coro / best peer |\n|---|---|{}---|", "---|".repeat(RUNTIMES.len()));
+        let mut before = "";
+        for row in &rows {
+            // A case is named in the first of its rows.
+            let what = if row.case.name == before { "" } else { row.case.what };
+            before = row.case.name;
+            let _ = write!(page, "| {what} | {} |", row.metric.unit);
+            for cell in &row.cells {
+                let text = match cell {
+                    Cell::Measured(s) => spread(*s),
+                    Cell::Unsupported => "–".to_owned(),
+                    Cell::Failed => "failed".to_owned(),
+                    Cell::Absent => String::new(),
+                };
+                let _ = write!(page, " {text} |");
+            }
+            let ratio = row.comparison.as_ref().map(|c| format!("{} ({})", spread(c.ratio), c.best));
+            let _ = writeln!(page, " {} |", ratio.unwrap_or_default());
+        }
+    }
+    let left_out = results.left_out();
+    if !left_out.is_empty() {
+        page.push('\n');
+        left_out.iter().for_each(|line| {
+            let _ = writeln!(page, "* {line}");
+        });
+    }
+    page
+}
+
+/// The page with a new table between its two marks.
+pub(crate) fn put_into(page: &str, table: &str) -> Result<String, String> {
+    let between = || {
+        let (before, rest) = page.split_once(BEGIN)?;
+        let (_, after) = rest.split_once(END)?;
+        Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
+    };
+    between().ok_or_else(|| format!("no lines {BEGIN:?} and {END:?} in it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{markdown, put_into};
+    use crate::results::tests::run;
+    use crate::results::{Results, Verdict};
+
+    #[test]
+    fn a_table_says_who_was_measured_and_who_was_not() {
+        let mut results = Results::default();
+        results.sessions.push(serde_json::json!({
+            "started": "2026-01-02T03:04:05Z", "rounds": 2, "quick": false, "skipped": { "go": "not installed" },
+            "machine": { "cpu": "A CPU", "cpus": 2, "virtual": true, "kernel": "6.1" },
+            "versions": { "tokio": "1.50.0", "coro": "abc", "rustc": "rustc 1.95.0" },
+        }));
+        let (_, mut may) = run("may", 0, 1.0);
+        may.verdict = Verdict::Unsupported("no yield".into());
+        results.runs.extend([run("coro", 0, 10.0), run("coro", 1, 14.0), run("tokio", 0, 40.0), run("tokio", 1, 40.0)]);
+        results.runs.push((0, may));
+        assert_eq!(
+            markdown(&results),
+            "\
+2026-01-02, 2 rounds: A CPU, 2 CPUs, virtual, Linux 6.1. coro abc, tokio 1.50.0, rustc 1.95.0.
+
+Median [least..greatest] of the rounds; other programs used 0.00 CPUs (median of the runs); 0 of 5 runs were disturbed.
+
+**One worker, on one CPU**
+
+| | unit | coro | tokio | may | smol | Go | coro / best peer |
+|---|---|---|---|---|---|---|---|
+| yield, 2 tasks | ns | 12.0 [10.0..14.0] | 40.0 | – |  |  | 0.30 [0.25..0.35] (tokio) |
+
+* Go: SKIPPED, not installed
+* may: no yield (yield.2)
+"
+        );
+    }
+
+    #[test]
+    fn a_table_replaces_the_one_before() {
+        let page = "head\n<!-- benches/peers: begin -->\nold\n<!-- benches/peers: end -->\nfoot\n";
+        let new = "head\n<!-- benches/peers: begin -->\nnew\n<!-- benches/peers: end -->\nfoot\n";
+        assert_eq!(put_into(page, "new\n").as_deref(), Ok(new));
+        assert!(put_into("head\nfoot\n", "new\n").is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! Every workload on every runtime of this program, short: it ends, its own checks hold, and it prints what the rounds read.
+//!
+//! Go and coro have programs of their own, which are not built here.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_peers");
+const RUNTIMES: [&str; 6] = ["tokio-1", "tokio-2", "may-1", "may-2", "smol-1", "smol-2"];
+
+fn work(runtime: &str, words: &str) -> Output {
+    Command::new(PROGRAM).args(["work", runtime]).args(words.split(' ')).output().expect("the program")
+}
+
+/// The values of a run, which has to succeed.
+fn values(runtime: &str, words: &str) -> Vec<(String, f64)> {
+    let output = work(runtime, words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{runtime} {words}: {}: {said}", output.status);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let value = |line: &str| {
+        let [_, name, metric, value] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("not four words: {line}")
+        };
+        assert_eq!(name, runtime);
+        (metric.to_owned(), value.parse().expect("a number"))
+    };
+    text.lines().map(value).collect()
+}
+
+#[test]
+fn every_workload_runs_everywhere() {
+    for (words, metrics) in [
+        ("yield n=2 total=1000", &["ns_per_yield"][..]),
+        ("yield n=100 total=1000", &["ns_per_yield"]),
+        ("spawn mode=waves total=2000", &["ns_per_task"]),
+        ("spawn mode=burst total=500", &["ns_per_task"]),
+        ("pingpong chan=u rounds=500", &["ns_per_round_trip"]),
+        ("fanin chan=u total=1600", &["ns_per_msg"]),
+        ("mutex tasks=10 iters=200 every=10", &["ns_per_lock"]),
+        ("timers conc=20 per=2", &["cpu_ns_per_timer", "late_p50_us", "late_p99_us", "late_max_us", "wall_s"]),
+        ("mem n=50", &["bytes_per_task", "pte_bytes_per_task", "create_ns_per_task"]),
+    ] {
+        for runtime in RUNTIMES {
+            let names: Vec<_> = values(runtime, words).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(names, metrics, "{runtime} {words}");
+        }
+    }
+}
+
+/// A yield that comes straight back to the same task costs nothing, and is none.
+#[test]
+fn yields_give_the_worker_to_others() {
+    for runtime in RUNTIMES {
+        let values = values(runtime, "yieldcheck n=50 per=200");
+        assert!(values[0].1 > 90.0, "{runtime}: another task ran after {} % of the yields", values[0].1);
+    }
+}
+
+#[test]
+fn bounded_channels_are_there_or_missing_and_told() {
+    for words in ["pingpong chan=b rounds=500", "fanin chan=b total=1600"] {
+        for runtime in RUNTIMES {
+            if runtime.starts_with("may") {
+                let output = work(runtime, words);
+                assert_eq!(output.status.code(), Some(3), "{runtime} {words}");
+                assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "no bounded channel");
+            } else {
+                assert_eq!(values(runtime, words).len(), 1, "{runtime} {words}");
+            }
+        }
+    }
+    assert_eq!(work("tokio-1", "nonsense").status.code(), Some(3));
+    assert_eq!(work("nonsense-1", "yield").status.code(), Some(2));
+}
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn serve(runtime: &str, workload: &str) -> (Server, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let mut command = Command::new(PROGRAM);
+    command.args(["work", runtime, workload]).arg(format!("port={port}")).stdout(Stdio::piped());
+    let mut server = Server(command.spawn().expect("the program"));
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    assert_eq!(line.trim(), "READY", "{runtime} {workload}");
+    (server, port)
+}
+
+#[test]
+fn echo_servers_answer_the_load() {
+    for runtime in RUNTIMES {
+        let (server, port) = serve(runtime, "echo-server");
+        let output = Command::new(PROGRAM)
+            .args(["load", "conns=10", "ms=50", "warm=10"])
+            .args([format!("port={port}"), format!("pid={}", server.0.id())])
+            .output()
+            .expect("the program");
+        assert!(output.status.success(), "{runtime}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout);
+        for metric in ["cpu_us_per_req", "p50_us", "p99_us", "req_per_s"] {
+            let value = text.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse::<f64>().ok());
+            assert!(value.is_some_and(|v| v > 0.0), "{runtime}: {metric} is missing:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn web_servers_answer_every_request() {
+    use std::io::{Read, Write};
+    for runtime in RUNTIMES {
+        let (_server, port) = serve(runtime, "http-server");
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        let request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        // One, then two and a half at once, then the other half.
+        let (half, rest) = request.split_at(10);
+        for bytes in [request.to_owned(), format!("{request}{request}{half}"), rest.to_owned()] {
+            stream.write_all(bytes.as_bytes()).expect("a request");
+        }
+        stream.shutdown(std::net::Shutdown::Write).expect("an end");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("answers");
+        assert_eq!(text.matches("HTTP/1.1 200 OK\r\n").count(), 4, "{runtime}:\n{text}");
+        assert_eq!(text.matches("\r\n\r\nHello, World!").count(), 4, "{runtime}:\n{text}");
+    }
+}
