@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_peers");
 const RUNTIMES: [&str; 6] = ["tokio-1", "tokio-2", "may-1", "may-2", "smol-1", "smol-2"];
@@ -119,15 +120,24 @@ fn web_servers_answer_every_request() {
     for runtime in RUNTIMES {
         let (_server, port) = serve(runtime, "http-server");
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
         let request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        // One, then two and a half at once, then the other half.
+        // One, then two and a half at once, then the other half: each part after the answers to the one before.
         let (half, rest) = request.split_at(10);
-        for bytes in [request.to_owned(), format!("{request}{request}{half}"), rest.to_owned()] {
+        let mut text = String::new();
+        for (bytes, answers) in
+            [(request.to_owned(), 1), (format!("{request}{request}{half}"), 3), (rest.to_owned(), 4)]
+        {
             stream.write_all(bytes.as_bytes()).expect("a request");
+            let mut buffer = [0; 1024];
+            while text.matches("Hello, World!").count() < answers {
+                let n = stream.read(&mut buffer).expect("answers");
+                assert!(n > 0, "{runtime}: closed after\n{text}");
+                text.push_str(std::str::from_utf8(&buffer[..n]).expect("ASCII"));
+            }
         }
         stream.shutdown(std::net::Shutdown::Write).expect("an end");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("answers");
+        stream.read_to_string(&mut text).expect("the end");
         assert_eq!(text.matches("HTTP/1.1 200 OK\r\n").count(), 4, "{runtime}:\n{text}");
         assert_eq!(text.matches("\r\n\r\nHello, World!").count(), 4, "{runtime}:\n{text}");
     }

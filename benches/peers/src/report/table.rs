@@ -15,10 +15,13 @@ pub(crate) fn markdown(results: &Results) -> String {
     let mut page = String::new();
     for session in &results.sessions {
         let date = session["started"].as_str().unwrap_or("?");
-        let rounds = &session["rounds"];
+        let rounds = match session["rounds"].as_u64() {
+            Some(1) => "1 round".to_owned(),
+            other => format!("{} rounds", other.unwrap_or(0)),
+        };
         let quick = if session["quick"] == true { ", **short runs, worth nothing**" } else { "" };
         let date = date.get(..10).unwrap_or(date);
-        let _ = writeln!(page, "{date}, {rounds} rounds{quick}: {}. {}.", machine(session), versions(session));
+        let _ = writeln!(page, "{date}, {rounds}{quick}: {}. {}.", machine(session), versions(session));
     }
     let _ = writeln!(page, "\nMedian [least..greatest] of the rounds; {}.", disturbance(results));
     for (workers, title) in [(1, "One worker, on one CPU"), (2, "Two workers")] {
