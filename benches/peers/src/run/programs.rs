@@ -33,12 +33,14 @@ impl Programs {
     pub(super) fn build(wanted: &[&'static str], coro: Option<PathBuf>) -> Result<Programs, String> {
         let own = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
         let beside = own.parent().unwrap_or(Path::new(".")).to_owned();
-        let mut programs = Programs {
-            found: BTreeMap::new(),
-            missing: BTreeMap::new(),
-            versions: BTreeMap::new(),
-            wrk: first_line(Command::new("wrk").arg("-v")).is_some(),
-        };
+        let mut programs =
+            Programs { found: BTreeMap::new(), missing: BTreeMap::new(), versions: BTreeMap::new(), wrk: false };
+        if let Some(version) = first_line(Command::new("wrk").arg("-v")) {
+            programs.wrk = true;
+            // The copyright follows.
+            let words = version.split(' ').skip(1).take_while(|word| *word != "Copyright");
+            programs.versions.insert("wrk", words.collect::<Vec<_>>().join(" "));
+        }
         for name in wanted {
             match *name {
                 "coro" => {
