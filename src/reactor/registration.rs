@@ -318,6 +318,7 @@ impl Reactor {
     }
 }
 
+// Miri's epoll does not know EPOLLPRI.
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;

@@ -352,7 +352,7 @@ pub(crate) fn unpark(who: &Unparker) {
     }
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
     use std::sync::mpsc;
