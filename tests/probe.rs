@@ -2,8 +2,6 @@
 
 #[path = "probe/breakpoints.rs"]
 mod breakpoints;
-#[path = "probe/stacks.rs"]
-mod stacks;
 mod util;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -28,7 +28,7 @@
 //!   may still come to its end. A call that began before a probe was attached is not told to it.
 //! * **Stacks**: an instrument runs on the stack of the task that passes. Where too little of that is left (16 KiB, 40 for a condition;
 //!   without optimisation 32 and 112) it runs on one of 192 KiB that belongs to the worker, and is left out, and counted, only if there
-//!   is no room for that.
+//!   is no room for that. With the address sanitizer, whose frames are larger, these are 48, 320 and 512.
 //! * **Order**: at the beginning of a call probes are told in the order in which they were attached, at its end the other way round. They may
 //!   go in any order.
 //! * **A log never waits**: what finds no room is counted.

@@ -51,9 +51,21 @@ impl Default for Limits {
 }
 
 /// Stack that a task must have left for instruments, and for a condition, in bytes; otherwise they run on another one. Without
-/// optimisation frames are several times as large.
-const STACK: usize = if cfg!(debug_assertions) { 32 << 10 } else { 16 << 10 };
-const STACK_OF_FILTER: usize = if cfg!(debug_assertions) { 112 << 10 } else { 40 << 10 };
+/// optimisation frames are several times as large, and with the address sanitizer larger again: a log takes up to 32 KiB then and the deepest
+/// condition more than 256.
+const STACK: usize = of_stack(48, 32, 16);
+const STACK_OF_FILTER: usize = of_stack(320, 112, 40);
+
+/// KiB with the sanitizer, without optimisation, and with it.
+const fn of_stack(sanitized: usize, plain: usize, optimised: usize) -> usize {
+    (if cfg!(coro_asan) {
+        sanitized
+    } else if cfg!(debug_assertions) {
+        plain
+    } else {
+        optimised
+    }) << 10
+}
 
 /// One call of an instrument that lasts longer ends its probe.
 const LONGEST: Duration = Duration::from_secs(1);

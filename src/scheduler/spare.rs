@@ -19,8 +19,8 @@ use super::worker::Worker;
 use crate::context::{self, sanitizer::Fiber};
 use crate::stack::{self, Stack};
 
-/// Without optimisation, conditions take more than half of it.
-const SIZE: usize = 192 << 10;
+/// Without optimisation, conditions take more than half of it; with the address sanitizer, more than 256 KiB.
+const SIZE: usize = if cfg!(coro_asan) { 512 << 10 } else { 192 << 10 };
 
 struct Job<F, T> {
     f: Option<F>,

@@ -781,10 +781,11 @@ pub fn is_cancelled() -> bool {
 #[cfg(feature = "probe")]
 pub(crate) fn stack_left() -> Option<usize> {
     let h = here()?;
-    let (local, mark) = (h.local(), 0u8);
-    let room = local.whole_room.get();
-    let below = std::ptr::from_ref(local).addr().checked_sub(std::ptr::from_ref(&mark).addr())?;
-    (room != usize::MAX).then(|| room.saturating_sub(below))
+    // SAFETY: the task runs, so its stack stays its own.
+    let stack = unsafe { &*h.cell.stack.get() }.as_ref().filter(|_| h.local().whole_room.get() != usize::MAX)?;
+    // Where locals lie would say nothing: the sanitizer has them in a heap of its own.
+    let at = context::stack_pointer();
+    (at <= stack.slot_top()).then(|| at.saturating_sub(stack.limit()))
 }
 
 /// Whether the calling task or plain thread unwinds. Every lock asks twice: mostly no thread of the process does.
