@@ -1,7 +1,6 @@
 //! The one-line form of a stack: `[src/db.rs fetch|31] [src/main.rs serve|12]`, innermost first.
 //!
-//! Purpose: which frames of a stack a reader wants to see, and how each is written. The form is
-//! Shrapnel's.
+//! Purpose: how each frame is written. The form is Shrapnel's. Which of them are is said in `folding`.
 //!
 //! Invariants:
 //! - What is written contains no control or invisible formatting character, whatever a symbol table
@@ -12,190 +11,12 @@
 //! It must not know: tasks, how a stack was walked, where the text goes.
 #![forbid(unsafe_code)]
 
+use super::folding::{Class, Folding, classify, segments, std_file, type_path};
 use super::symbols::{AddressHasher, Frame, Generations, Symbols, probe_address};
 use super::text::steers;
 use std::fmt::{self, Write as _};
 use std::hash::{BuildHasher as _, BuildHasherDefault};
 use std::sync::Arc;
-
-/// What kind of code a frame is, as far as folding is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// The program's own code, and anything not known to be something else.
-    User,
-    /// A standard library function that says something, such as `read_exact`; the C library.
-    Std,
-    /// What this crate offers to its users, such as `coro::net::TcpStream::read`.
-    Api,
-    /// Inside of this crate: scheduler, switch, park, wake.
-    Machinery,
-    /// Frames that only pass a call on: closure shims, panic machinery, thread and program start.
-    Glue,
-}
-
-/// Modules of this crate whose functions nobody outside calls.
-const MACHINERY: &[&str] = &[
-    "backdoor",
-    "context",
-    "inspect",
-    "latency",
-    "observe",
-    "panic",
-    "park",
-    "probe",
-    "reactor",
-    "scheduler",
-    "script",
-    "stack",
-    "sys",
-    "task",
-    "timer",
-    "trace",
-    "wake",
-];
-
-/// Prefixes of standard library paths that are glue.
-const GLUE_PATHS: &[&str] = &[
-    "core::ops::function::",
-    "core::panic::unwind_safe::",
-    "core::panicking::",
-    "std::panic::AssertUnwindSafe",
-    "std::panic::catch_unwind",
-    "std::panic::panic_any",
-    "std::panic::resume_unwind",
-    "std::panicking::",
-    "std::rt::",
-    "std::sys::backtrace::",
-    "std::sys_common::backtrace::",
-    "std::sys::thread::",
-    "std::sys::pal::unix::thread::",
-];
-
-/// Last path segments that are glue inside the standard library, with or without a path.
-const GLUE_NAMES: &[&str] = &[
-    "__rust_begin_short_backtrace",
-    "__rust_end_short_backtrace",
-    "call",
-    "call_mut",
-    "call_once",
-    "catch_unwind",
-    "do_call",
-    "drop_in_place",
-    "lang_start",
-    "lang_start_internal",
-    "thread_start",
-    "try_fold",
-];
-
-/// Functions without a path that are glue wherever they lie.
-const GLUE_SYMBOLS: &[&str] = &[
-    "__clone",
-    "__clone3",
-    "__coro_call_on",
-    "__libc_start_call_main",
-    "__libc_start_main",
-    "__libc_start_main_impl",
-    "__libc_start_main@@GLIBC_2.34",
-    "__rust_try",
-    "_start",
-    "clone3",
-    "coro_task_entry",
-    "rust_begin_unwind",
-    "rust_panic",
-    "start_thread",
-];
-
-/// Libraries of the C runtime: their frames end no task's stack and are nobody's own code.
-const C_RUNTIME: &[&str] = &["ld-linux", "ld-musl", "libc.", "libc-", "libpthread", "linux-vdso"];
-
-/// Crates whose frames are [`Class::Std`] unless they are glue.
-const STD_CRATES: &[&str] = &["std", "core", "alloc"];
-
-/// Runtime-internal: dropped wherever folding finds it, but for the one frame next to user code.
-#[cfg(test)]
-pub(crate) fn is_internal(frame: &Frame) -> bool {
-    matches!(classify(&frame.named()), Class::Machinery | Class::Glue)
-}
-
-/// What [`classify`] looks at; what is not known is empty.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Named<'a> {
-    pub(crate) function: &'a str,
-    pub(crate) is_named: bool,
-    pub(crate) module: &'a str,
-    pub(crate) file: &'a str,
-}
-
-impl Frame {
-    pub(crate) fn named(&self) -> Named<'_> {
-        Named {
-            function: &self.function,
-            is_named: self.is_named,
-            module: self.module.as_deref().unwrap_or(""),
-            file: self.file.as_deref().unwrap_or(""),
-        }
-    }
-}
-
-/// Sorts a frame by the tables above. Debug information reduced to line tables gives names without a
-/// path; then the file decides. Allocates nothing.
-pub(crate) fn classify(frame: &Named<'_>) -> Class {
-    let Named { function: name, module, file, .. } = *frame;
-    if C_RUNTIME.iter().any(|library| module.starts_with(library)) {
-        return if GLUE_SYMBOLS.contains(&name) { Class::Glue } else { Class::Std };
-    }
-    if !frame.is_named {
-        return Class::User;
-    }
-    let path = type_path(name);
-    let last = segments(name).next_back().unwrap_or(name);
-    if name.contains("as core::ops::function::Fn") || name.contains("impl core::ops::function::Fn") {
-        return Class::Glue;
-    }
-    // The compiler's own symbols, such as `__rustc::rust_begin_unwind`.
-    if name.starts_with("__rustc::") {
-        return Class::Glue;
-    }
-    if name.contains("coro::tb::") || file.ends_with("src/tb/traced.rs") {
-        // How a traceback takes its stack.
-        return Class::Glue;
-    }
-    let (krate, rest) = path.split_once("::").unwrap_or(("", path));
-    let in_std_file = std_file(file).is_some();
-    if STD_CRATES.contains(&krate) || (krate.is_empty() && in_std_file) {
-        let is_glue = GLUE_PATHS.iter().any(|prefix| path.starts_with(prefix)) || GLUE_NAMES.contains(&last);
-        return if is_glue { Class::Glue } else { Class::Std };
-    }
-    if krate == "backtrace" {
-        // How the panic hook takes its stack.
-        return Class::Glue;
-    }
-    if krate == "rhai" || file.contains("/rhai-1.") {
-        // What evaluates expressions, on its way from one step to another.
-        return Class::Glue;
-    }
-    if krate == "coro" {
-        // This crate's own tests stand for its users.
-        if rest.split("::").any(|part| part.ends_with("tests")) {
-            return Class::User;
-        }
-        // What an expression of a repl called: the expression itself is no frame.
-        if rest.starts_with("script::repl::") {
-            return Class::User;
-        }
-        let module = rest.split("::").next().unwrap_or(rest);
-        if module == "panic" {
-            // The panic hook, on its way to the stack above.
-            return Class::Glue;
-        }
-        return if MACHINERY.contains(&module) { Class::Machinery } else { Class::Api };
-    }
-    // `main` without a path is the C entry point; Rust's is `program::main`.
-    if krate.is_empty() && (GLUE_SYMBOLS.contains(&name) || (name == "main" && file.is_empty())) {
-        return Class::Glue;
-    }
-    Class::User
-}
 
 /// One frame, ready to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,7 +30,7 @@ impl Piece {
     pub(crate) fn new(frame: &Frame) -> Piece {
         let class = classify(&frame.named());
         let mut function = &*frame.function;
-        if class == Class::Api {
+        if matches!(class, Class::Api | Class::Inner) {
             // What a call of this crate does in a closure is the call.
             while let Some((outer, _)) = function.rsplit_once("::").filter(|(_, last)| is_closure_part(last)) {
                 function = outer;
@@ -218,46 +39,6 @@ impl Piece {
         let mut text = String::with_capacity(48);
         write_frame(frame, function, &mut text);
         Piece { class, text: text.into() }
-    }
-}
-
-/// Which frames of a stack a reader wants to see.
-///
-/// - Up to the first user frame: what this crate did inside is dropped; its outermost frame stays,
-///   as the call that waits.
-/// - Further out: machinery and glue are dropped, calls of this crate's interface stay.
-/// - Outside of the last user frame: everything is dropped.
-/// - Without any user frame, as in a task of this crate's own, its interface takes the place of the user's code; without that nothing is
-///   dropped, so that a stack is never empty.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Folding {
-    /// This crate's outermost frame inside of the first user frame, and the last user frame, or one that stands for it.
-    bounds: Option<(Option<usize>, usize)>,
-}
-
-impl Folding {
-    pub(crate) fn of(classes: &[Class]) -> Folding {
-        Folding::by(classes.iter().copied())
-    }
-
-    fn by(classes: impl DoubleEndedIterator<Item = Class> + ExactSizeIterator + Clone) -> Folding {
-        let is_user = |class: Class| class == Class::User;
-        let is_ours = |class: Class| matches!(class, Class::Api | Class::Machinery);
-        let bounds = classes.clone().position(is_user).map(|first| {
-            let last = classes.clone().rposition(is_user).unwrap_or(first);
-            let call = classes.clone().take(first).enumerate().rfind(|&(_, class)| is_ours(class));
-            (call.map(|(at, _)| at), last)
-        });
-        let interface = || classes.clone().rposition(|class| class == Class::Api).map(|last| (None, last));
-        Folding { bounds: bounds.or_else(interface) }
-    }
-
-    pub(crate) fn keeps(&self, at: usize, class: Class) -> bool {
-        match self.bounds {
-            None => true,
-            Some((Some(call), _)) if at <= call => at == call,
-            Some((_, last)) => at <= last && !matches!(class, Class::Machinery | Class::Glue),
-        }
     }
 }
 
@@ -429,13 +210,6 @@ pub(crate) fn short_file(path: &str) -> String {
     }
 }
 
-/// `("std", "io/mod.rs")` for `…/library/std/src/io/mod.rs`.
-fn std_file(path: &str) -> Option<(&str, &str)> {
-    let (_, rest) = path.split_once("library/")?;
-    let (krate, rest) = rest.split_once("/src/")?;
-    STD_CRATES.contains(&krate).then_some((krate, rest))
-}
-
 /// In the two forms in which debug information has it.
 fn is_closure_part(part: &str) -> bool {
     part.starts_with("{closure") || part.starts_with("{{closure")
@@ -484,53 +258,6 @@ fn module_path(name: &str) -> &str {
         end = part.as_ptr().addr() - path.as_ptr().addr() + part.len();
     }
     &path[..end]
-}
-
-/// The type that a qualified path is about: `a::B` for `<a::B as c::D>::m`, `<impl c::D for &a::B>`
-/// and `<a::B>::m`; other paths as they are.
-fn type_path(name: &str) -> &str {
-    let Some(inner) = name.strip_prefix('<') else {
-        return name;
-    };
-    let inner = inner.split(" as ").next().unwrap_or(inner);
-    let inner = inner.rsplit(" for ").next().unwrap_or(inner);
-    let mut path = inner.trim_end_matches('>').trim_start_matches(['&', '*', '<', '(', '[']);
-    while let Some(shorter) = ["mut ", "const ", "dyn ", "impl "].iter().find_map(|w| path.strip_prefix(w)) {
-        path = shorter.trim_start_matches(['&', '*', '<']);
-    }
-    path.trim_end_matches([')', ']'])
-}
-
-/// As many segments as any path has that people write; of a longer one the last.
-const MOST_SEGMENTS: usize = 32;
-
-/// Splits at `::` outside of brackets.
-fn segments(name: &str) -> impl DoubleEndedIterator<Item = &str> {
-    let (mut parts, mut count) = ([""; MOST_SEGMENTS], 0);
-    let mut push = |part| {
-        if count == MOST_SEGMENTS {
-            parts.copy_within(1.., 0);
-            count -= 1;
-        }
-        parts[count] = part;
-        count += 1;
-    };
-    let (mut depth, mut start) = (0usize, 0);
-    let bytes = name.as_bytes();
-    for (at, &byte) in bytes.iter().enumerate() {
-        match byte {
-            b'<' | b'(' | b'[' | b'{' => depth += 1,
-            b'>' if at > 0 && bytes[at - 1] == b'-' => {}
-            b'>' | b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b':' if depth == 0 && at >= start && bytes.get(at + 1) == Some(&b':') => {
-                push(&name[start..at]);
-                start = at + 2;
-            }
-            _ => {}
-        }
-    }
-    push(&name[start.min(name.len())..]);
-    parts.into_iter().take(count)
 }
 
 /// Control characters and those that reorder or hide text.
@@ -619,62 +346,6 @@ mod tests {
     }
 
     #[test]
-    fn classes() {
-        use Class::*;
-        let std = "/rustc/abc/library/core/src/ops/function.rs";
-        for (function, file, class) in [
-            ("app::db::fetch", "src/db.rs", User),
-            ("coroner::fetch", "src/db.rs", User),
-            ("<app::Conn as std::io::Read>::read", "src/db.rs", User),
-            ("std::io::Read::read_exact", std, Std),
-            ("read_exact", std, Std),
-            ("<std::net::tcp::TcpStream as std::io::Read>::read", std, Std),
-            ("coro::net::tcp::TcpStream::read", "src/net.rs", Api),
-            ("<coro::net::TcpStream as std::io::Read>::read", "src/net.rs", Api),
-            ("coro::time::sleep", "src/time.rs", Api),
-            ("coro::scheduler::worker::Worker::run", "s.rs", Machinery),
-            ("coro::context::switch", "s.rs", Machinery),
-            ("coro::task::park::{closure#0}", "s.rs", Machinery),
-            ("coro::net::tests::reads", "s.rs", User),
-            ("core::ops::function::FnOnce::call_once", std, Glue),
-            ("core::ptr::drop_in_place", std, Glue),
-            ("core::ops::function::FnOnce::call_once{{vtable.shim}}", std, Glue),
-            ("<alloc::boxed::Box as core::ops::function::FnOnce>::call_once", std, Glue),
-            ("<core::panic::unwind_safe::AssertUnwindSafe as core::ops::function::FnOnce>::call_once", std, Glue),
-            ("<app::serve::{closure#0} as core::ops::function::FnOnce>::call_once::{shim:vtable#0}", "s.rs", Glue),
-            ("call_once", std, Glue),
-            ("std::panicking::catch_unwind::do_call", std, Glue),
-            ("std::panic::catch_unwind", std, Glue),
-            ("__rust_try", "", Glue),
-            ("__rustc::rust_begin_unwind", std, Glue),
-            ("coro_task_entry", "", Glue),
-            ("main", "", Glue),
-            ("app::main", "src/main.rs", User),
-            ("main", "src/main.rs", User),
-            ("call", "src/main.c", User),
-        ] {
-            assert_eq!(classify(&frame(function, file, 1).named()), class, "{function}");
-        }
-        let inside = |module: &str, name: &str| Frame {
-            is_named: !name.contains('+'),
-            module: Some(module.into()),
-            ..frame(name, "", 0)
-        };
-        for (module, function, class) in [
-            ("libc.so.6", "libc.so.6+0x1f", Std),
-            ("libc.so.6", "__GI___qsort_r", Std),
-            ("libc.so.6", "__clone3", Glue),
-            ("app", "app+0x1f", User),
-        ] {
-            assert_eq!(classify(&inside(module, function).named()), class, "{function}");
-        }
-        assert!(is_internal(&frame("__rust_try", "", 0)));
-        assert!(!is_internal(&frame("coro::time::sleep", "", 0)));
-        assert!(is_internal(&frame("rhai::eval::stmt::Engine::eval_stmt", "", 0)));
-        assert!(!is_internal(&frame("coro::script::repl::Flow::sleep", "", 0)));
-    }
-
-    #[test]
     fn folding() {
         let folded = |names: &str| {
             let pieces: Vec<Piece> = names
@@ -685,6 +356,7 @@ mod tests {
                         b's' => Class::Std,
                         b'a' => Class::Api,
                         b'm' => Class::Machinery,
+                        b'i' => Class::Inner,
                         _ => Class::Glue,
                     },
                     text: name.into(),
@@ -700,6 +372,11 @@ mod tests {
             // Standard code inside of the call that waits, such as `LocalKey::with`.
             ("m1 s1 m2 a1 g1 u1", "a1 u1"),
             ("m1 m2 u1", "m2 u1"),
+            // The call has jumped to what it does: `coro::sleep_until`, and a read of a socket.
+            ("m1 m2 i1 u1", "u1"),
+            ("m1 i1 i2 g1 u1 i3 u2 m2", "u1 u2"),
+            ("m1 i1 a1 u1", "a1 u1"),
+            ("m1 i1", "m1 i1"),
             // `coro::timeout(…, || user())`.
             ("m1 a1 u1 g1 m2 g2 a2 u2 g3 m3", "a1 u1 a2 u2"),
             ("u1", "u1"),

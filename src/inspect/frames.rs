@@ -5,7 +5,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::capture::Captured;
-use super::condensed::{Detail, First, Folding, StackTexts, classify, push_escaped};
+use super::condensed::{Detail, First, StackTexts, push_escaped};
+use super::folding::{Folding, classify};
 use super::loaded;
 use super::modules::BuildId;
 use super::shapes::{Shape, Shapes};

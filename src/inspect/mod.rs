@@ -50,6 +50,7 @@ mod elf_files;
 mod elf_lines;
 mod facts;
 mod filter;
+pub(crate) mod folding;
 mod frames;
 mod grouped;
 mod line;

@@ -14,7 +14,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::condensed::{Class, First, Folding, Named, classify, push_escaped, write_short_function};
+use super::condensed::{First, push_escaped, write_short_function};
+use super::folding::{Class, Folding, Named, classify};
 use super::modules::ModuleMap;
 use super::symbols::{probe_address, shorten_into};
 

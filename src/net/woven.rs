@@ -235,10 +235,13 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         count: impl Fn(&T) -> usize,
         receive: impl FnOnce(&mut B) -> io::Result<T>,
     ) -> io::Result<T> {
-        if call.is_watched() {
-            return self.receiving_watched(call, buf, count, receive);
-        }
-        receive(buf)
+        let received = match call.is_watched() {
+            true => self.receiving_watched(call, buf, count, receive),
+            false => receive(buf),
+        };
+        // Something that comes after it: else it is a jump, and no stack shows that the caller's function was called.
+        std::hint::black_box(());
+        received
     }
 
     #[cold]
@@ -267,10 +270,13 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         to: impl FnOnce() -> Option<Endpoint>,
         send: impl FnOnce() -> io::Result<usize>,
     ) -> io::Result<usize> {
-        if Call::Send.is_watched() {
-            return self.sending_watched(buf, to, send);
-        }
-        send()
+        let sent = match Call::Send.is_watched() {
+            true => self.sending_watched(buf, to, send),
+            false => send(),
+        };
+        // As in `receiving`.
+        std::hint::black_box(());
+        sent
     }
 
     #[cold]

@@ -44,10 +44,12 @@ pub fn sleep(duration: Duration) {
     let deadline = deadline.unwrap_or_else(|| now + Duration::from_secs(86_400));
     #[cfg(feature = "probe")]
     if woven::are_sleeps_watched() {
-        return woven::sleeping(duration, || suspend::sleep_until(deadline));
+        woven::sleeping(duration, || suspend::sleep_until(deadline));
+        return stay_on_stack();
     }
     // One call: of two the compiler makes one without a line, and every stack of a sleeping task shows it.
     suspend::sleep_until(deadline);
+    stay_on_stack();
 }
 
 /// Suspends the task until `deadline`; a deadline in the past returns at the next turn of the worker.
@@ -58,9 +60,17 @@ pub fn sleep_until(deadline: Instant) {
     #[cfg(feature = "probe")]
     if woven::are_sleeps_watched() {
         let left = deadline.saturating_duration_since(Instant::now());
-        return woven::sleeping(left, || suspend::sleep_until(deadline));
+        woven::sleeping(left, || suspend::sleep_until(deadline));
+        return stay_on_stack();
     }
     suspend::sleep_until(deadline);
+    stay_on_stack();
+}
+
+/// Something that comes after a call: else that is a jump, and no stack shows what was called.
+#[inline(always)]
+fn stay_on_stack() {
+    std::hint::black_box(());
 }
 
 /// A [`timeout`] expired. Holds what the closure returned, if it ended by itself after that.
