@@ -333,7 +333,7 @@ impl Watched {
                 let since = |ticks: u64| now.saturating_sub(ticks);
                 if list.carefree {
                     let (own, elapsed) = (Own::place(), Some(since(began)));
-                    let saw = list.all.iter().rev().filter(|watcher| watcher.probe.id() <= newest);
+                    let saw = list.all.iter().rev().filter(|watcher| watcher.probe.turn() <= newest);
                     return saw.for_each(|watcher| watcher.probe.tick(kind, own, elapsed));
                 }
                 let event = Event {

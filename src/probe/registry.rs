@@ -45,6 +45,8 @@ const LONGEST_REPORT: Duration = Duration::from_secs(1);
 struct State {
     /// By id.
     probes: Vec<Arc<Probe>>,
+    /// How many were ever put into lists.
+    turns: u64,
     /// The oldest first.
     wrappings: Vec<Arc<Wrapping>>,
     /// Points that were registered while the program ran.
@@ -194,6 +196,8 @@ pub(super) fn attach(made: Made, later: bool) -> Result<Arc<Probe>, String> {
         ));
     }
     settle_points(&state, &probe);
+    state.turns += 1;
+    probe.take_turn(state.turns);
     // Others may have come meanwhile: instruments were asked in between, which takes as long as they like.
     let place = state.probes.partition_point(|other| other.id() < probe.id());
     state.probes.insert(place, probe.clone());
@@ -434,35 +438,44 @@ fn sweep() {
 mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    use super::super::attach::attach_to;
+    use super::super::attach::{Attach, attach_to};
+    use super::super::call::Call;
     use super::super::event::Event;
     use super::super::instrument::Instrument;
     use super::*;
+    use crate::observe::Shown;
+
+    /// Is asked what it wants while another probe is attached.
+    struct Slow {
+        asked: Sender<()>,
+        go_on: Mutex<Receiver<()>>,
+        once: AtomicBool,
+    }
+
+    impl Instrument for Slow {
+        fn events(&self) -> Events {
+            if !self.once.swap(true, Ordering::Relaxed) {
+                self.asked.send(()).expect("somebody waits");
+                self.go_on.lock().expect("no poison").recv().expect("somebody says so");
+            }
+            Events::CALL | Events::END
+        }
+
+        fn observe(&self, _: &Event<'_>) {}
+    }
+
+    impl Slow {
+        /// With who is told that it was asked, and who has it go on.
+        fn new() -> (Slow, Receiver<()>, Sender<()>) {
+            let ((asked, is_asked), (go, go_on)) = (channel(), channel());
+            (Slow { asked, go_on: Mutex::new(go_on), once: AtomicBool::new(false) }, is_asked, go)
+        }
+    }
 
     #[test]
     fn probes_stand_by_their_numbers_however_long_their_instruments_take() {
-        /// Is asked what it wants while another probe is attached.
-        struct Slow {
-            asked: Sender<()>,
-            go_on: Mutex<Receiver<()>>,
-            once: AtomicBool,
-        }
-
-        impl Instrument for Slow {
-            fn events(&self) -> Events {
-                if !self.once.swap(true, Ordering::Relaxed) {
-                    self.asked.send(()).expect("somebody waits");
-                    self.go_on.lock().expect("no poison").recv().expect("somebody says so");
-                }
-                Events::CALL
-            }
-
-            fn observe(&self, _: &Event<'_>) {}
-        }
-
         Point::register("registry_tests::order", &[]);
-        let ((asked, is_asked), (go, go_on)) = (channel(), channel());
-        let slow = Slow { asked, go_on: Mutex::new(go_on), once: AtomicBool::new(false) };
+        let (slow, is_asked, go) = Slow::new();
         let attach = || attach_to("registry_tests::order").named("of the test about order");
         let (first, second) = thread::scope(|s| {
             let first = s.spawn(|| attach().instrument(slow).start().expect("it can be"));
@@ -474,5 +487,30 @@ mod tests {
         assert!(first.id() < second.id());
         let of = |probe: &Arc<Probe>| (probe.name == "of the test about order").then(|| probe.id());
         assert_eq!(probes().iter().filter_map(of).collect::<Vec<_>>(), [first.id(), second.id()]);
+    }
+
+    #[test]
+    fn a_probe_that_was_overtaken_is_not_told_the_end_of_a_call_whose_beginning_it_missed() {
+        let point = Point::register("registry_tests::overtaken", &[]);
+        let attach = || attach_to("registry_tests::overtaken");
+        // Calls of what only counts go another way.
+        let count: fn(Attach) -> Attach = |attach| attach.count_of(Events::CALL | Events::END);
+        let log: fn(Attach) -> Attach = |attach| attach.keep_lines().log_of(Events::CALL | Events::END);
+        for overtakes in [count, log] {
+            let (slow, is_asked, go) = Slow::new();
+            let (call, first, second) = thread::scope(|s| {
+                let first = s.spawn(|| attach().instrument(slow).start().expect("it can be"));
+                is_asked.recv().expect("it is asked");
+                let second = overtakes(attach()).start().expect("it can be");
+                let call = Call::begin(point, &[]);
+                go.send(()).expect("it waits");
+                (call, first.join().expect("no panic"), second)
+            });
+            assert!(first.id() < second.id());
+            call.returned(Shown::Unit, false);
+            assert_eq!((first.hits().0, second.hits().0), (0, 2));
+            Call::begin(point, &[]).returned(Shown::Unit, false);
+            assert_eq!((first.hits().0, second.hits().0), (2, 4));
+        }
     }
 }

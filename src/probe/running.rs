@@ -107,6 +107,8 @@ pub(super) struct Probe {
     stops: bool,
     /// In ticks; `u64::MAX`: never.
     until: u64,
+    /// Which it is of those that were ever put into lists; 0 before.
+    turn: AtomicU64,
     /// Events that counted.
     hits: Tally,
     /// The same, where only so many may be.
@@ -186,6 +188,7 @@ impl Probe {
             carefree: light && unlimited,
             stops,
             until,
+            turn: AtomicU64::new(0),
             hits: Tally::new(),
             taken: AtomicU64::new(0),
             seen: Default::default(),
@@ -202,6 +205,16 @@ impl Probe {
 
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// It is put into lists now, as the one of that number. Under the registry's lock.
+    pub(super) fn take_turn(&self, turn: u64) {
+        self.turn.store(turn, Ordering::Relaxed);
+    }
+
+    /// When it came into lists: of two probes, which one a call saw that saw one of them only. Unlike numbers, turns are taken under the lock.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
     }
 
     pub(super) fn events(&self) -> Events {

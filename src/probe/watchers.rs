@@ -42,7 +42,7 @@ pub(super) struct Watchers {
     pub(super) carefree: bool,
     /// Whether any of them may ask whoever passes to stop.
     pub(super) stops: bool,
-    /// The newest of them.
+    /// The turn of the newest of them.
     pub(super) newest: u64,
     /// What the calls of the point go through, the oldest first.
     pub(super) wrappings: Vec<Arc<Wrapping>>,
@@ -58,7 +58,7 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Whether it is told of the rest of a call: it saw it begin, and what it needs of that was kept.
     pub(super) fn saw(&self, newest: u64, arguments: &Option<Rc<[Kept]>>) -> bool {
-        self.probe.id() <= newest && (arguments.is_some() || !self.probe.needs_arguments_later())
+        self.probe.turn() <= newest && (arguments.is_some() || !self.probe.needs_arguments_later())
     }
 }
 
@@ -69,7 +69,7 @@ impl Watchers {
         let stops = all.iter().any(|watcher| watcher.probe.stops());
         let plain = |watcher: &Watcher| watcher.function.is_none() && watcher.probe.is_carefree();
         let carefree = wrappings.is_empty() && !events.meet(Events::MARK) && all.iter().all(plain);
-        let newest = all.iter().map(|watcher| watcher.probe.id()).max().unwrap_or(0);
+        let newest = all.iter().map(|watcher| watcher.probe.turn()).max().unwrap_or(0);
         Watchers { all, events, keep_arguments, carefree, stops, newest, wrappings }
     }
 }
@@ -247,6 +247,7 @@ mod tests {
             sink: Arc::new(Sink::queue()),
         };
         let probe = Arc::new(Probe::new(id, made));
+        probe.take_turn(id);
         let freed = Arc::downgrade(&probe);
         replace(point, vec![Watcher { probe, function: None }], Vec::new());
         freed
