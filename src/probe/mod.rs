@@ -29,6 +29,8 @@
 //! * **Stacks**: an instrument runs on the stack of the task that passes. Where too little of that is left (16 KiB, 40 for a condition;
 //!   without optimisation 32 and 112) it runs on one of 192 KiB that belongs to the worker, and is left out, and counted, only if there
 //!   is no room for that. With the address sanitizer, whose frames are larger, these are 48, 320 and 512.
+//! * **System calls**: on Linux `membarrier(2)`, when what is attached changes. Where that is refused with an error, passing a point costs a memory
+//!   barrier; a filter (seccomp) that kills the process for it cannot be noticed before, and has to let it pass.
 //! * **Order**: at the beginning of a call probes are told in the order in which they were attached, at its end the other way round. They may
 //!   go in any order.
 //! * **A log never waits**: what finds no room is counted.
