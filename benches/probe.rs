@@ -1,9 +1,10 @@
 //! What a probe point costs: while nobody watches, and with the instruments that are made to be cheap.
 //!
 //! `cargo bench --bench probe -- [ROUNDS [CALLS [NAME]]]` prints nanoseconds a call, medians of nine rounds of a million calls, in turn
-//! with the same function without a point, on a task of one worker; with a name, of that line alone. A reading of a clock stands
-//! above them, because durations need two. Instructions a call: the difference of two runs under callgrind, of one round each
-//! with different numbers of calls, divided by that of the calls.
+//! with the same function without a point, on a task of one worker; with a name, of that line alone. Above them stands a reading of the clock that
+//! durations are measured by: a histogram needs two, a lifespan one, and the rest is ours. Instructions a call: the difference of two runs
+//! under callgrind, of one round each with different numbers of calls, divided by that of the calls. Where something else runs, many short
+//! rounds say more than a few long ones: `-- 101 10000`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -55,17 +56,28 @@ fn price(amount: Amount, attach: impl Fn() -> Option<Attached>) -> f64 {
     median(rounds)
 }
 
-fn clock(amount: Amount) -> f64 {
+/// Nanoseconds of one reading of a clock.
+fn clock<T>(amount: Amount, read: impl Fn() -> T) -> f64 {
     let rounds: Vec<f64> = (0..amount.rounds)
         .map(|_| {
             let begun = Instant::now();
             for _ in 0..amount.calls {
-                black_box(Instant::now());
+                black_box(read());
             }
             begun.elapsed().as_nanos() as f64 / amount.calls as f64
         })
         .collect();
     median(rounds)
+}
+
+/// What slices and probes are timed by, where the kernel trusts it.
+#[cfg(target_arch = "x86_64")]
+fn counter() -> u64 {
+    #[allow(unused_unsafe, reason = "it may be safe in a later compiler")]
+    // SAFETY: the instruction has no preconditions.
+    unsafe {
+        std::arch::x86_64::_rdtsc()
+    }
 }
 
 fn main() {
@@ -82,14 +94,18 @@ fn main() {
         coro::set_latency_warning(Duration::ZERO);
         let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
         if only.is_none() {
-            println!("std's clock read         {:6.1} ns", clock(amount));
+            #[cfg(target_arch = "x86_64")]
+            println!("one clock read (rdtsc)   {:6.1} ns", clock(amount, counter));
+            println!("std's clock read         {:6.1} ns", clock(amount, Instant::now));
         }
         type Made = Option<fn(Attach) -> Attach>;
-        let made: [(&str, Made); 9] = [
+        let made: [(&str, Made); 11] = [
             ("nobody watches", None),
             ("count", Some(|a| a.count())),
             ("count with a lifespan", Some(|a| a.count().lifespan(Duration::from_secs(600)))),
             ("histogram", Some(|a| a.histogram())),
+            ("histogram, lifespan", Some(|a| a.histogram().lifespan(Duration::from_secs(600)))),
+            ("count and histogram", Some(|a| a.count().histogram())),
             ("rate", Some(|a| a.rate())),
             ("count of returns", Some(|a| a.count_of(Events::RETURN))),
             (
