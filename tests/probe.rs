@@ -2,6 +2,8 @@
 
 #[path = "probe/breakpoints.rs"]
 mod breakpoints;
+#[path = "probe/light.rs"]
+mod light;
 mod util;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -209,6 +209,10 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
                 }
                 let result = #run;
                 if #call.is_on() {
+                    if #call.has_returned_lightly() {
+                        #call.forget();
+                        return result;
+                    }
                     #traits
                     if let ::core::option::Option::Some(answer) = #call.returned(#result, (&&#probe::Show(&result)).fails()) {
                         match #made {
@@ -261,8 +265,13 @@ fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
             };
             #unused
             let mut #call = if #point.is_watched() {
-                use #probe::{ShowDebug as _, ShowOpaque as _, ShowPlain as _};
-                #probe::Call::begin(&#point, &[#(#shown),*])
+                match #probe::Call::begin_lightly(&#point) {
+                    ::core::option::Option::Some(call) => call,
+                    ::core::option::Option::None => {
+                        use #probe::{ShowDebug as _, ShowOpaque as _, ShowPlain as _};
+                        #probe::Call::begin_noted(&#point, &[#(#shown),*])
+                    }
+                }
             } else {
                 #probe::Call::off()
             };

@@ -1,7 +1,7 @@
 //! A probe point: a place in the code that somebody may watch while the program runs, and what can be seen there.
 //!
-//! Invariants: while nobody watches, passing a point is one relaxed load and a branch. What watches it is one pointer, which
-//! belongs to the layer that has probes; nothing here follows it. Points live as long as the process.
+//! Invariants: while nobody watches, passing a point is one relaxed load and a branch. What watches it is one pointer, and a number
+//! beside it, which belong to the layer that has probes; nothing here follows them. Points live as long as the process.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
 use std::rc::Rc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::value::Value;
 
@@ -47,6 +47,8 @@ pub struct Point {
     wrappable: bool,
     /// What watches it; null mostly. The type is the probe layer's.
     watchers: AtomicPtr<()>,
+    /// What of that is to be known when a call begins. The meaning is the probe layer's.
+    plan: AtomicU64,
 }
 
 impl Point {
@@ -69,6 +71,7 @@ impl Point {
             arguments,
             wrappable: false,
             watchers: AtomicPtr::new(std::ptr::null_mut()),
+            plan: AtomicU64::new(0),
         }
     }
 
@@ -132,6 +135,11 @@ impl Point {
     /// For the layer that has probes.
     pub(crate) fn watchers(&self) -> &AtomicPtr<()> {
         &self.watchers
+    }
+
+    /// For the layer that has probes.
+    pub(crate) fn plan(&self) -> &AtomicU64 {
+        &self.plan
     }
 }
 

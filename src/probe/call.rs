@@ -7,14 +7,14 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::event::{Arguments, Event, Events};
+use super::light::{self, Begun};
 use super::running::Probe;
 use super::stop::{self, Answer};
-use super::tally::Own;
 use super::watchers::{self, Watchers};
 use super::wrapping::{Active, Layer};
 use crate::observe::{Calls, Kept, Point, Shown, WatchedCall};
@@ -23,10 +23,26 @@ use crate::sys::clock;
 
 /// A call of a function that may be watched; made by the code of the attribute, and over when it is dropped.
 #[allow(missing_debug_implementations, reason = "it is never seen")]
-/// One word, so that it lies in a register where nobody watches, and looked at once at the end: a field that drops itself would be
-/// looked at again.
+/// Looked at once at the end: a field that drops itself would be looked at again.
 #[must_use = "it is the call"]
-pub struct Call(ManuallyDrop<Option<Room>>);
+pub struct Call(ManuallyDrop<State>);
+
+/// What is to be done at its end.
+enum State {
+    /// Nothing.
+    Off,
+    /// To count and to measure: see [`light`].
+    Counted(Counted),
+    /// Everything else.
+    Noted(Room),
+}
+
+struct Counted {
+    point: &'static Point,
+    begun: Begun,
+    /// Its result cannot be looked at; and whether something unwound when it began.
+    unseen: Option<bool>,
+}
 
 /// Where a call is noted; full while it is under way. Used again and again.
 type Room = Box<Option<Watched>>;
@@ -108,58 +124,81 @@ fn with_calls<R>(f: impl FnOnce(&Calls) -> R) -> R {
 }
 
 /// Runs `f` unless an instrument runs already.
-fn tell(f: impl FnOnce(&Calls)) {
-    /// Also when `f` unwinds, which it should not.
-    struct Told<'a>(&'a Calls);
+pub(super) fn tell(f: impl FnOnce(&Calls)) {
+    with_calls(|calls| {
+        if !calls.busy.get() {
+            silent(calls, f);
+        }
+    });
+}
 
-    impl Drop for Told<'_> {
+/// Runs `f`, in which points are passed in silence.
+pub(super) fn silently(f: impl FnOnce()) {
+    with_calls(|calls| silent(calls, |_| f()));
+}
+
+fn silent(calls: &Calls, f: impl FnOnce(&Calls)) {
+    /// Also when `f` unwinds, which it should not.
+    struct Silent<'a>(&'a Calls, bool);
+
+    impl Drop for Silent<'_> {
         fn drop(&mut self) {
-            self.0.busy.set(false);
+            self.0.busy.set(self.1);
         }
     }
 
-    with_calls(|calls| {
-        if !calls.busy.replace(true) {
-            let told = Told(calls);
-            f(told.0);
-        }
-    });
+    let silent = Silent(calls, calls.busy.replace(true));
+    f(silent.0);
 }
 
 impl Call {
     /// One that nobody watches.
     #[inline(always)]
     pub const fn off() -> Call {
-        Call(ManuallyDrop::new(None))
+        Call(ManuallyDrop::new(State::Off))
     }
 
     /// Whether somebody wants to know of its end.
     #[inline(always)]
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.0.is_some()
+        !matches!(*self.0, State::Off)
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> State {
+        mem::replace(&mut *self.0, State::Off)
     }
 
     /// It begins, with these arguments, at a point that is watched.
+    #[inline]
+    pub fn begin(point: &'static Point, arguments: &[Shown<'_>]) -> Call {
+        Call::begin_lightly(point).unwrap_or_else(|| Call::begin_noted(point, arguments))
+    }
+
+    /// It begins at a point where all who watch only count and measure. `None`: they do not, and it has not begun.
+    #[inline(always)]
+    pub fn begin_lightly(point: &'static Point) -> Option<Call> {
+        let begun = light::begin(point);
+        if !begun.has_begun() {
+            return None;
+        }
+        let state = match begun.has_end() {
+            true => State::Counted(Counted { point, begun, unseen: None }),
+            false => State::Off,
+        };
+        Some(Call(ManuallyDrop::new(state)))
+    }
+
+    /// It begins, with these arguments, whoever watches.
     #[cold]
     #[inline(never)]
-    pub fn begin(point: &'static Point, arguments: &[Shown<'_>]) -> Call {
+    pub fn begin_noted(point: &'static Point, arguments: &[Shown<'_>]) -> Call {
         let mut room: Option<Room> = None;
         let mut wrappers = Vec::new();
         let mut stops = false;
         tell(|calls| {
             watchers::read(point, |list| {
-                if list.carefree {
-                    if list.events.meet(Events::CALL) {
-                        let own = Own::place();
-                        list.all.iter().for_each(|watcher| watcher.probe.tick(Events::CALL, own, None));
-                    }
-                    if list.events.meet(Events::END) {
-                        let newest = list.newest;
-                        room = Some(room_with(Watched { newest, ..Watched::by_nobody(point) }));
-                    }
-                    return;
-                }
                 if list.events.meet(Events::CALL) {
                     let event = Event {
                         kind: Events::CALL,
@@ -190,15 +229,15 @@ impl Call {
         if stops && let Some(answer) = stop::stop_if_asked() {
             Watched::changes(&mut room, point).answer = Some(answer);
         }
-        Call(ManuallyDrop::new(room))
+        Call(ManuallyDrop::new(room.map_or(State::Off, State::Noted)))
     }
 
     /// What it is to return instead of being run.
     #[inline(always)]
     pub fn answer(&mut self) -> Option<Answer> {
         match &mut *self.0 {
-            None => None,
-            Some(room) => room.as_mut().as_mut().and_then(Watched::take_answer),
+            State::Noted(room) => room.as_mut().as_mut().and_then(Watched::take_answer),
+            State::Off | State::Counted(_) => None,
         }
     }
 
@@ -210,30 +249,52 @@ impl Call {
         instance: usize,
     ) -> Option<Vec<Layer<W>>> {
         match &mut *self.0 {
-            None => None,
-            Some(room) => room.as_mut().as_mut().and_then(|watched| watched.take_wrappers(signature, instance)),
+            State::Noted(room) => room.as_mut().as_mut().and_then(|watched| watched.take_wrappers(signature, instance)),
+            State::Off | State::Counted(_) => None,
         }
+    }
+
+    /// It returns, if nobody wants to know what: whether that is so. Then it is to be [forgotten](Call::forget).
+    #[inline(always)]
+    #[must_use]
+    pub fn has_returned_lightly(&mut self) -> bool {
+        let State::Counted(Counted { point, begun, .. }) = *self.0 else { return false };
+        *self.0 = State::Off;
+        light::end(point, begun, false);
+        true
+    }
+
+    /// It is over. Dropping it would come to the same; but so the compiler sees that nobody looks for it in memory where nothing unwinds, and
+    /// keeps what a call that nobody watches looks at in a register.
+    #[inline(always)]
+    pub fn forget(self) {
+        mem::forget(self);
     }
 
     /// It returns that, or what is given here.
     #[cold]
     #[inline(never)]
     pub fn returned(mut self, result: Shown<'_>, failed: bool) -> Option<Answer> {
-        let mut room = self.0.take()?;
+        if self.has_returned_lightly() {
+            return None;
+        }
+        let State::Noted(mut room) = self.take() else { return None };
         let stops = room.as_mut().as_mut().is_some_and(|watched| watched.over(Events::RETURN, Some(result), failed));
         reuse(room);
         if stops { stop::stop_if_asked() } else { None }
     }
-}
 
-impl Call {
     /// For a function whose result cannot be looked at, only its type: it returns when this is dropped, unless something unwinds it.
     #[inline(always)]
     pub fn told_when_dropped(mut self, kind: &'static str) -> Call {
-        if let Some(room) = &mut *self.0
-            && let Some(watched) = &mut **room
-        {
-            watched.unseen = Some((kind, std::thread::panicking()));
+        match &mut *self.0 {
+            State::Off => {}
+            State::Counted(counted) => counted.unseen = Some(std::thread::panicking()),
+            State::Noted(room) => {
+                if let Some(watched) = &mut **room {
+                    watched.unseen = Some((kind, std::thread::panicking()));
+                }
+            }
         }
         self
     }
@@ -249,16 +310,23 @@ impl Drop for Call {
     /// Without a result it ends because something unwinds it.
     #[inline(always)]
     fn drop(&mut self) {
-        if self.0.is_some() {
-            unwound(self);
+        if self.is_on() {
+            dropped(self);
         }
     }
 }
 
 #[cold]
 #[inline(never)]
-fn unwound(call: &mut Call) {
-    let Some(mut room) = call.0.take() else { return };
+fn dropped(call: &mut Call) {
+    let mut room = match call.take() {
+        State::Off => return,
+        State::Counted(Counted { point, begun, unseen }) => {
+            let returns = unseen.is_some_and(|before| before == std::thread::panicking());
+            return light::end(point, begun, !returns);
+        }
+        State::Noted(room) => room,
+    };
     if let Some(watched) = &mut *room {
         // One that began while something unwound returns while it still does.
         let returns = watched.unseen.filter(|(_, before)| *before == std::thread::panicking());
@@ -331,11 +399,6 @@ impl Watched {
         tell(|_| {
             watchers::read(point, |list| {
                 let since = |ticks: u64| now.saturating_sub(ticks);
-                if list.carefree {
-                    let (own, elapsed) = (Own::place(), Some(since(began)));
-                    let saw = list.all.iter().rev().filter(|watcher| watcher.probe.turn() <= newest);
-                    return saw.for_each(|watcher| watcher.probe.tick(kind, own, elapsed));
-                }
                 let event = Event {
                     kind,
                     wanted_as: kind,
@@ -373,6 +436,10 @@ pub fn aside<R>(f: impl FnOnce() -> R) -> R {
 #[cold]
 #[inline(never)]
 pub fn passed(point: &'static Point, values: &[Shown<'_>]) {
+    // Who wants marks, or a log of them, wants more.
+    if light::begin(point).has_begun() {
+        return;
+    }
     let now = clock::ticks();
     let mut stops = false;
     tell(|calls| {

@@ -72,9 +72,9 @@ pub struct Light(pub(super) Lightly);
 #[derive(Debug, Clone)]
 pub(super) enum Lightly {
     /// One more.
-    Counts(Arc<Tally>),
+    Counts(Tally),
     /// How long the call has lasted, if it is over.
-    Measures(Arc<Durations>),
+    Measures(Durations),
 }
 
 /// Makes an instrument for a probe, from the words that came after its name.
@@ -171,12 +171,12 @@ pub(super) fn parse(text: &str, sink: &Arc<Sink>) -> Result<Box<dyn Instrument>,
 /// Counts.
 pub(super) struct Count {
     events: Events,
-    tally: Arc<Tally>,
+    tally: Tally,
 }
 
 impl Count {
     pub(super) fn new(events: Events) -> Count {
-        Count { events, tally: Arc::default() }
+        Count { events, tally: Tally::new() }
     }
 }
 
@@ -206,7 +206,7 @@ impl Instrument for Count {
 /// How long calls last.
 #[derive(Default)]
 pub(super) struct Histogram {
-    durations: Arc<Durations>,
+    durations: Durations,
 }
 
 impl Instrument for Histogram {
@@ -246,7 +246,7 @@ impl Instrument for Histogram {
 
 /// How many a second: since the last report, and altogether.
 pub(super) struct Rate {
-    tally: Arc<Tally>,
+    tally: Tally,
     begun: std::time::Instant,
     last: Mutex<(std::time::Instant, u64)>,
 }
@@ -254,7 +254,7 @@ pub(super) struct Rate {
 impl Default for Rate {
     fn default() -> Rate {
         let now = std::time::Instant::now();
-        Rate { tally: Arc::default(), begun: now, last: Mutex::new((now, 0)) }
+        Rate { tally: Tally::new(), begun: now, last: Mutex::new((now, 0)) }
     }
 }
 

@@ -56,6 +56,7 @@ mod event;
 mod expose;
 mod hot;
 mod instrument;
+mod light;
 mod parting;
 mod patch;
 mod pattern;

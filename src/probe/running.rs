@@ -19,7 +19,7 @@ use super::instrument::{Instrument, Light, Lightly};
 use super::parting::{self, Left};
 use super::registry;
 use super::sink::{PerSecond, Sink};
-use super::tally::{Own, Tally};
+use super::tally::Tally;
 use crate::observe::{Kept, Point, Shown};
 use crate::scheduler::runtime::payload_text;
 use crate::scheduler::spare::call_on_spare;
@@ -109,8 +109,10 @@ pub(super) struct Probe {
     until: u64,
     /// Which it is of those that were ever put into lists; 0 before.
     turn: AtomicU64,
-    /// Events that counted.
+    /// Events that counted, unless an instrument has them.
     hits: Tally,
+    /// The one instrument of a probe that does no more than to count or to measure each of them.
+    counted_by: Option<Lightly>,
     /// The same, where only so many may be.
     taken: AtomicU64,
     /// Calls, ends, and marks by where they stand, so that a sample has something of each.
@@ -160,6 +162,7 @@ impl Probe {
         let needs_arguments = filter.is_some() || instruments.iter().any(|instrument| instrument.needs_arguments());
         let light = filter.is_none() && instruments.iter().all(|instrument| instrument.light().is_some());
         let unlimited = limits.every <= 1 && limits.skip == 0 && limits.hits.is_none() && limits.per_second.is_none();
+        let carefree = light && unlimited;
         let stops = instruments.iter().any(|instrument| instrument.stops());
         instruments.iter().for_each(|instrument| instrument.belongs_to(id));
         let told = |instrument: Box<dyn Instrument>| Told {
@@ -169,6 +172,10 @@ impl Probe {
         };
         let instruments: Vec<Told> = instruments.into_iter().map(told).collect();
         let events = instruments.iter().fold(Events::NONE, |events, told| events | told.events);
+        let counted_by = match &*instruments {
+            [Told { light: Some(Light(one)), .. }] if carefree => Some(one.clone()),
+            _ => None,
+        };
         let needs_arguments_later = needs_arguments && events.meet(Events::END | Events::MARK);
         parting::begins();
         let until = limits.lifespan.map_or(u64::MAX, |d| clock::ticks().saturating_add(clock::in_ticks(d)));
@@ -185,11 +192,12 @@ impl Probe {
             points: Mutex::default(),
             events,
             needs_arguments_later,
-            carefree: light && unlimited,
+            carefree,
             stops,
             until,
             turn: AtomicU64::new(0),
             hits: Tally::new(),
+            counted_by,
             taken: AtomicU64::new(0),
             seen: Default::default(),
             speed: limits.per_second.map(|n| PerSecond::new(n.into())),
@@ -232,7 +240,12 @@ impl Probe {
 
     /// Events that counted, and those that came too fast.
     pub(super) fn hits(&self) -> (u64, u64) {
-        (self.hits.sum(), self.suppressed.sum())
+        let hits = match &self.counted_by {
+            None => self.hits.sum(),
+            Some(Lightly::Counts(tally)) => tally.sum(),
+            Some(Lightly::Measures(durations)) => durations.distribution().count(),
+        };
+        (hits, self.suppressed.sum())
     }
 
     /// Events at which the task had too little stack left for an instrument, and the worker had no other.
@@ -307,7 +320,9 @@ impl Probe {
             return;
         }
         if self.carefree {
-            self.hits.add();
+            if self.counted_by.is_none() {
+                self.hits.add();
+            }
             self.tell(event);
             return;
         }
@@ -319,23 +334,26 @@ impl Probe {
         self.carefree
     }
 
-    /// The same as [`fire`](Probe::fire) for one that is carefree: of the event no more is made than is looked at.
-    #[inline]
-    pub(super) fn tick(&self, wanted_as: Events, own: Own, elapsed: Option<u64>) {
-        if self.over.load(Ordering::Relaxed) || !self.events.meet(wanted_as) || self.is_late() {
-            return;
+    /// The same as [`fire`](Probe::fire) does for one that is carefree, for whoever does it himself: after [`is_over`](Probe::is_over) and
+    /// [`until`](Probe::until).
+    pub(super) fn light(&self, wanted_as: Events) -> Vec<Lightly> {
+        let told = self.instruments.iter().filter(|told| told.events.meet(wanted_as));
+        let mut all: Vec<Lightly> = told.filter_map(|told| told.light.as_ref()).map(|Light(one)| one.clone()).collect();
+        if !all.is_empty() && self.counted_by.is_none() {
+            all.push(Lightly::Counts(self.hits.clone()));
         }
-        self.hits.add_at(own);
-        for told in &self.instruments {
-            if !told.events.meet(wanted_as) {
-                continue;
-            }
-            match (&told.light, elapsed) {
-                (Some(Light(Lightly::Counts(tally))), _) => tally.add_at(own),
-                (Some(Light(Lightly::Measures(durations))), Some(ticks)) => durations.record_at(own, ticks),
-                (Some(Light(Lightly::Measures(_))) | None, _) => {}
-            }
-        }
+        all
+    }
+
+    /// Whether nothing happens any more; its time may be over nevertheless.
+    #[inline(always)]
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// When its time is over, in ticks; `u64::MAX`: never.
+    pub(super) fn until(&self) -> u64 {
+        self.until
     }
 
     #[inline(never)]

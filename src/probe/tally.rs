@@ -7,11 +7,11 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::observe::{Distribution, Histogram};
-use crate::scheduler::suspend::here;
+use crate::scheduler::suspend::{Here, here};
 
 /// Workers that have a place of their own: those with the lowest numbers.
 const OWNED: usize = 16;
@@ -23,15 +23,16 @@ const SHARED: usize = 16;
 #[derive(Debug, Default)]
 struct Place(AtomicU64);
 
-/// Where whoever runs now counts. Not to be kept beyond what cannot switch: what is remembered of a worker would outlive it.
+/// The place of a worker of its own. Not to be kept beyond what cannot switch: what is remembered of a worker would outlive it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own(usize);
 
 impl Own {
-    /// The place of the calling task's worker, or [`OWNED`] where there is none.
+    /// That of the worker of the task that runs here, if it has one.
     #[inline(always)]
-    pub(super) fn place() -> Own {
-        Own(here().map_or(OWNED, |h| usize::from(h.worker.index())))
+    pub(super) fn of(h: &Here) -> Option<Own> {
+        let index = usize::from(h.worker.index());
+        (index < OWNED).then_some(Own(index))
     }
 }
 
@@ -51,9 +52,9 @@ fn shared_place() -> usize {
     })
 }
 
-/// See the module's head.
-#[derive(Debug, Default)]
-pub(super) struct Tally(Box<Places>);
+/// See the module's head. Clones are one count.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Tally(Arc<Places>);
 
 #[derive(Debug, Default)]
 struct Places {
@@ -68,14 +69,16 @@ impl Tally {
 
     #[inline]
     pub(super) fn add(&self) {
-        self.add_at(Own::place());
+        match here().and_then(|h| Own::of(&h)) {
+            Some(own) => self.add_own(own),
+            None => drop(self.0.shared[shared_place()].0.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
-    #[inline]
-    pub(super) fn add_at(&self, own: Own) {
-        match self.0.owned.get(own.0) {
-            Some(Place(count)) => count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
-            None => drop(self.0.shared[shared_place()].0.fetch_add(1, Ordering::Relaxed)),
+    #[inline(always)]
+    pub(super) fn add_own(&self, own: Own) {
+        if let Some(Place(count)) = self.0.owned.get(own.0) {
+            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
     }
 
@@ -84,37 +87,52 @@ impl Tally {
     }
 }
 
-/// Histograms, one for each place that is used.
+/// One of a worker, apart from its neighbours' as a [`Place`] is.
+#[repr(align(128))]
 #[derive(Debug, Default)]
+struct Measured(Histogram);
+
+/// Histograms: one for each worker, and one for each of the other places that is used. Clones are one. Those of workers are there from the
+/// beginning, 18 KiB, because whoever is on the short way through a point may not allocate.
+#[derive(Debug, Clone)]
 pub(super) struct Durations {
-    owned: [OnceLock<Box<Histogram>>; OWNED],
-    shared: [OnceLock<Box<Histogram>>; SHARED],
+    owned: Arc<[Measured]>,
+    shared: Arc<[OnceLock<Box<Histogram>>; SHARED]>,
+}
+
+impl Default for Durations {
+    fn default() -> Durations {
+        // One by one: all of them at once are much for a small stack.
+        Durations { owned: (0..OWNED).map(|_| Measured::default()).collect(), shared: Arc::default() }
+    }
 }
 
 impl Durations {
     #[inline]
     pub(super) fn record(&self, ticks: u64) {
-        self.record_at(Own::place(), ticks);
+        match here().and_then(|h| Own::of(&h)) {
+            Some(own) => self.record_own(own, ticks),
+            None => self.shared[shared_place()].get_or_init(Box::default).record_beside_others(ticks),
+        }
     }
 
-    #[inline]
-    pub(super) fn record_at(&self, own: Own, ticks: u64) {
-        match self.owned.get(own.0) {
-            Some(place) => place.get_or_init(Box::default).record(ticks),
-            None => self.shared[shared_place()].get_or_init(Box::default).record_beside_others(ticks),
+    #[inline(always)]
+    pub(super) fn record_own(&self, own: Own, ticks: u64) {
+        if let Some(Measured(histogram)) = self.owned.get(own.0) {
+            histogram.record(ticks);
         }
     }
 
     pub(super) fn distribution(&self) -> Distribution {
         let mut all = Distribution::default();
-        self.owned.iter().chain(&self.shared).filter_map(OnceLock::get).for_each(|one| one.add_to(&mut all));
+        self.owned.iter().for_each(|Measured(one)| one.add_to(&mut all));
+        self.shared.iter().filter_map(OnceLock::get).for_each(|one| one.add_to(&mut all));
         all
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::thread;
 
     use super::*;
@@ -140,9 +158,9 @@ mod tests {
 
     #[test]
     fn nothing_that_tasks_count_at_once_beside_threads_is_lost() {
-        let (tally, durations) = (Arc::new(Tally::new()), Arc::new(Durations::default()));
+        let (tally, durations) = (Tally::new(), Durations::default());
         let each = if cfg!(miri) { 5 } else { 1000 };
-        let count = move |tally: Arc<Tally>, durations: Arc<Durations>| {
+        let count = move |tally: Tally, durations: Durations| {
             for n in 0..each {
                 tally.add();
                 durations.record(n << 12);

@@ -25,10 +25,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_epoch as epoch;
 
 use super::event::Events;
+use super::light::{Acts, Plan};
 use super::running::Probe;
 use super::wrapping::Wrapping;
 use crate::observe::{Kept, Point};
-use crate::scheduler::suspend::here;
+use crate::scheduler::suspend::{Here, here};
 use crate::sys::barrier;
 
 /// See the module's head.
@@ -38,8 +39,8 @@ pub(super) struct Watchers {
     pub(super) events: Events,
     /// Whether any of them looks at arguments after the beginning of a call.
     pub(super) keep_arguments: bool,
-    /// Whether all that they do is to count and to measure whole calls.
-    pub(super) carefree: bool,
+    /// What they do, if that is to count and to measure whole calls and no more.
+    pub(super) acts: Option<Acts>,
     /// Whether any of them may ask whoever passes to stop.
     pub(super) stops: bool,
     /// The turn of the newest of them.
@@ -67,10 +68,9 @@ impl Watchers {
         let events = all.iter().fold(Events::NONE, |events, watcher| events | watcher.probe.events());
         let keep_arguments = all.iter().any(|watcher| watcher.probe.needs_arguments_later());
         let stops = all.iter().any(|watcher| watcher.probe.stops());
-        let plain = |watcher: &Watcher| watcher.function.is_none() && watcher.probe.is_carefree();
-        let carefree = wrappings.is_empty() && !events.meet(Events::MARK) && all.iter().all(plain);
         let newest = all.iter().map(|watcher| watcher.probe.turn()).max().unwrap_or(0);
-        Watchers { all, events, keep_arguments, carefree, stops, newest, wrappings }
+        let acts = if wrappings.is_empty() { Acts::of(&all, events, newest) } else { None };
+        Watchers { all, events, keep_arguments, acts, stops, newest, wrappings }
     }
 }
 
@@ -80,12 +80,23 @@ pub(super) fn read<R>(point: &Point, f: impl FnOnce(&Watchers) -> R) -> Option<R
     if !point.is_watched() {
         return None;
     }
-    let seated = Seated::new();
+    let seated = here().and_then(|h| Seated::new(&h));
     let _pinned = seated.is_none().then(epoch::pin);
     let list = point.watchers().load(Ordering::Acquire).cast::<Watchers>();
     // SAFETY: only `replace` stores into it, pointers of boxes; what it takes out is freed only when nobody sits in a seat or is
     // pinned who did before.
     unsafe { list.as_ref() }.map(f)
+}
+
+/// The same for a task, from its worker's seat, whether there is a list or not. `None` if there is no seat for whoever
+/// runs here, and `f` was not called; or if `f` says so.
+#[inline(always)]
+pub(super) fn read_seated<R>(point: &Point, f: impl FnOnce(&Here, Option<&Watchers>) -> Option<R>) -> Option<R> {
+    let h = here()?;
+    let _seated = Seated::new(&h)?;
+    let list = point.watchers().load(Ordering::Acquire).cast::<Watchers>();
+    // SAFETY: as in `read`.
+    f(&h, unsafe { list.as_ref() })
 }
 
 /// Workers that have a seat: those with the lowest numbers.
@@ -107,13 +118,14 @@ struct Seated {
 }
 
 impl Seated {
-    /// `None`: there is no seat for the caller, or somebody sits there, whom a signal has interrupted or who waits in the middle.
+    /// Of the task that runs here. `None`: there is no seat for it, or somebody sits there, whom a signal has interrupted or who waits in
+    /// the middle.
     #[inline(always)]
-    fn new() -> Option<Seated> {
+    fn new(h: &Here) -> Option<Seated> {
         if !HAS_BARRIERS.load(Ordering::Relaxed) {
             return None;
         }
-        let seat = &SEATED.get(usize::from(here()?.worker.index()))?.0;
+        let seat = &SEATED.get(usize::from(h.worker.index()))?.0;
         let even = seat.load(Ordering::Relaxed);
         if even % 2 == 1 {
             return None;
@@ -148,14 +160,19 @@ fn waiting() -> MutexGuard<'static, Vec<Waiting>> {
 
 /// Puts another list in its place. Under the registry's lock.
 pub(super) fn replace(point: &'static Point, all: Vec<Watcher>, wrappings: Vec<Arc<Wrapping>>) {
-    let list = match all.is_empty() && wrappings.is_empty() {
-        true => ptr::null_mut(),
-        false => Box::into_raw(Box::new(Watchers::new(all, wrappings))),
+    let (list, plan) = match all.is_empty() && wrappings.is_empty() {
+        true => (ptr::null_mut(), Plan::NONE),
+        false => {
+            let list = Watchers::new(all, wrappings);
+            let plan = list.acts.as_ref().map_or(Plan::NONE, |acts| acts.plan);
+            (Box::into_raw(Box::new(list)), plan)
+        }
     };
     if !HAS_BARRIERS.load(Ordering::Relaxed) && barrier::register() {
         HAS_BARRIERS.store(true, Ordering::Relaxed);
     }
     let old = point.watchers().swap(list.cast(), Ordering::AcqRel).cast::<Watchers>();
+    plan.show(point);
     if old.is_null() {
         return;
     }

@@ -172,6 +172,13 @@ impl Worker {
         (!p.is_null()).then(|| unsafe { &*p })
     }
 
+    /// Now, in ticks.
+    #[cfg(feature = "probe")]
+    #[inline(always)]
+    pub(crate) fn ticks(&self) -> u64 {
+        self.ticker.now()
+    }
+
     /// Its place in the process's table: nobody else's until it has ended.
     #[cfg(feature = "probe")]
     #[inline(always)]
