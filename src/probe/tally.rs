@@ -119,7 +119,7 @@ impl Durations {
     #[inline(always)]
     pub(super) fn record_own(&self, own: Own, ticks: u64) {
         if let Some(Measured(histogram)) = self.owned.get(own.0) {
-            histogram.record(ticks);
+            histogram.record_short(ticks);
         }
     }
 
