@@ -221,6 +221,24 @@ fn child(case: &str) -> ! {
                 });
             }
         }
+        "among" => {
+            coro::set_latency_warning(ms(50));
+            let rt = runtime(1);
+            rt.block_on(|| {
+                let task = |n: usize| match n % 10_000 {
+                    5_000 => coro::spawn_named("slow", || {
+                        let begun = Instant::now();
+                        spin(ms(110));
+                        say(&format!("TOOK {}", begun.elapsed().as_millis()));
+                    }),
+                    _ => coro::spawn_named("quick", || ()),
+                };
+                for _ in 0..3 {
+                    let tasks: Vec<_> = (0..10_000).map(task).collect();
+                    tasks.into_iter().for_each(|t| t.join().unwrap());
+                }
+            });
+        }
         "ends" => {
             coro::set_latency_warning(ms(30));
             let rt = runtime(1);
@@ -526,6 +544,25 @@ fn the_closing_line_says_what_became_of_the_task() {
             told_and_closed(lines, name)?;
             let closing = about(lines, name).into_iter().find(|l| l.closing()).unwrap();
             assert!(closing.text.contains(state), "{name}: {lines:#?}");
+        }
+        Ok(())
+    });
+}
+
+/// Tasks that end at once are timed several together: the one among them that does not is told by its own name, and
+/// its length is its own.
+#[test]
+fn a_stall_among_many_short_tasks_is_told_by_its_name() {
+    roles!();
+    some_run("a_stall_among_many_short_tasks_is_told_by_its_name", "among", |lines| {
+        ensure(about(lines, "quick").is_empty(), || "quick".into())?;
+        let closing: Vec<_> = about(lines, "slow").into_iter().filter(|l| l.closing()).collect();
+        let took: Vec<u64> = lines.iter().filter_map(|l| l.text.split_once("TOOK ")?.1.parse().ok()).collect();
+        ensure(closing.len() == 3 && took.len() == 3, || "three".into())?;
+        ensure(stalls(lines).iter().filter(|l| l.closing()).count() == 3, || "others".into())?;
+        for (line, took) in closing.into_iter().zip(took) {
+            let (lasted, _) = line.latency().unwrap();
+            ensure((ms(109)..ms(took + 10)).contains(&lasted), || format!("{lasted:?} of {took} ms"))?;
         }
         Ok(())
     });

@@ -214,6 +214,7 @@ impl Watchdog {
         if floor == u64::MAX || self.watches[at].closed == slice {
             return None;
         }
+        worker.ask_time();
         let begin = start.max(self.watches[at].not_before);
         let thread = worker.thread.load(Ordering::Relaxed);
         let length = self.lasted(begin, now);

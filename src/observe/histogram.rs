@@ -57,9 +57,15 @@ impl Histogram {
     /// Counts one duration. By the one writer.
     #[inline]
     pub(crate) fn record(&self, ticks: u64) {
+        self.record_each(ticks, 1);
+    }
+
+    /// Counts several durations of the same length. By the one writer.
+    #[inline]
+    pub(crate) fn record_each(&self, ticks: u64, times: u64) {
         let b = &self.buckets[bucket(ticks)];
-        b.store(b.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        self.sum.store(self.sum.load(Ordering::Relaxed).wrapping_add(ticks), Ordering::Relaxed);
+        b.store(b.load(Ordering::Relaxed).wrapping_add(times), Ordering::Relaxed);
+        self.sum.store(self.sum.load(Ordering::Relaxed).wrapping_add(ticks.wrapping_mul(times)), Ordering::Relaxed);
     }
 
     /// The same where most are short: which bucket is theirs is guessed instead of computed, so that nothing waits for the logarithm. Worth 9 ns

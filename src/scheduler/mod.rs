@@ -34,6 +34,7 @@ mod slice;
 pub(crate) mod spare;
 mod spawn;
 pub(crate) mod stall;
+mod stretch;
 pub(crate) mod suspend;
 mod timeout;
 mod unwinding;

@@ -14,7 +14,7 @@ use crate::reactor::{Kicker, RegistrationId};
 use crate::sys::atomic::AtomicPtr as CheckedPtr;
 use crate::sys::clock;
 use crate::sys::fork;
-use crate::task::{Accounting, TaskCell};
+use crate::task::TaskCell;
 
 /// What a worker has counted of the tasks of one class. One writer, the worker.
 #[derive(Debug)]
@@ -40,14 +40,10 @@ impl ClassStats {
         }
     }
 
-    /// By the worker.
+    /// Tasks have ended; so many of them, and what they had in all. By the worker.
     #[inline]
-    pub(super) fn task_ended(&self, a: &Accounting) {
-        for (total, more) in [
-            (&self.ended, 1),
-            (&self.ended_slices, a.slices.load(Ordering::Relaxed)),
-            (&self.ended_ticks, a.run_ticks.load(Ordering::Relaxed)),
-        ] {
+    pub(super) fn tasks_ended(&self, tasks: u64, slices: u64, ticks: u64) {
+        for (total, more) in [(&self.ended, tasks), (&self.ended_slices, slices), (&self.ended_ticks, ticks)] {
             total.store(total.load(Ordering::Relaxed) + more, Ordering::Relaxed);
         }
     }
@@ -75,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) slice_start: AtomicU64,
     /// Slices begun.
     pub(crate) slices: AtomicU64,
+    /// How many tasks one reading of the clock may be for (see `stretch`); 0: somebody who looks wants one at the running slice's end.
+    pub(super) stretch_limit: AtomicU32,
     /// Ticks spent in slices.
     pub(crate) busy: AtomicU64,
     /// Share of recent time spent in slices, per mille.
@@ -138,6 +136,11 @@ impl Shared {
         (!cell.is_null()).then(|| unsafe { &*cell })
     }
 
+    /// The end of the running slice is to be timed, whatever the worker times together otherwise.
+    pub(crate) fn ask_time(&self) {
+        self.stretch_limit.store(0, Ordering::Relaxed);
+    }
+
     /// A place in the table for a worker of `runtime`.
     pub(crate) fn claim(runtime: u32, ordinal: u16) -> std::io::Result<&'static Shared> {
         let reused = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -165,6 +168,7 @@ impl Shared {
             current: AtomicPtr::default(),
             slice_start: AtomicU64::new(0),
             slices: AtomicU64::new(0),
+            stretch_limit: AtomicU32::new(1),
             busy: AtomicU64::new(0),
             load: AtomicU32::new(0),
             load_at: AtomicU64::new(0),

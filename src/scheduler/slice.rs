@@ -18,49 +18,127 @@ impl Worker {
     #[inline(always)]
     pub(super) fn slice(&self, cell: &'static TaskCell, now: u64) -> u64 {
         let shared = self.shared;
-        if observe::ON {
-            publish(&shared.current, ptr::from_ref(cell).cast_mut());
+        let running = ptr::from_ref(cell).cast_mut();
+        let mut word = cell.state.snapshot();
+        let first = word.life() == Life::Unstarted;
+        if observe::ON && first {
+            // No exchange: whoever finds the task started has read what its start released.
+            shared.current.store(running, Ordering::Relaxed);
+        } else if observe::ON {
+            publish(&shared.current, running);
+            word = cell.state.resume_check();
         }
-        let word = cell.state.resume_check();
-        if (word.inspected() || word.life() == Life::Unstarted) && !self.admit(cell, word) {
+        if (word.inspected() || first) && !self.admit(cell, word) {
+            self.end_stretch(now);
             return self.ticker.now();
         }
-
-        if let Some(woken) = cell.accounting.woken_at() {
-            self.account_delay(cell, now.saturating_sub(woken));
-        }
-        if observe::ON {
-            shared.slice_start.store(now, Ordering::Relaxed);
-        }
+        let of = (cell.class.load(Ordering::Relaxed), cell.accounting.made_runnable());
+        let together = observe::ON && first && self.stretch.takes(of.0, of.1);
+        let now = if observe::ON && !together { self.begin_slice(cell, now) } else { now };
         shared.slices.store(shared.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.current.set(cell);
         self.resume(cell);
         self.current.set(ptr::null());
-        // The loop itself needs the time now and then.
-        let timed = observe::ON || shared.slices.load(Ordering::Relaxed).is_multiple_of(16);
-        let end = if timed { self.ticker.now() } else { now };
 
-        if observe::ON {
-            let length = end.saturating_sub(now);
-            let a = &cell.accounting;
-            a.slices.store(a.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            a.run_ticks.store(a.run_ticks.load(Ordering::Relaxed) + length, Ordering::Relaxed);
-            a.stopped(end);
-            shared.busy.store(shared.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
-            if length > self.periods.noteworthy {
-                self.account_slice(cell, length);
-            }
-        }
+        let outcome = self.outcome.get();
+        let untimed = observe::ON && first && outcome == Outcome::Ended && {
+            let limit = shared.stretch_limit.load(Ordering::Relaxed);
+            self.stretch.goes_on(limit, of.0, of.1, together)
+        };
+        let end = if untimed {
+            now
+        } else if observe::ON {
+            self.account(cell, now, first, together)
+        } else if shared.slices.load(Ordering::Relaxed).is_multiple_of(16) {
+            // The loop itself needs the time now and then.
+            self.ticker.now()
+        } else {
+            now
+        };
 
-        match self.outcome.get() {
+        match outcome {
             Outcome::Yielded => self.queue.push(cell),
             Outcome::Parked => match cell.state.park() {
                 Park::Parked => {}
                 Park::TokenTaken => self.queue.push(cell),
             },
-            Outcome::Ended => self.settle_end(cell),
+            Outcome::Ended => self.settle_end(cell, untimed),
         }
         end
+    }
+
+    /// A slice begins that has its own time: from now, or from the reading that those before it still need.
+    #[inline(always)]
+    fn begin_slice(&self, cell: &TaskCell, now: u64) -> u64 {
+        let now = if self.stretch.untimed() != 0 { self.end_stretch(now) } else { now };
+        if let Some(woken) = cell.accounting.woken_at() {
+            self.account_delay(cell, now.saturating_sub(woken));
+        }
+        self.shared.slice_start.store(now, Ordering::Relaxed);
+        now
+    }
+
+    /// A slice has ended, and the time is read.
+    #[inline(always)]
+    fn account(&self, cell: &TaskCell, begin: u64, first: bool, together: bool) -> u64 {
+        let end = self.ticker.now();
+        let length = end.saturating_sub(begin);
+        let (shared, a) = (self.shared, &cell.accounting);
+        a.slices.store(a.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        a.run_ticks.store(a.run_ticks.load(Ordering::Relaxed) + length, Ordering::Relaxed);
+        a.stopped(end);
+        shared.busy.store(shared.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
+        if first {
+            if together {
+                let delay = self.count_stretch(begin, 1, 0);
+                self.see_delay(cell, delay);
+            }
+            self.was_read(length);
+        }
+        if length > self.periods.noteworthy {
+            self.account_slice(cell, length);
+        }
+        end
+    }
+
+    /// What was not timed yet has its time: from `begin` up to now, which is returned; `begin` if there is no such thing.
+    #[inline(never)]
+    pub(super) fn end_stretch(&self, begin: u64) -> u64 {
+        if self.stretch.untimed() == 0 {
+            return begin;
+        }
+        let end = self.ticker.now();
+        let length = end.saturating_sub(begin);
+        let s = self.shared;
+        s.busy.store(s.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
+        self.count_stretch(begin, 0, length);
+        if length > self.periods.noteworthy
+            && let Some(stats) = s.class_stats(self.stretch.of().0)
+        {
+            stats.slices.record(length);
+        }
+        self.was_read(length);
+        end
+    }
+
+    #[inline(always)]
+    fn was_read(&self, length: u64) {
+        let limit = self.stretch.was_read(length, self.periods.together, stall::is_watched);
+        self.shared.stretch_limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Counts those that have ended in the stretch, with their time, and how long they had waited at its beginning, which is returned.
+    /// The first one's delay is counted already; `more` have begun since, and have not ended.
+    #[inline(never)]
+    fn count_stretch(&self, begin: u64, more: u32, length: u64) -> u64 {
+        let (class, woken) = self.stretch.of();
+        let ended = self.stretch.untimed();
+        let delay = begin.saturating_sub(woken);
+        if let Some(stats) = self.shared.class_stats(class) {
+            stats.delays.record_each(delay, u64::from(ended - 1 + more));
+            stats.tasks_ended(ended.into(), ended.into(), length);
+        }
+        delay
     }
 
     /// The switch there and back.
@@ -140,8 +218,8 @@ impl Worker {
         true
     }
 
-    /// ACTIVE → DONE and what follows from it.
-    fn settle_end(&self, cell: &'static TaskCell) {
+    /// ACTIVE → DONE and what follows from it. `untimed`: it is counted at the end of its stretch.
+    fn settle_end(&self, cell: &'static TaskCell, untimed: bool) {
         cell.local.store(ptr::null_mut(), Ordering::Relaxed);
         self.settle_unwinding();
         // SAFETY: the task has left its stack for good and is still ours.
@@ -157,9 +235,11 @@ impl Worker {
         let s = self.shared;
         s.live.store(s.live.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
         if observe::ON
+            && !untimed
             && let Some(stats) = s.class_stats(cell.class.load(Ordering::Relaxed))
         {
-            stats.task_ended(&cell.accounting);
+            let a = &cell.accounting;
+            stats.tasks_ended(1, a.slices.load(Ordering::Relaxed), a.run_ticks.load(Ordering::Relaxed));
         }
         match cell.state.finish() {
             Finish::HandleOwns => {}
@@ -221,7 +301,9 @@ impl Worker {
             (None, None) => class::OTHER,
         };
         cell.class.store(number, Ordering::Relaxed);
-        self.shared.use_class(number);
+        if self.used_class.replace(number) != number {
+            self.shared.use_class(number);
+        }
     }
 
     /// A slice begins that a wake-up or the spawn led to, so long ago.
@@ -229,6 +311,11 @@ impl Worker {
     fn account_delay(&self, cell: &TaskCell, delay: u64) {
         let Some(stats) = self.shared.class_stats(cell.class.load(Ordering::Relaxed)) else { return };
         stats.delays.record(delay);
+        self.see_delay(cell, delay);
+    }
+
+    #[inline]
+    fn see_delay(&self, cell: &TaskCell, delay: u64) {
         if delay > self.periods.noteworthy {
             cell.accounting.longest_delay.see(delay);
         }
@@ -354,11 +441,12 @@ pub(crate) fn unpark(who: &Unparker) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
     use super::super::runtime::Runtime;
+    use crate::observe::class;
     use crate::task::state::{Inspect, Life};
 
     #[track_caller]
@@ -368,6 +456,47 @@ mod tests {
             assert!(Instant::now() < deadline, "{what} did not happen");
             std::thread::yield_now();
         }
+    }
+
+    /// However slices are timed, one by one or several together: no time is lost, none is counted twice, and what a class took is
+    /// told of no other.
+    #[test]
+    fn all_time_belongs_to_some_class() {
+        fn spin(times: u32) {
+            for _ in 0..times {
+                std::hint::spin_loop();
+            }
+        }
+        let runtime = Runtime::builder().workers(1).build().unwrap();
+        let classes_before = class::count();
+        for seed in 0..8u64 {
+            let tasks: Vec<_> = (0..4000u64)
+                .map(|n| {
+                    let hash = (n / (1 + seed)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+                    match hash % 16 {
+                        0 => runtime.spawn(|| crate::yield_slice()),
+                        1 => runtime.spawn(|| spin(2000)),
+                        2..6 => runtime.spawn(|| spin(10)),
+                        _ => runtime.spawn(|| ()),
+                    }
+                })
+                .collect();
+            tasks.into_iter().for_each(|t| t.join().unwrap());
+        }
+        assert!(class::count() >= classes_before + 4);
+        let worker = runtime.inner().workers()[0];
+        let totals = || {
+            let all = (0..class::count()).filter_map(|n| worker.class_stats(n));
+            all.fold((0, 0, 0), |(tasks, slices, ticks), stats| {
+                let of = |total: &AtomicU64| total.load(Ordering::Relaxed);
+                (tasks + of(&stats.ended), slices + of(&stats.ended_slices), ticks + of(&stats.ended_ticks))
+            })
+        };
+        until("the last time", || {
+            let busy = worker.busy.load(Ordering::Relaxed);
+            totals() == (32_000, worker.slices.load(Ordering::Relaxed), busy)
+        });
+        assert!(totals().1 > 32_000);
     }
 
     #[test]

@@ -51,6 +51,11 @@ fn process_ms() -> u64 {
     }
 }
 
+/// Whether somebody looks at the workers that run.
+pub(super) fn is_watched() -> bool {
+    FLOOR.load(Ordering::Relaxed) != u64::MAX && WATCHDOG.get().is_some()
+}
+
 fn as_ticks(ms: u64) -> u64 {
     if ms == 0 { u64::MAX } else { clock::in_ticks(Duration::from_millis(ms)) }
 }

@@ -15,6 +15,7 @@ use super::maintain::HoldOff;
 use super::run_queue::RunQueue;
 use super::runtime::Inner;
 use super::shared::Shared;
+use super::stretch::{self, Stretch};
 use crate::context::Ctx;
 use crate::context::sanitizer::Fiber;
 use crate::observe::class;
@@ -70,6 +71,9 @@ pub(crate) struct Worker {
     pub(super) woken_at: Cell<u64>,
     pub(super) periods: Periods,
     pub(super) classes: class::Known,
+    /// The class of the task that was started last.
+    pub(super) used_class: Cell<u16>,
+    pub(super) stretch: Stretch,
     pub(super) magazine: RefCell<Magazine>,
     pub(super) credits: Cell<usize>,
     pub(super) default_class: ClassId,
@@ -105,6 +109,8 @@ pub(super) struct Periods {
     pub(super) trim: u64,
     /// Slices and delays below are not measured one by one.
     pub(super) noteworthy: u64,
+    /// Slices that take longer altogether are not timed together.
+    pub(super) together: u64,
 }
 
 impl Periods {
@@ -115,6 +121,7 @@ impl Periods {
             load: clock::in_ticks(Duration::from_millis(10)),
             trim: clock::in_ticks(Duration::from_millis(500)),
             noteworthy: clock::in_ticks(NOTEWORTHY),
+            together: clock::in_ticks(stretch::LONGEST),
         }
     }
 }
@@ -144,6 +151,8 @@ impl Worker {
             woken_at: Cell::new(0),
             periods: Periods::new(),
             classes: class::Known::new(),
+            used_class: Cell::new(class::NONE),
+            stretch: Stretch::new(),
             magazine: RefCell::new(Magazine::new()),
             credits: Cell::new(0),
             default_class,
@@ -205,12 +214,17 @@ impl Worker {
         let mut now = self.ticker.now();
         loop {
             if now >= self.maintain_at.get() {
-                now = self.maintain(now);
+                now = self.maintain(self.end_stretch(now));
             }
             match self.pick() {
                 Some(cell) => now = self.slice(cell, now),
-                None if self.must_end() => break,
-                None => now = self.rest(now),
+                None => {
+                    now = self.end_stretch(now);
+                    if self.must_end() {
+                        break;
+                    }
+                    now = self.rest(now);
+                }
             }
         }
         self.shared.current.store(ptr::null_mut(), Ordering::Release);

@@ -88,10 +88,16 @@ impl Accounting {
         self.since.load(Ordering::Relaxed) & !WOKEN
     }
 
+    /// When the task was made runnable, and a bit that says so: the same for all that one slice made so.
+    #[inline(always)]
+    pub(crate) fn made_runnable(&self) -> u64 {
+        if observe::ON { self.since.load(Ordering::Relaxed) } else { 0 }
+    }
+
     /// When the task was woken, if a wake-up is why it runs now.
     #[inline(always)]
     pub(crate) fn woken_at(&self) -> Option<u64> {
-        let since = if observe::ON { self.since.load(Ordering::Relaxed) } else { 0 };
+        let since = self.made_runnable();
         (since & WOKEN != 0).then_some(since)
     }
 }

@@ -22,7 +22,7 @@ mod registry;
 pub(crate) mod spans;
 pub(crate) mod state;
 
-pub(crate) use cell::{Accounting, JoinerSlot, LOCAL, NOTEWORTHY, PLACED, TaskCell, TaskRef, Unparker};
+pub(crate) use cell::{JoinerSlot, LOCAL, NOTEWORTHY, PLACED, TaskCell, TaskRef, Unparker};
 pub(crate) use label::{LONGEST_KEY, LONGEST_VALUE, Label, MOST_LABELS};
 pub(crate) use local::{Interrupt, TaskLocal, TimeoutScope};
 pub(crate) use payload::{JoinResult, has_result, is_empty as payload_is_empty, store_closure, take_result, vtable};

@@ -74,8 +74,13 @@ impl World {
 
     /// `Worker::slice`; false: the task went back to its queue.
     fn slice(&self, outcome: Outcome) -> bool {
-        publish(&self.current, self.this());
-        let word = self.cell.state.resume_check();
+        let mut word = self.cell.state.snapshot();
+        if word.life() == Life::Unstarted {
+            self.current.store(self.this(), Ordering::Relaxed);
+        } else {
+            publish(&self.current, self.this());
+            word = self.cell.state.resume_check();
+        }
         if word.inspected() || word.life() == Life::Unstarted {
             let go = !word.inspected() && self.start();
             if !go {
