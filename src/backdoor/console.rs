@@ -159,6 +159,10 @@ impl Console {
     }
 
     fn turn(&mut self) -> Turn {
+        let now = Instant::now();
+        if self.heavy_from.is_some_and(|from| from <= now) {
+            self.heavy_from = self.courtesy.paused(now).map(|more| now + more);
+        }
         let stirred = match self.wait() {
             Ok(stirred) => stirred,
             // Out of memory, at worst: everything is tried as if it were ready.

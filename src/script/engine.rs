@@ -563,11 +563,12 @@ fn leave_cpu(control: &Control, (courtesy, last): &mut (Courtesy, Instant)) {
         return;
     }
     let now = Instant::now();
-    let pause = courtesy.worked(now - *last, now);
+    let mut pause = courtesy.worked(now - *last, now);
     *last = now;
-    if let Some(pause) = pause {
-        control.rest(pause);
+    while let Some(time) = pause.filter(|_| !control.is_abandoned()) {
+        control.rest(time);
         *last = Instant::now();
+        pause = courtesy.paused(*last);
     }
 }
 

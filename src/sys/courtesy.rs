@@ -2,7 +2,8 @@
 //!
 //! Whoever looks inside must not slow down what he looks at, and must be answered at once where there is time to spare or
 //! little to do. So work is free while CPUs are free, and while there is an allowance; only what goes on for long on a
-//! machine without a free CPU is bounded, to [`SHARE`] of one. A lower priority would not do: without privileges there is no
+//! machine without a free CPU is bounded, to [`SHARE`] of one, all threads together: each waits until what it has taken, and
+//! what the others had taken before, is paid for. A lower priority would not do: without privileges there is no
 //! way back from it, and threads that the program starts from here would inherit it.
 //!
 //! That no CPU is free is seen from what is idle beside this work, unless hardly anybody else does anything; where there is less
@@ -20,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use super::cpus::{self, CpuTimes};
 
-/// Part of one CPU that is left to work without an allowance: one in so many. As much again is what the allowance grows by.
+/// Part of one CPU that is left to all work without an allowance: one in so many. An allowance grows as fast, but only while
+/// nothing is owed by those that it is for.
 const SHARE: u32 = 100;
 
 /// CPU time between two judgements. Shorter ones would take a single late wake-up for a busy machine.
@@ -32,38 +34,67 @@ const BUSY_FOR: Duration = Duration::from_millis(500);
 /// Between two looks at what the machine's CPUs do.
 const LOOK_AT_CPUS: Duration = Duration::from_millis(200);
 
-/// The longest pause asked for at once.
+/// The longest pause asked for at once: after it the machine may have time to spare.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// No piece of work adds more to what is owed, however long it was. Pieces are to be shorter than a hundredth of this.
+const MOST_OWED: Duration = Duration::from_secs(5);
+
+/// Until when what was taken of a busy machine without an allowance is paid for.
+#[derive(Debug)]
+struct Debt(Mutex<Option<Instant>>);
+
+/// Of all threads of the process. One for each kind of them would be as many shares as there are kinds.
+static DEBT: Debt = Debt(Mutex::new(None));
+
+impl Debt {
+    /// Adds so much behind what is owed already; gives when that is paid, too. By then it is that thread's turn again, so
+    /// that threads which take the same time each come round as often.
+    fn add(&self, time: Duration, now: Instant) -> Instant {
+        let mut paid = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = paid.map_or(now, |paid| paid.max(now));
+        *paid.insert(from + (time * (SHARE - 1)).min(MOST_OWED))
+    }
+}
 
 /// CPU time that may be taken of a busy machine at once; shared by the threads of one kind.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     most: Duration,
     inner: Mutex<Purse>,
+    debt: &'static Debt,
 }
 
 #[derive(Debug)]
 struct Purse {
     spent: Duration,
+    /// It grows from then on; not before what is owed is paid.
     filled: Option<Instant>,
 }
 
 impl Allowance {
     pub(crate) const fn new(most: Duration) -> Allowance {
-        Allowance { most, inner: Mutex::new(Purse { spent: Duration::ZERO, filled: None }) }
+        Allowance::beside(most, &DEBT)
     }
 
-    /// Takes so much; says whether it was there.
-    fn take(&self, time: Duration, now: Instant) -> bool {
+    const fn beside(most: Duration, debt: &'static Debt) -> Allowance {
+        Allowance { most, inner: Mutex::new(Purse { spent: Duration::ZERO, filled: None }), debt }
+    }
+
+    /// Takes so much. If that was not there: until when whoever took it has to leave the machine to others.
+    fn take(&self, time: Duration, now: Instant) -> Option<Instant> {
         let mut purse = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = purse.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
-        purse.filled = Some(now);
-        purse.spent = purse.spent.saturating_sub(since / SHARE);
-        if purse.spent >= self.most {
-            return false;
+        let filled = purse.filled.unwrap_or(now);
+        purse.spent = purse.spent.saturating_sub(now.saturating_duration_since(filled) / SHARE);
+        purse.filled = Some(filled.max(now));
+        // With room for all of it, or what had come back meanwhile would let every second piece pass.
+        if purse.spent + time <= self.most {
+            purse.spent += time;
+            return None;
         }
-        purse.spent += time;
-        true
+        let paid = self.debt.add(time, now);
+        purse.filled = Some(paid);
+        Some(paid)
     }
 }
 
@@ -120,6 +151,8 @@ pub(crate) struct Courtesy {
     /// Running and waiting since the last judgement.
     window: (Duration, Duration),
     busy_until: Option<Instant>,
+    /// When what it has taken is paid for.
+    paid: Option<Instant>,
 }
 
 impl Courtesy {
@@ -130,22 +163,44 @@ impl Courtesy {
             last: None,
             window: (Duration::ZERO, Duration::ZERO),
             busy_until: None,
+            paid: None,
         }
     }
 
-    /// By the thread that worked for so long, without a pause; how long it is to pause now, if at all.
+    /// By the thread that worked for so long, without a pause; how long it is to pause now, if at all. What the thread took beside
+    /// this, for those who are not to be held up, counts as well, but never more than as much again: else those who are would never
+    /// go on.
     pub(crate) fn worked(&mut self, time: Duration, now: Instant) -> Option<Duration> {
         self.since += time;
         if self.since < WINDOW / 10 {
             return None;
         }
-        self.since = Duration::ZERO;
+        let worked = std::mem::take(&mut self.since);
         let mut all = CPUS.lock().unwrap_or_else(PoisonError::into_inner);
-        self.account(times(), now, |ran| all.are_busy(ran, now, cpus::times))
+        self.account(worked, times(), now, |ran| all.are_busy(ran, now, cpus::times))
+    }
+
+    /// After a pause: how much longer it has to be. There may be CPUs to spare by now.
+    pub(crate) fn paused(&mut self, now: Instant) -> Option<Duration> {
+        let mut all = CPUS.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rest(now, || all.are_busy(Duration::ZERO, now, cpus::times))
+    }
+
+    fn rest(&mut self, now: Instant, are_busy: impl FnOnce() -> bool) -> Option<Duration> {
+        let left = self.paid?.checked_duration_since(now).filter(|left| !left.is_zero());
+        let waits = self.busy_until.is_some_and(|until| now < until);
+        match left {
+            Some(left) if waits || are_busy() => Some(left.min(LONGEST_PAUSE)),
+            _ => {
+                self.paid = None;
+                None
+            }
+        }
     }
 
     fn account(
         &mut self,
+        worked: Duration,
         times: Option<Times>,
         now: Instant,
         are_busy: impl FnOnce(Duration) -> bool,
@@ -157,16 +212,20 @@ impl Courtesy {
         self.window.0 += ran;
         self.window.1 += times.waited.saturating_sub(last.waited);
         if self.window.0 >= WINDOW {
-            if self.window.1 >= self.window.0 / 4 {
-                self.busy_until = Some(now + BUSY_FOR);
-            }
+            self.busy_until = (self.window.1 >= self.window.0 / 4).then(|| now + BUSY_FOR);
             self.window = (Duration::ZERO, Duration::ZERO);
         }
         let waits = self.busy_until.is_some_and(|until| now < until);
-        if !(busy || waits) || self.allowance.take(ran, now) {
+        if !(busy || waits) {
             return None;
         }
-        Some((ran * (SHARE - 1)).min(LONGEST_PAUSE))
+        let paid = self.allowance.take(ran.min(2 * worked), now)?;
+        if waits {
+            // A thread does not learn while it pauses: the next judgement is to be made of its share, too.
+            self.busy_until = Some(paid + BUSY_FOR);
+        }
+        self.paid = Some(paid);
+        Some(paid.saturating_duration_since(now).min(LONGEST_PAUSE))
     }
 }
 
@@ -201,6 +260,16 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// The pauses asked for, one after the other, on a machine that stays as busy.
+    fn pause(courtesy: &mut Courtesy, first: Option<Duration>, busy: bool, now: &mut Instant) {
+        let mut pause = first;
+        while let Some(time) = pause {
+            assert!(time <= LONGEST_PAUSE);
+            *now += time;
+            pause = courtesy.rest(*now, || busy);
+        }
+    }
+
     /// Works for so much CPU time with so much waiting beside each millisecond, and obeys the pauses; how long that took.
     fn work(courtesy: &mut Courtesy, cpu: Duration, waits: Duration, now: &mut Instant) -> Duration {
         let begun = *now;
@@ -210,16 +279,16 @@ mod tests {
         while times.ran < until {
             times = Times { ran: times.ran + 2 * MS, waited: times.waited + 2 * waits };
             *now += 2 * (MS + waits);
-            if let Some(pause) = courtesy.account(Some(times), *now, |_| false) {
-                *now += pause;
-            }
+            let first = courtesy.account(2 * (MS + waits), Some(times), *now, |_| false);
+            pause(courtesy, first, false, now);
         }
         *now - begun
     }
 
     #[test]
     fn free_cpus_are_used_and_busy_ones_left_to_others_once_the_allowance_is_gone() {
-        static ALLOWANCE: Allowance = Allowance::new(Duration::from_millis(300));
+        static DEBT: Debt = Debt(Mutex::new(None));
+        static ALLOWANCE: Allowance = Allowance::beside(Duration::from_millis(300), &DEBT);
         let mut now = Instant::now();
         let mut courtesy = Courtesy::new(&ALLOWANCE);
         let free = work(&mut courtesy, 5000 * MS, Duration::ZERO, &mut now);
@@ -229,19 +298,118 @@ mod tests {
         assert_eq!(late, 1200 * MS);
         let first = work(&mut courtesy, 250 * MS, MS, &mut now);
         assert_eq!(first, 500 * MS);
-        // Nothing of the allowance is left: a hundredth, as much again, and what is taken to look whether it is still so.
+        // Nothing of the allowance is left: a hundredth, the looks whether it is still so included.
         work(&mut courtesy, 200 * MS, MS, &mut now);
         let busy = work(&mut courtesy, 400 * MS, MS, &mut now);
-        assert!(busy > 400 * MS * SHARE / 5 && busy < 400 * MS * (SHARE + 1), "{busy:?}");
+        assert!(busy > 400 * MS * (SHARE - 1) && busy < 400 * MS * (SHARE + 2), "{busy:?}");
         // Another thread of the kind has no allowance of its own.
         let mut other = Courtesy::new(&ALLOWANCE);
         let busy = work(&mut other, 400 * MS, MS, &mut now);
-        assert!(busy > 400 * MS * SHARE / 5 && busy < 400 * MS * (SHARE + 1), "{busy:?}");
+        assert!(busy > 370 * MS * (SHARE - 1) && busy < 400 * MS * (SHARE + 2), "{busy:?}");
         // It comes back in time, and at once where others stop.
         now += 40_000 * MS;
         assert_eq!(work(&mut courtesy, 250 * MS, MS, &mut now), 500 * MS);
         now += 1000 * MS;
         assert_eq!(work(&mut courtesy, 1000 * MS, Duration::ZERO, &mut now), 1000 * MS);
+    }
+
+    /// Threads that work in pieces of such lengths, without end, on a busy machine for so long; what each takes.
+    fn together(threads: &mut [(Courtesy, Duration)], time: Duration) -> Vec<Duration> {
+        let begun = Instant::now();
+        let mut turns: Vec<_> = threads.iter().map(|_| (begun, Duration::ZERO)).collect();
+        loop {
+            let next = (0..turns.len()).min_by_key(|&i| turns[i].0).expect("a thread");
+            let (now, took) = &mut turns[next];
+            if *now >= begun + time {
+                return turns.into_iter().map(|(_, took)| took).collect();
+            }
+            let (courtesy, piece) = &mut threads[next];
+            courtesy.last = Some(Times { ran: *took, waited: Duration::ZERO });
+            *took += *piece;
+            *now += *piece;
+            let first = courtesy.account(*piece, Some(Times { ran: *took, waited: Duration::ZERO }), *now, |_| true);
+            pause(courtesy, first, true, now);
+        }
+    }
+
+    #[test]
+    fn threads_of_all_kinds_have_one_share_and_each_its_part() {
+        static DEBT: Debt = Debt(Mutex::new(None));
+        static ANSWERS: Allowance = Allowance::beside(Duration::from_millis(300), &DEBT);
+        static EXPRESSIONS: Allowance = Allowance::beside(Duration::from_millis(100), &DEBT);
+        let kinds = [&ANSWERS, &EXPRESSIONS, &EXPRESSIONS];
+        let mut threads = kinds.map(|kind| (Courtesy::new(kind), 2 * MS));
+        let time = Duration::from_secs(1000);
+        let took = together(&mut threads, time);
+        let (all, allowed) = (took.iter().sum::<Duration>(), time / SHARE + ANSWERS.most + EXPRESSIONS.most);
+        assert!(all > allowed * 95 / 100 && all < allowed * 102 / 100, "{took:?}");
+        assert!(took.iter().all(|took| *took > time / SHARE / 4), "{took:?}");
+    }
+
+    #[test]
+    fn long_pieces_are_paid_for_like_short_ones() {
+        static DEBT: Debt = Debt(Mutex::new(None));
+        static ALLOWANCE: Allowance = Allowance::beside(Duration::ZERO, &DEBT);
+        let time = Duration::from_secs(1000);
+        for piece in [2 * MS, 20 * MS, 50 * MS] {
+            let took = together(&mut [(Courtesy::new(&ALLOWANCE), piece)], time)[0];
+            *DEBT.0.lock().expect("nobody else has it") = None;
+            assert!(took > time / SHARE * 98 / 100 && took < time / SHARE * 102 / 100, "{piece:?}: {took:?}");
+        }
+        // One that could not be made shorter ends the pauses of nobody, but it does not stop the session for good.
+        let mut courtesy = Courtesy::new(&ALLOWANCE);
+        let begun = Instant::now();
+        let mut now = begun;
+        courtesy.last = Some(Times { ran: MS, waited: MS });
+        let first = courtesy.account(1000 * MS, Some(Times { ran: 1001 * MS, waited: MS }), now, |_| true);
+        pause(&mut courtesy, first, true, &mut now);
+        assert_eq!(now - begun, MOST_OWED);
+    }
+
+    #[test]
+    fn one_kind_s_debt_leaves_the_other_its_allowance() {
+        static DEBT: Debt = Debt(Mutex::new(None));
+        static ANSWERS: Allowance = Allowance::beside(Duration::from_millis(300), &DEBT);
+        static EXPRESSIONS: Allowance = Allowance::beside(Duration::from_millis(100), &DEBT);
+        let now = Instant::now();
+        assert_eq!(EXPRESSIONS.take(100 * MS, now), None);
+        assert_eq!(EXPRESSIONS.take(20 * MS, now), Some(now + 20 * MS * (SHARE - 1)));
+        assert_eq!(ANSWERS.take(200 * MS, now), None);
+        // What is owed is paid before anything comes back; to the other kind it comes back meanwhile.
+        let paid = now + 20 * MS * (SHARE - 1);
+        assert_eq!(ANSWERS.take(100 * MS + (paid - now) / SHARE, paid), None);
+        assert!(EXPRESSIONS.take(MS, paid).is_some());
+    }
+
+    #[test]
+    fn a_pause_ends_when_there_is_time_to_spare() {
+        static DEBT: Debt = Debt(Mutex::new(None));
+        static ALLOWANCE: Allowance = Allowance::beside(Duration::ZERO, &DEBT);
+        let mut courtesy = Courtesy::new(&ALLOWANCE);
+        let (begun, times) = (Instant::now(), Times { ran: MS, waited: MS });
+        courtesy.last = Some(times);
+        let ran = |ran| Some(Times { ran, ..times });
+        assert_eq!(courtesy.account(20 * MS, ran(21 * MS), begun, |_| true), Some(LONGEST_PAUSE));
+        let now = begun + LONGEST_PAUSE;
+        assert_eq!(courtesy.rest(now, || true), Some(LONGEST_PAUSE));
+        assert_eq!(courtesy.rest(now + LONGEST_PAUSE, || false), None);
+    }
+
+    #[test]
+    fn what_the_thread_does_beside_counts_as_much_again_at_most() {
+        static DEBT: Debt = Debt(Mutex::new(None));
+        static ALLOWANCE: Allowance = Allowance::beside(Duration::ZERO, &DEBT);
+        let mut courtesy = Courtesy::new(&ALLOWANCE);
+        let (now, times) = (Instant::now(), Times { ran: MS, waited: MS });
+        courtesy.last = Some(times);
+        // Two milliseconds for those who have to make way, and so many for others.
+        let mut paid = now;
+        for (all, counted) in [(2, 2), (3, 3), (300, 4)] {
+            let times = Times { ran: courtesy.last.expect("set").ran + all * MS, ..times };
+            paid += counted * MS * (SHARE - 1);
+            assert!(courtesy.account(2 * MS, Some(times), now, |_| true).is_some());
+            assert_eq!(courtesy.paid, Some(paid));
+        }
     }
 
     #[test]
@@ -287,7 +455,8 @@ mod tests {
     fn without_the_system_s_figures_nothing_is_bounded() {
         static ALLOWANCE: Allowance = Allowance::new(Duration::ZERO);
         let mut courtesy = Courtesy::new(&ALLOWANCE);
-        assert_eq!((0..1000).find_map(|_| courtesy.account(None, Instant::now(), |_| true)), None);
+        assert_eq!((0..1000).find_map(|_| courtesy.account(MS, None, Instant::now(), |_| true)), None);
+        assert_eq!(courtesy.rest(Instant::now(), || true), None);
         assert!(parse(b"").is_none() && parse(b"12").is_none() && parse(b"x 1").is_none());
         let times = parse(b"1500 2500 3\n").expect("figures");
         assert_eq!((times.ran, times.waited), (Duration::from_nanos(1500), Duration::from_nanos(2500)));
