@@ -23,9 +23,16 @@ use crate::sys::threads::Own;
 const FIRST_WORD: Duration = Duration::from_secs(2);
 const NEXT_WORD: Duration = Duration::from_secs(10);
 
-/// Bounds of the time between two looks; in between a quarter of the time so far.
-const SHORTEST_LOOK: Duration = Duration::from_millis(1);
-const LONGEST_LOOK: Duration = Duration::from_millis(50);
+/// When something is first looked at that was begun on another thread.
+pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(1);
+
+/// How long after a look comes the next at what has lasted so long: a quarter of that at first, so that it is heard of at once;
+/// later a twentieth, because each look wakes the console's thread, and there may be no CPU to spare.
+pub(crate) fn next_look(lasted: Duration) -> Duration {
+    const SOON: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_millis(250);
+    (lasted / 4).clamp(FIRST_LOOK, SOON).max((lasted / 20).min(LONGEST))
+}
 
 /// How many may be left behind, in code that does not return, before no more are begun.
 const MOST_LEFT_BEHIND: usize = 8;
@@ -89,7 +96,7 @@ pub(super) fn elsewhere(
     let thread = std::thread::Builder::new().name("coro-ask".into()).spawn(serve);
     thread.map_err(|error| format!("not done: no thread for it: {error}"))?;
     let begun = Instant::now();
-    let (next_word, next_look) = (begun + FIRST_WORD, begun + SHORTEST_LOOK);
+    let (next_word, next_look) = (begun + FIRST_WORD, begun + FIRST_LOOK);
     Ok(Box::new(Elsewhere { desk, what: what.into(), begun, next_word, next_look, wrong: false }))
 }
 
@@ -124,7 +131,7 @@ impl Answer for Elsewhere {
             let word = format!("… after {lasted:.1}s {what} is still in code of the program; Ctrl-C abandons it\n");
             out.extend_from_slice(word.as_bytes());
         }
-        self.next_look = now + (lasted / 4).clamp(SHORTEST_LOOK, LONGEST_LOOK);
+        self.next_look = now + next_look(lasted);
         true
     }
 
@@ -144,6 +151,22 @@ impl Drop for Elsewhere {
         if let State::Runs = *state {
             *state = State::Abandoned;
             LEFT_BEHIND.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_lasted_for_long_is_looked_at_less_often() {
+        let looks = [0, 100, 400, 2000, 60_000].map(|lasted| next_look(Duration::from_millis(lasted)).as_millis());
+        assert_eq!(looks, [1, 25, 50, 100, 250]);
+        // Heard of at most a quarter late, and a twentieth from a second on.
+        for lasted in (4..20_000).map(Duration::from_millis) {
+            let part = if lasted < Duration::from_secs(1) { 4 } else { 20 };
+            assert!(next_look(lasted) <= lasted / part, "{lasted:?}");
         }
     }
 }

@@ -33,6 +33,8 @@ mod top;
 #[cfg(feature = "probe")]
 mod trace;
 
+#[cfg(feature = "script")]
+pub(crate) use elsewhere::{FIRST_LOOK, next_look};
 pub(crate) use status::{dump, status, status_text};
 pub(crate) use text::nearest_of;
 

@@ -20,7 +20,7 @@ use super::control::{Control, Form, MOST_LEFT_BEHIND, left_behind};
 use super::engine::{Asked, Kept, Outcome, Packages};
 use super::limits::{LEAST_STACK, Limits, STACK};
 use super::{show, source};
-use crate::commands::{Answer, Begun, Evaluate, Expression, When};
+use crate::commands::{Answer, Begun, Evaluate, Expression, FIRST_LOOK, When, next_look};
 use crate::panic;
 use crate::scheduler::runtime::payload_text;
 use crate::sys::threads::Own;
@@ -31,10 +31,6 @@ const IDLE: Duration = Duration::from_secs(5);
 /// When a session is first told where its expression is, and how often then.
 const FIRST_WORD: Duration = Duration::from_secs(2);
 const NEXT_WORD: Duration = Duration::from_secs(10);
-
-/// Bounds of the time between two looks at whether there is an outcome; in between a quarter of the time so far.
-const SHORTEST_LOOK: Duration = Duration::from_millis(1);
-const LONGEST_LOOK: Duration = Duration::from_millis(50);
 
 /// Bytes of a whole answer, with what was printed.
 const MOST_ANSWER: usize = 4 << 20;
@@ -307,7 +303,7 @@ impl Answer for Waiting {
             let word = self.word(lasted);
             out.extend_from_slice(note(&self.form, &word).as_bytes());
         }
-        self.next_look = now + (lasted / 4).clamp(SHORTEST_LOOK, LONGEST_LOOK);
+        self.next_look = now + next_look(lasted);
         true
     }
 
@@ -323,7 +319,7 @@ impl Waiting {
     pub(super) fn new(control: Arc<Control>, expression: Expression<'_>) -> Waiting {
         Waiting {
             next_word: control.begun() + FIRST_WORD,
-            next_look: control.begun() + SHORTEST_LOOK,
+            next_look: control.begun() + FIRST_LOOK,
             control,
             form: Form { json: expression.json, lines: expression.lines, unknown: expression.unknown },
             answer: None,
