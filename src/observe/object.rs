@@ -30,17 +30,20 @@ impl Mark {
     }
 
     /// `who`: a task's id, or [`THREAD`] and a thread's number. `at`: ticks, as exact as whoever calls can tell for
-    /// nothing; 0 is not known. What is there already is not written again: in a slice it mostly is.
+    /// nothing; 0 is not known. What is there already is not written again: in a slice it mostly is. Whether `at` is new.
     #[inline(always)]
-    pub(crate) fn set(&self, (who, at): (u64, u64)) {
-        if super::ON {
-            if self.at.load(Ordering::Relaxed) != at {
-                self.at.store(at, Ordering::Relaxed);
-            }
-            if self.who.load(Ordering::Relaxed) != who {
-                self.who.store(who, Ordering::Relaxed);
-            }
+    pub(crate) fn set(&self, (who, at): (u64, u64)) -> bool {
+        if !super::ON {
+            return false;
         }
+        let new = self.at.load(Ordering::Relaxed) != at;
+        if new {
+            self.at.store(at, Ordering::Relaxed);
+        }
+        if self.who.load(Ordering::Relaxed) != who {
+            self.who.store(who, Ordering::Relaxed);
+        }
+        new
     }
 
     /// Who; 0: nobody.
@@ -96,8 +99,8 @@ impl Object {
 
     /// Says who holds it, or has just used it, and since when; see [`Mark::set`].
     #[inline(always)]
-    pub(crate) fn used(&self, by: (u64, u64)) {
-        self.user.set(by);
+    pub(crate) fn used(&self, by: (u64, u64)) -> bool {
+        self.user.set(by)
     }
 
     /// Nobody holds it any more.

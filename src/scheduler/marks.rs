@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use super::suspend::here;
-use crate::observe::THREAD;
+use crate::observe::{self, THREAD};
+use crate::sys::clock;
 
 /// What stands for the calling plain thread in an [`Object`](crate::observe::Object).
 #[inline]
@@ -64,5 +66,22 @@ pub(crate) fn show_polled_io() {
 
 /// The clock of [`Object::since`](crate::observe::Object::since).
 pub(crate) fn ticks() -> u64 {
-    crate::sys::clock::ticks()
+    clock::ticks()
+}
+
+/// So long whoever was woken to try for something may keep others from being woken.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// When that has passed for who is woken now, in ticks.
+pub(crate) fn patience_end() -> u64 {
+    clock::ticks() + clock::in_ticks(PATIENCE)
+}
+
+/// Whether a time in ticks has passed. A task goes by when its slice began, since it asks at every lock.
+pub(crate) fn is_past(at: u64) -> bool {
+    let now = match here() {
+        Some(h) if observe::ON => h.slice_start(),
+        _ => clock::ticks(),
+    };
+    now > at
 }

@@ -21,7 +21,7 @@ pub(crate) mod io;
 mod join;
 mod labels;
 mod maintain;
-mod marks;
+pub(crate) mod marks;
 mod options;
 #[cfg(feature = "futures-io")]
 mod poll_io;

@@ -21,6 +21,13 @@ pub(super) trait Exclusive {
     /// What the views show of it.
     fn object(&self) -> &Object;
 
+    /// Somebody took it in a slice that began at `at`, the first time in that slice: whoever had been woken for it may be
+    /// late.
+    #[inline]
+    fn was_overtaken(&self, at: u64) {
+        let _ = at;
+    }
+
     /// Gives up exclusive access.
     fn unlock(&self);
 }
@@ -64,12 +71,15 @@ impl<R: Exclusive> Core<R> {
     pub(super) fn begin(&self) {
         match here() {
             Some(h) => {
-                self.raw.object().used((h.id(), h.slice_start()));
+                let at = h.slice_start();
+                if self.raw.object().used((h.id(), at)) {
+                    self.raw.was_overtaken(at);
+                }
                 let guards = &h.local().write_guards;
                 guards.set(guards.get() + 1);
             }
             // A thread would have to read a clock; the first one that waits for it does that instead.
-            None => self.raw.object().used((suspend::this_thread(), 0)),
+            None => _ = self.raw.object().used((suspend::this_thread(), 0)),
         }
     }
 

@@ -19,9 +19,10 @@ use crate::scheduler::suspend;
 
 /// A mutual exclusion lock with [`std::sync::Mutex`]'s surface whose waiters are tasks (or threads).
 ///
-/// It may be held across waits. Waiters are served in order, but for one overtaking newcomer at most per wait. While a
-/// guard is held, cancellation and timeouts reach the holder as errors of I/O calls only, so that they cannot leave the
-/// protected data half changed; [`Task::cancel_now`](crate::Task::cancel_now) unwinds all the same and poisons.
+/// It may be held across waits. Waiters are served in order, but for one overtaking newcomer at most per wait; those
+/// behind pass one whose worker is busy for more than a millisecond when its turn comes. While a guard is held,
+/// cancellation and timeouts reach the holder as errors of I/O calls only, so that they cannot leave the protected data
+/// half changed; [`Task::cancel_now`](crate::Task::cancel_now) unwinds all the same and poisons.
 ///
 /// # Examples
 /// ```

@@ -1,8 +1,14 @@
 //! The mutex under every lock of this module that excludes: one word and a waiting line.
 //!
-//! The word is LOCKED and WAITERS. Locking and unlocking without waiters is one compare-and-swap each; everything else
-//! happens under the line's own short lock. A woken waiter competes with newcomers once; after that the lock is handed
-//! to it, so that nobody waits without bound. Must not know values, poison or guards.
+//! Locking and unlocking is one compare-and-swap each while nobody has to be woken; everything else happens under the
+//! line's own short lock. A woken waiter competes with newcomers once; after that the lock is handed to it, so that
+//! nobody waits without bound. One at a time is woken: until it has tried, the others would only find the lock taken,
+//! and whoever locks and unlocks often meanwhile shall not pay for them. If its worker does not come to it, somebody
+//! else is woken after a while.
+//!
+//! Invariants, under the line's lock: while there are waiters, the word is CALLED or one was sent; a free lock is never
+//! CALLED. Whoever was sent says so no longer before it takes the lock, stands in line again or leaves. Must not know
+//! values, poison or guards.
 
 use std::sync::PoisonError;
 
@@ -11,11 +17,14 @@ use super::held::Exclusive;
 use super::waiters::{Taken, WaitList, Waiter};
 use super::woven::{Call, Outcome, State};
 use crate::observe::{Object, WaitKind, WaitReason};
-use crate::scheduler::suspend;
-use crate::sys::atomic::{AtomicU32, Lock, LockGuard, Ordering};
+use crate::scheduler::{marks, suspend};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Lock, LockGuard, Ordering};
 
 const LOCKED: u32 = 1;
-const WAITERS: u32 = 2;
+/// Whoever unlocks has to look at the line.
+const CALLED: u32 = 2;
+/// When nobody that was sent is late.
+const NEVER: u64 = u64::MAX;
 
 /// A mutex without a value: the word, its waiting line, and what the views show of it.
 #[derive(Debug)]
@@ -23,13 +32,21 @@ pub(super) struct RawMutex {
     word: AtomicU32,
     pub(super) object: Object,
     line: Lock<WaitList>,
+    /// When the waiter that was sent, woken to try and has not tried yet, is late, in ticks; [`NEVER`]: nobody was. Written
+    /// under the line's lock.
+    late_at: AtomicU64,
 }
 
 impl RawMutex {
     const_unless_modelled! {
         #[track_caller]
         pub(super) fn new() -> RawMutex {
-            RawMutex { word: AtomicU32::new(0), object: Object::new(), line: Lock::new(WaitList::new()) }
+            RawMutex {
+                word: AtomicU32::new(0),
+                object: Object::new(),
+                line: Lock::new(WaitList::new()),
+                late_at: AtomicU64::new(NEVER),
+            }
         }
     }
 
@@ -97,15 +114,20 @@ impl RawMutex {
         call.told(&self.object, state, take, outcome, undo)
     }
 
-    /// Links the waiter, unless the lock could be had after all.
-    fn enqueue(&self, w: &Waiter, front: bool) -> bool {
+    /// Links the waiter, unless the lock could be had after all. `sent`: it was woken to try.
+    fn enqueue(&self, w: &Waiter, sent: bool) -> bool {
         let mut line = self.line();
+        if sent {
+            self.late_at.store(NEVER, Ordering::Relaxed);
+        }
+        let late_at = self.late_at.load(Ordering::Relaxed);
+        let behind = if late_at != NEVER && !marks::is_past(late_at) { 0 } else { CALLED };
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let (new, order) = if word & LOCKED == 0 {
-                (word | LOCKED, Ordering::Acquire)
+                (LOCKED | if line.is_empty() { 0 } else { behind }, Ordering::Acquire)
             } else {
-                (word | WAITERS, Ordering::Relaxed)
+                (word | behind, Ordering::Relaxed)
             };
             match self.word.compare_exchange_weak(word, new, order, Ordering::Relaxed) {
                 Ok(_) if word & LOCKED == 0 => return false,
@@ -114,8 +136,10 @@ impl RawMutex {
             }
         }
         w.rearm();
+        // A newcomer was faster than whoever was sent: next time the lock is handed over.
+        w.owed.set(sent);
         // SAFETY: `Queued` borrows the waiter and takes it out when dropped.
-        unsafe { if front { line.push_front(w) } else { line.push_back(w) } };
+        unsafe { if sent { line.push_front(w) } else { line.push_back(w) } };
         true
     }
 
@@ -125,20 +149,15 @@ impl RawMutex {
         let waiter = Waiter::new();
         self.object.held_since_at_least(suspend::ticks());
         let mut queued = Queued { lock: self, waiter: &waiter, armed: false };
-        let mut front = false;
-        loop {
-            if !self.enqueue(&waiter, front) {
-                return;
-            }
+        let mut sent = false;
+        while self.enqueue(&waiter, sent) {
             queued.armed = true;
             wait(&waiter, reason);
             queued.armed = false;
-            if waiter.granted() || self.try_take() {
+            if waiter.granted() {
                 return;
             }
-            // A newcomer was faster: next time the lock is handed over.
-            waiter.owed.set(true);
-            front = true;
+            sent = true;
         }
     }
 
@@ -155,17 +174,53 @@ impl RawMutex {
 
     /// Gives the lock up, or to the first waiter if that one is owed it. Under the line's lock.
     fn release(&self, line: &mut WaitList) -> Option<Taken> {
-        let hand_over = line.first_is_owed();
-        let taken = if hand_over { line.grant_first() } else { line.take_first() };
-        let waiters = if line.is_empty() { 0 } else { WAITERS };
-        self.word.store(waiters | if hand_over { LOCKED } else { 0 }, Ordering::Release);
+        if !line.first_is_owed() {
+            let taken = self.send_first(line);
+            self.word.store(0, Ordering::Release);
+            return taken;
+        }
+        let taken = line.grant_first();
+        self.word.store(LOCKED | self.call(line), Ordering::Release);
         taken
+    }
+
+    /// CALLED if there is need of it. Under the line's lock.
+    fn call(&self, line: &WaitList) -> u32 {
+        let sent = self.late_at.load(Ordering::Relaxed) != NEVER;
+        if sent || line.is_empty() { 0 } else { CALLED }
+    }
+
+    /// The first waiter is to try, if there is one. Under the line's lock.
+    fn send_first(&self, line: &mut WaitList) -> Option<Taken> {
+        let late_at = if line.is_empty() { NEVER } else { marks::patience_end() };
+        self.late_at.store(late_at, Ordering::Relaxed);
+        line.take_first()
+    }
+
+    /// Whoever was sent will not try: somebody else shall, now or when the holder unlocks. Under the line's lock.
+    fn pass_on(&self, line: &mut WaitList) -> Option<Taken> {
+        self.late_at.store(NEVER, Ordering::Relaxed);
+        let call = self.call(line);
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word & LOCKED != 0 {
+            match self.word.compare_exchange_weak(word, LOCKED | call, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return None,
+                Err(now) => word = now,
+            }
+        }
+        self.send_first(line)
     }
 }
 
 impl Exclusive for RawMutex {
     fn object(&self) -> &Object {
         &self.object
+    }
+
+    fn was_overtaken(&self, at: u64) {
+        if at > self.late_at.load(Ordering::Relaxed) {
+            self.word.fetch_or(CALLED, Ordering::Relaxed);
+        }
     }
 
     #[inline]
@@ -194,20 +249,13 @@ impl Drop for Queued<'_> {
             if self.waiter.is_linked() {
                 line.remove(self.waiter);
                 if line.is_empty() {
-                    raw.word.fetch_and(!WAITERS, Ordering::Relaxed);
+                    raw.word.fetch_and(!CALLED, Ordering::Relaxed);
                 }
                 None
             } else if self.waiter.granted() {
                 raw.release(&mut line)
-            } else if raw.word.load(Ordering::Relaxed) & LOCKED == 0 {
-                // We were told to try and will not: somebody else shall.
-                let taken = line.take_first();
-                if line.is_empty() {
-                    raw.word.fetch_and(!WAITERS, Ordering::Relaxed);
-                }
-                taken
             } else {
-                None
+                raw.pass_on(&mut line)
             }
         };
         if let Some(t) = taken {

@@ -274,6 +274,43 @@ fn an_interrupt_is_held_back_under_a_writer_but_not_under_a_reader() {
     });
 }
 
+/// Of those who wait one at a time is woken. If its worker is stuck, the next one is woken before long, also if whoever has the
+/// lock meanwhile never finds it taken.
+#[test]
+fn a_woken_waiter_of_a_stuck_worker_does_not_keep_the_others_waiting() {
+    runtime(2).block_on(|| {
+        let m = Arc::new(Mutex::new(0));
+        let here = coro::current_worker().unwrap();
+        let waiter = |worker: usize| {
+            let m = m.clone();
+            let waits = coro::Builder::new().worker(worker).spawn(move || *m.lock().unwrap() += 1).unwrap();
+            until_parked(waits.task(), "lock");
+            waits
+        };
+        let held = m.lock().unwrap();
+        let (first, second) = (waiter(1 - here), waiter(here));
+        let (stuck, released) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stuck2, released2) = (stuck.clone(), released.clone());
+        let sticks = move || {
+            stuck2.store(true, Ordering::SeqCst);
+            while !released2.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let blocks = coro::Builder::new().worker(1 - here).spawn(sticks).unwrap();
+        until("the other worker is stuck", || stuck.load(Ordering::SeqCst));
+        drop(held);
+        task_until("the second has its turn", || {
+            drop(m.lock().unwrap());
+            second.is_finished()
+        });
+        assert!(!first.is_finished(), "its worker is stuck");
+        released.store(true, Ordering::SeqCst);
+        [first, second, blocks].into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(*m.lock().unwrap(), 2);
+    });
+}
+
 /// std judges by the thread: a lock used by one task while another one of the same worker waits in the middle of its
 /// unwinding would be poisoned, and a panic under such a lock would not poison.
 #[test]

@@ -7,6 +7,19 @@ pub(crate) fn unpark(who: &Unparker) {
     who.0.wake.notify();
 }
 
+pub(crate) mod marks {
+    use super::suspend::here;
+
+    pub(crate) fn patience_end() -> u64 {
+        0
+    }
+
+    /// Nobody has patience whose deadline has come.
+    pub(crate) fn is_past(_: u64) -> bool {
+        here().is_some_and(|h| h.expired())
+    }
+}
+
 pub(crate) mod suspend {
     //! The same functions as the runtime's, on a model thread.
 

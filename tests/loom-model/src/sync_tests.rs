@@ -7,7 +7,7 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 
 use crate::model::{check, in_the_long_form};
-use crate::scheduler::suspend::{cancel, run_as};
+use crate::scheduler::suspend::{cancel, expire, run_as};
 use crate::sync::{Mutex, mpsc};
 use crate::task::Task;
 
@@ -60,6 +60,28 @@ fn a_locker_that_comes_twice_does_not_starve_the_other() {
         }
         other.join().unwrap();
         assert_eq!(m.try_lock().expect("the lock is free").get(), 3);
+    });
+}
+
+/// Whoever was woken may come late: then somebody else is woken as well, and both get in.
+#[test]
+fn who_is_woken_because_another_one_is_late_does_not_lose_it_its_turn() {
+    check(2, || {
+        let m = mutex();
+        let held = m.lock().unwrap();
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let m = m.clone();
+                thread::spawn(move || m.lock().unwrap().add())
+            })
+            .collect();
+        let task = Task::new();
+        expire(&task);
+        let m2 = m.clone();
+        drop(held);
+        assert!(run_as(task, move || (0..2).for_each(|_| m2.lock().unwrap().add())).is_some());
+        others.into_iter().for_each(|o| o.join().unwrap());
+        assert_eq!(m.try_lock().expect("the lock is free").get(), 4);
     });
 }
 

@@ -102,6 +102,10 @@ impl AtomicU32 {
     pub(crate) fn fetch_and(&self, v: u32, o: Ordering) -> u32 {
         self.0.fetch_and(v, store(o))
     }
+
+    pub(crate) fn fetch_or(&self, v: u32, o: Ordering) -> u32 {
+        self.0.fetch_or(v, store(o))
+    }
 }
 
 /// As the runtime's: an exchange that is also a full fence.
