@@ -21,10 +21,9 @@ pub(super) trait Exclusive {
     /// What the views show of it.
     fn object(&self) -> &Object;
 
-    /// Somebody took it in a slice that began at `at`, the first time in that slice: whoever had been woken for it may be
-    /// late.
+    /// Somebody took it, a task the first time in its slice: whoever had been woken for it may be late. `at`: about now.
     #[inline]
-    fn was_overtaken(&self, at: u64) {
+    fn was_overtaken(&self, at: impl FnOnce() -> u64) {
         let _ = at;
     }
 
@@ -73,13 +72,16 @@ impl<R: Exclusive> Core<R> {
             Some(h) => {
                 let at = h.slice_start();
                 if self.raw.object().used((h.id(), at)) {
-                    self.raw.was_overtaken(at);
+                    self.raw.was_overtaken(|| at);
                 }
                 let guards = &h.local().write_guards;
                 guards.set(guards.get() + 1);
             }
             // A thread would have to read a clock; the first one that waits for it does that instead.
-            None => _ = self.raw.object().used((suspend::this_thread(), 0)),
+            None => {
+                self.raw.object().used((suspend::this_thread(), 0));
+                self.raw.was_overtaken(suspend::ticks);
+            }
         }
     }
 

@@ -217,8 +217,9 @@ impl Exclusive for RawMutex {
         &self.object
     }
 
-    fn was_overtaken(&self, at: u64) {
-        if at > self.late_at.load(Ordering::Relaxed) {
+    fn was_overtaken(&self, at: impl FnOnce() -> u64) {
+        let late_at = self.late_at.load(Ordering::Relaxed);
+        if late_at != NEVER && at() > late_at {
             self.word.fetch_or(CALLED, Ordering::Relaxed);
         }
     }

@@ -32,7 +32,8 @@ use crate::scheduler::suspend::{self, here};
 
 /// Suspends the task for at least `duration` (a plain thread is blocked).
 ///
-/// It never ends early. How late depends on what else the worker does; on an idle one, tens of microseconds.
+/// It never ends early. How late depends on what else the worker does; on an idle one, tens of microseconds, and up to 80
+/// more where at least four sleeps and time limits of the worker end in so short a time.
 ///
 /// # Cancellation
 /// Unwinds if the task is cancelled or an enclosing [`timeout`] expires.
