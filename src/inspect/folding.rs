@@ -75,6 +75,7 @@ const INSIDE: &[&str] = &[
     "scheduler::slice",
     "scheduler::spare",
     "scheduler::stall",
+    "scheduler::stretch",
     "scheduler::suspend",
     "scheduler::timeout",
     "scheduler::unwinding",

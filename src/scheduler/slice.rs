@@ -14,26 +14,24 @@ use crate::task::state::{CellFate, Finish, Life, Park, Snapshot, Start};
 use crate::task::{TaskCell, TaskLocal, Unparker, payload_is_empty};
 
 impl Worker {
-    /// Runs `cell` until it yields, parks or ends. `now` is the end of the slice before; returns the end of this one.
+    /// Runs `cell` until it yields, parks or ends. `now` is the end of the slice before; returns the end of this one. `FRESH`: it comes
+    /// from `fresh`, where all are unstarted.
     #[inline(always)]
-    pub(super) fn slice(&self, cell: &'static TaskCell, now: u64) -> u64 {
+    pub(super) fn slice<const FRESH: bool>(&self, cell: &'static TaskCell, now: u64) -> u64 {
         let shared = self.shared;
         let running = ptr::from_ref(cell).cast_mut();
-        let mut word = cell.state.snapshot();
-        let first = word.life() == Life::Unstarted;
-        if observe::ON && first {
+        if observe::ON && FRESH {
             // No exchange: whoever finds the task started has read what its start released.
             shared.current.store(running, Ordering::Relaxed);
         } else if observe::ON {
             publish(&shared.current, running);
-            word = cell.state.resume_check();
         }
-        if (word.inspected() || first) && !self.admit(cell, word) {
+        let word = cell.state.resume_check();
+        if (word.inspected() || word.life() == Life::Unstarted) && !self.admit(cell, word) {
             self.end_stretch(now);
             return self.ticker.now();
         }
-        let of = (cell.class.load(Ordering::Relaxed), cell.accounting.made_runnable());
-        let together = observe::ON && first && self.stretch.takes(of.0, of.1);
+        let together = observe::ON && FRESH && self.stretch.takes(|| common(cell));
         let now = if observe::ON && !together { self.begin_slice(cell, now) } else { now };
         shared.slices.store(shared.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.current.set(cell);
@@ -41,14 +39,13 @@ impl Worker {
         self.current.set(ptr::null());
 
         let outcome = self.outcome.get();
-        let untimed = observe::ON && first && outcome == Outcome::Ended && {
-            let limit = shared.stretch_limit.load(Ordering::Relaxed);
-            self.stretch.goes_on(limit, of.0, of.1, together)
-        };
+        let ended_first = observe::ON && FRESH && outcome == Outcome::Ended;
+        let untimed =
+            ended_first && self.stretch.goes_on(shared.stretch_limit.load(Ordering::Relaxed), || common(cell));
         let end = if untimed {
             now
         } else if observe::ON {
-            self.account(cell, now, first, together)
+            self.account::<FRESH>(cell, now)
         } else if shared.slices.load(Ordering::Relaxed).is_multiple_of(16) {
             // The loop itself needs the time now and then.
             self.ticker.now()
@@ -80,7 +77,7 @@ impl Worker {
 
     /// A slice has ended, and the time is read.
     #[inline(always)]
-    fn account(&self, cell: &TaskCell, begin: u64, first: bool, together: bool) -> u64 {
+    fn account<const FRESH: bool>(&self, cell: &TaskCell, begin: u64) -> u64 {
         let end = self.ticker.now();
         let length = end.saturating_sub(begin);
         let (shared, a) = (self.shared, &cell.accounting);
@@ -88,12 +85,8 @@ impl Worker {
         a.run_ticks.store(a.run_ticks.load(Ordering::Relaxed) + length, Ordering::Relaxed);
         a.stopped(end);
         shared.busy.store(shared.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
-        if first {
-            if together {
-                let delay = self.count_stretch(begin, 1, 0);
-                self.see_delay(cell, delay);
-            }
-            self.was_read(length);
+        if FRESH {
+            self.account_first(cell, begin, length);
         }
         if length > self.periods.noteworthy {
             self.account_slice(cell, length);
@@ -121,6 +114,16 @@ impl Worker {
         end
     }
 
+    /// The first slice of a task was timed, perhaps together with those before it.
+    #[inline(never)]
+    fn account_first(&self, cell: &TaskCell, begin: u64, length: u64) {
+        if self.stretch.untimed() != 0 {
+            let delay = self.count_stretch(begin, 1, 0);
+            self.see_delay(cell, delay);
+        }
+        self.was_read(length);
+    }
+
     #[inline(always)]
     fn was_read(&self, length: u64) {
         let limit = self.stretch.was_read(length, self.periods.together, stall::is_watched);
@@ -129,7 +132,6 @@ impl Worker {
 
     /// Counts those that have ended in the stretch, with their time, and how long they had waited at its beginning, which is returned.
     /// The first one's delay is counted already; `more` have begun since, and have not ended.
-    #[inline(never)]
     fn count_stretch(&self, begin: u64, more: u32, length: u64) -> u64 {
         let (class, woken) = self.stretch.of();
         let ended = self.stretch.untimed();
@@ -362,6 +364,12 @@ impl Worker {
     }
 }
 
+/// What the tasks of a stretch have in common: their class, and the beginning of the slice that spawned them.
+#[inline(always)]
+fn common(cell: &TaskCell) -> (u16, u64) {
+    (cell.class.load(Ordering::Relaxed), cell.accounting.made_runnable())
+}
+
 /// Drops what the payload holds, if anything.
 ///
 /// # Safety
@@ -468,13 +476,12 @@ mod tests {
             }
         }
         let runtime = Runtime::builder().workers(1).build().unwrap();
-        let classes_before = class::count();
         for seed in 0..8u64 {
             let tasks: Vec<_> = (0..4000u64)
                 .map(|n| {
                     let hash = (n / (1 + seed)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
                     match hash % 16 {
-                        0 => runtime.spawn(|| crate::yield_slice()),
+                        0 => runtime.spawn(crate::scheduler::suspend::yield_slice),
                         1 => runtime.spawn(|| spin(2000)),
                         2..6 => runtime.spawn(|| spin(10)),
                         _ => runtime.spawn(|| ()),
@@ -483,7 +490,6 @@ mod tests {
                 .collect();
             tasks.into_iter().for_each(|t| t.join().unwrap());
         }
-        assert!(class::count() >= classes_before + 4);
         let worker = runtime.inner().workers()[0];
         let totals = || {
             let all = (0..class::count()).filter_map(|n| worker.class_stats(n));

@@ -61,22 +61,23 @@ impl Stretch {
         (self.class.get(), self.spawned.get())
     }
 
-    /// A task runs for the first time; whether it is timed together with those before it.
+    /// A task runs for the first time; whether it is timed together with those before it. `of`: what they would have in common.
     #[inline(always)]
-    pub(super) fn takes(&self, class: u16, spawned: u64) -> bool {
-        self.untimed.get() != 0 && self.spawned.get() == spawned && self.class.get() == class
+    pub(super) fn takes(&self, of: impl FnOnce() -> (u16, u64)) -> bool {
+        self.untimed.get() != 0 && of() == self.of()
     }
 
     /// A task has ended in its first slice; whether the clock need not be read for it. `limit` is what [`Stretch::was_read`] said, or 0
-    /// if somebody asks for a reading; `taken` what [`Stretch::takes`] said.
+    /// if somebody asks for a reading.
     #[inline(always)]
-    pub(super) fn goes_on(&self, limit: u32, class: u16, spawned: u64, taken: bool) -> bool {
+    pub(super) fn goes_on(&self, limit: u32, of: impl FnOnce() -> (u16, u64)) -> bool {
         let untimed = self.untimed.get() + 1;
         if untimed >= limit {
             return false;
         }
         self.untimed.set(untimed);
-        if !taken {
+        if untimed == 1 {
+            let (class, spawned) = of();
             self.class.set(class);
             self.spawned.set(spawned);
         }
@@ -120,29 +121,28 @@ mod tests {
 
     /// Tasks up to the next reading, which then says that each took so long.
     fn tasks(s: &Stretch, each: u64) -> u32 {
-        let (mut n, mut taken) = (1, false);
-        while s.goes_on(s.most.get(), 3, 17, taken) {
-            taken = s.takes(3, 17);
-            assert!(s.untimed() == n && taken);
+        let (mut n, of) = (1, || (3, 17));
+        while s.goes_on(s.most.get(), of) {
+            assert!(s.untimed() == n && s.takes(of));
             n += 1;
         }
         assert_eq!(s.untimed(), n - 1);
         assert_eq!(s.was_read(u64::from(n) * each, BOUND, || true), s.most.get());
-        assert!(s.untimed() == 0 && !s.takes(3, 17));
+        assert!(s.untimed() == 0 && !s.takes(of));
         n
     }
 
     #[test]
     fn a_stretch_is_of_one_class_and_one_spawner_and_ends_where_that_is_asked_for() {
-        let s = Stretch::new();
-        assert!(!s.takes(3, 17));
+        let (s, one) = (Stretch::new(), || (3, 17));
+        assert!(!s.takes(one));
         (0..2 * CALM).for_each(|_| _ = tasks(&s, 40));
-        assert!(!s.goes_on(0, 3, 17, false), "somebody asks");
-        assert!(s.goes_on(s.most.get(), 3, 17, false));
+        assert!(!s.goes_on(0, one), "somebody asks");
+        assert!(s.goes_on(s.most.get(), one));
         for (class, spawned) in [(4, 17), (3, 19)] {
-            assert!(!s.takes(class, spawned), "{class} {spawned}");
+            assert!(!s.takes(|| (class, spawned)), "{class} {spawned}");
         }
-        assert!(s.takes(3, 17));
+        assert!(s.takes(one));
         assert_eq!((s.of(), s.untimed()), ((3, 17), 1));
     }
 
@@ -174,7 +174,7 @@ mod tests {
         let s = Stretch::new();
         for _ in 0..10 * CALM {
             assert_eq!(s.was_read(40, BOUND, || false), 1);
-            assert!(!s.goes_on(1, 1, 17, false));
+            assert!(!s.goes_on(1, || (1, 17)));
         }
     }
 }

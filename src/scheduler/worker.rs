@@ -217,7 +217,8 @@ impl Worker {
                 now = self.maintain(self.end_stretch(now));
             }
             match self.pick() {
-                Some(cell) => now = self.slice(cell, now),
+                Some((cell, true)) => now = self.slice::<true>(cell, now),
+                Some((cell, false)) => now = self.slice::<false>(cell, now),
                 None => {
                     now = self.end_stretch(now);
                     if self.must_end() {
@@ -234,30 +235,30 @@ impl Worker {
         Ok(())
     }
 
-    /// The next task to run. A round is what was in the run queue when it began, then as many unstarted tasks (at
+    /// The next task to run, and whether it comes from `fresh`. A round is what was in the run queue when it began, then as many unstarted tasks (at
     /// least [`FRESH_PER_ROUND`]): neither kind can starve the other, and a wave of new tasks wakes its joiner seldom.
     #[inline(always)]
-    fn pick(&self) -> Option<&'static TaskCell> {
+    fn pick(&self) -> Option<(&'static TaskCell, bool)> {
         let left = self.queue_left.get();
         if left > 0 {
             self.queue_left.set(left - 1);
-            return self.queue.pop();
+            return self.queue.pop().map(|cell| (cell, false));
         }
         let fresh = self.fresh_left.get();
         if fresh > 0
             && let Some(cell) = self.shared.fresh.pop()
         {
             self.fresh_left.set(fresh - 1);
-            return Some(cell);
+            return Some((cell, true));
         }
         self.drain_inbox();
         let n = self.queue.len();
         self.fresh_left.set(n.max(FRESH_PER_ROUND));
         if n == 0 {
-            return self.shared.fresh.pop();
+            return self.shared.fresh.pop().map(|cell| (cell, true));
         }
         self.queue_left.set(n - 1);
-        self.queue.pop()
+        self.queue.pop().map(|cell| (cell, false))
     }
 
     /// Nanoseconds of the timer clock.
