@@ -153,6 +153,7 @@ impl Shared {
                 c.store(0, Ordering::Relaxed);
             }
             shared.load.store(0, Ordering::Relaxed);
+            shared.stretch_limit.store(1, Ordering::Relaxed);
             (0..class::MOST as u16).filter_map(|n| shared.class_stats(n)).for_each(ClassStats::clear);
             return Ok(shared);
         }

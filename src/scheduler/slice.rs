@@ -454,7 +454,10 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::runtime::Runtime;
-    use crate::observe::class;
+    use super::super::shared::ClassStats;
+    use super::super::spawn::spawn;
+    use super::super::suspend::yield_slice;
+    use crate::observe::{Distribution, class};
     use crate::task::state::{Inspect, Life};
 
     #[track_caller]
@@ -476,33 +479,39 @@ mod tests {
             }
         }
         let runtime = Runtime::builder().workers(1).build().unwrap();
-        for seed in 0..8u64 {
-            let tasks: Vec<_> = (0..4000u64)
-                .map(|n| {
-                    let hash = (n / (1 + seed)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-                    match hash % 16 {
-                        0 => runtime.spawn(crate::scheduler::suspend::yield_slice),
-                        1 => runtime.spawn(|| spin(2000)),
-                        2..6 => runtime.spawn(|| spin(10)),
-                        _ => runtime.spawn(|| ()),
-                    }
-                })
-                .collect();
-            tasks.into_iter().for_each(|t| t.join().unwrap());
-        }
-        let worker = runtime.inner().workers()[0];
-        let totals = || {
-            let all = (0..class::count()).filter_map(|n| worker.class_stats(n));
-            all.fold((0, 0, 0), |(tasks, slices, ticks), stats| {
-                let of = |total: &AtomicU64| total.load(Ordering::Relaxed);
-                (tasks + of(&stats.ended), slices + of(&stats.ended_slices), ticks + of(&stats.ended_ticks))
-            })
-        };
-        until("the last time", || {
-            let busy = worker.busy.load(Ordering::Relaxed);
-            totals() == (32_000, worker.slices.load(Ordering::Relaxed), busy)
+        runtime.block_on(|| {
+            for seed in 0..8u64 {
+                let tasks: Vec<_> = (0..4000u64)
+                    .map(|n| {
+                        let hash = (n / (1 + 2 * seed)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+                        match hash % 16 {
+                            0 => spawn(yield_slice),
+                            1 => spawn(|| spin(2000)),
+                            2..6 => spawn(|| spin(10)),
+                            _ => spawn(|| ()),
+                        }
+                    })
+                    .collect();
+                tasks.into_iter().for_each(|t| t.join().unwrap());
+            }
         });
-        assert!(totals().1 > 32_000);
+        let worker = runtime.inner().workers()[0];
+        let all = || (0..class::count()).filter_map(|n| worker.class_stats(n));
+        let of = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        until("the last time", || {
+            let sum = |total: fn(&ClassStats) -> &AtomicU64| all().map(|stats| of(total(stats))).sum::<u64>();
+            let busy = sum(|stats| &stats.ended_ticks) == of(&worker.busy);
+            busy && sum(|stats| &stats.ended) == 32_001 && sum(|stats| &stats.ended_slices) == of(&worker.slices)
+        });
+        // Whoever was only spawned, or went on by itself, has one delay; the one that joins has more.
+        let delays = |stats: &ClassStats| {
+            let mut all = Distribution::default();
+            stats.delays.add_to(&mut all);
+            all.count()
+        };
+        let more: Vec<_> =
+            all().map(|stats| (of(&stats.ended), delays(stats))).filter(|(ended, n)| n != ended).collect();
+        assert!(more.len() == 1 && more[0].1 > more[0].0, "{more:?}");
     }
 
     #[test]
