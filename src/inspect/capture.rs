@@ -288,11 +288,11 @@ impl Captured {
             return Look::Again;
         }
         self.id = id;
-        self.since = cell.accounting.since.load(Ordering::Relaxed);
-        self.slices = cell.accounting.slices.load(Ordering::Relaxed);
-        self.run_ticks = cell.accounting.run_ticks.load(Ordering::Relaxed);
-        self.longest_slice = clock::duration(cell.accounting.longest_slice.ticks());
-        self.longest_delay = clock::duration(cell.accounting.longest_delay.ticks());
+        self.since = cell.accounting.changed();
+        self.slices = cell.accounting.slices();
+        self.run_ticks = cell.accounting.run_ticks();
+        self.longest_slice = clock::duration(cell.accounting.longest_slice());
+        self.longest_delay = clock::duration(cell.accounting.longest_delay());
         self.class_number = cell.class.load(Ordering::Relaxed);
         self.owner = owner;
         self.started = None;

@@ -136,8 +136,8 @@ fn by_class(wanted: impl Fn(usize, usize) -> bool) -> Vec<ClassReport> {
         if is_live && places.contains(&cell.owner.load(Ordering::Relaxed)) {
             let Some(report) = all.get_mut(usize::from(number)) else { continue };
             report.live += 1;
-            report.slices += cell.accounting.slices.load(Ordering::Relaxed);
-            report.run_time += clock::duration(cell.accounting.run_ticks.load(Ordering::Relaxed));
+            report.slices += cell.accounting.slices();
+            report.run_time += clock::duration(cell.accounting.run_ticks());
         }
     }
     for report in &mut all {

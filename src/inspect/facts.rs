@@ -73,7 +73,7 @@ impl Facts {
         Facts {
             cell,
             id,
-            slices: cell.accounting.slices.load(Ordering::Relaxed),
+            slices: cell.accounting.slices(),
             kind: wait.kind,
             detail: wait.detail,
             owner,

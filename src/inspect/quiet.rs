@@ -94,7 +94,7 @@ pub(crate) fn quiet() -> Option<Deadlock> {
     let mut c = Captured::of_any();
     let waits = tasks.iter().take(LISTED).filter_map(|(id, cell)| {
         let task = view_of(&mut c, cell, *id)?;
-        let slices = cell.accounting.slices.load(Ordering::Relaxed);
+        let slices = cell.accounting.slices();
         Some(DeadlockWait { task, holder: 0, limited: false, slices })
     });
     let deadlock = Deadlock { kind: DeadlockKind::Quiet, waits: waits.collect(), tasks: tasks.len(), behind: 0 };

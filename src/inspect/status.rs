@@ -160,7 +160,7 @@ impl Census {
                     self.running += 1;
                 } else {
                     self.runnable += 1;
-                    let waited = clock::since(cell.accounting.since.load(Ordering::Relaxed));
+                    let waited = clock::since(cell.accounting.changed());
                     self.oldest_runnable = self.oldest_runnable.max(waited);
                     if let Some(w) = self.workers.iter_mut().find(|w| w.place == owner) {
                         w.behind += 1;
@@ -187,7 +187,7 @@ impl Census {
     }
 
     fn count_wait(&mut self, cell: &'static TaskCell, id: u64, owner: u16) {
-        let (wait, age) = (cell.wait(), clock::since(cell.accounting.since.load(Ordering::Relaxed)));
+        let (wait, age) = (cell.wait(), clock::since(cell.accounting.changed()));
         match self.waits.iter_mut().find(|w| w.kind == wait.kind) {
             Some(seen) => {
                 seen.count += 1;

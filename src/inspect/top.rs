@@ -279,7 +279,7 @@ fn unfinished(w: &Shared, cell: &TaskCell) -> u64 {
 }
 
 fn run_ticks(cell: &'static TaskCell) -> u64 {
-    let finished = cell.accounting.run_ticks.load(Ordering::Relaxed);
+    let finished = cell.accounting.run_ticks();
     let worker = worker_at(cell.owner.load(Ordering::Relaxed));
     let runs = worker.filter(|w| w.running().is_some_and(|running| std::ptr::eq(running, cell)));
     finished + runs.map_or(0, |w| unfinished(w, cell))

@@ -113,13 +113,17 @@ impl Known {
     }
 
     /// As the function of that name.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of_site(&self, site: &'static Location<'static>) -> u16 {
-        if !ptr::eq(self.site.get(), site) {
-            self.number.set(of_site(site));
-            self.site.set(site);
-        }
-        self.number.get()
+        if ptr::eq(self.site.get(), site) { self.number.get() } else { self.of_another(site) }
+    }
+
+    #[inline(never)]
+    fn of_another(&self, site: &'static Location<'static>) -> u16 {
+        let number = of_site(site);
+        self.number.set(number);
+        self.site.set(site);
+        number
     }
 
     /// As the function of that name.

@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::atomic::Ordering;
 
 use super::stall;
-use super::worker::{Outcome, Worker};
+use super::worker::{FRESH_PER_ROUND, Outcome, Worker};
 use crate::context::{self, Ctx};
 use crate::observe::{self, After, Overrun, SLICE_OVERRUN, ShortName, WaitKind, WaitReason, class};
 use crate::stack;
@@ -27,12 +27,12 @@ impl Worker {
             publish(&shared.current, running);
         }
         let word = cell.state.resume_check();
-        if (word.inspected() || word.life() == Life::Unstarted) && !self.admit(cell, word) {
+        if (word.inspected() || word.life() == Life::Unstarted) && !self.admit::<FRESH>(cell, word) {
             self.end_stretch(now);
             return self.ticker.now();
         }
-        let together = observe::ON && FRESH && self.stretch.takes(|| common(cell));
-        let now = if observe::ON && !together { self.begin_slice(cell, now) } else { now };
+        let together = observe::ON && FRESH && self.stretch.takes(common(cell, cell.accounting.made_runnable()));
+        let now = if observe::ON && !together { self.begin_slice::<FRESH>(cell, now) } else { now };
         shared.slices.store(shared.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.current.set(cell);
         self.resume(cell);
@@ -40,8 +40,10 @@ impl Worker {
 
         let outcome = self.outcome.get();
         let ended_first = observe::ON && FRESH && outcome == Outcome::Ended;
-        let untimed =
-            ended_first && self.stretch.goes_on(shared.stretch_limit.load(Ordering::Relaxed), || common(cell));
+        let untimed = ended_first
+            && self
+                .stretch
+                .goes_on(shared.stretch_limit.load(Ordering::Relaxed), || common(cell, cell.accounting.was_spawned()));
         let end = if untimed {
             now
         } else if observe::ON {
@@ -59,15 +61,19 @@ impl Worker {
                 Park::Parked => {}
                 Park::TokenTaken => self.queue.push(cell),
             },
-            Outcome::Ended => self.settle_end(cell, untimed),
+            Outcome::Ended if FRESH => self.settle_end(cell, untimed),
+            Outcome::Ended => self.settle_later_end(cell),
         }
         end
     }
 
     /// A slice begins that has its own time: from now, or from the reading that those before it still need.
     #[inline(always)]
-    fn begin_slice(&self, cell: &TaskCell, now: u64) -> u64 {
+    fn begin_slice<const FRESH: bool>(&self, cell: &TaskCell, now: u64) -> u64 {
         let now = if self.stretch.untimed() != 0 { self.end_stretch(now) } else { now };
+        if FRESH {
+            self.begin_accounting(cell);
+        }
         if let Some(woken) = cell.accounting.woken_at() {
             self.account_delay(cell, now.saturating_sub(woken));
         }
@@ -81,9 +87,10 @@ impl Worker {
         let end = self.ticker.now();
         let length = end.saturating_sub(begin);
         let (shared, a) = (self.shared, &cell.accounting);
-        a.slices.store(a.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        a.run_ticks.store(a.run_ticks.load(Ordering::Relaxed) + length, Ordering::Relaxed);
-        a.stopped(end);
+        if FRESH && self.stretch.untimed() != 0 {
+            a.begin();
+        }
+        a.ran(length, end);
         shared.busy.store(shared.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
         if FRESH {
             self.account_first(cell, begin, length);
@@ -126,6 +133,9 @@ impl Worker {
 
     #[inline(always)]
     fn was_read(&self, length: u64) {
+        if length > self.periods.together {
+            self.fresh_left.set(self.fresh_left.get().min(FRESH_PER_ROUND));
+        }
         let limit = self.stretch.was_read(length, self.periods.together, stall::is_watched);
         self.shared.stretch_limit.store(limit, Ordering::Relaxed);
     }
@@ -163,8 +173,8 @@ impl Worker {
     /// The rare cases before a slice: somebody reads the task, or it runs for the first time.
     #[cold]
     #[inline(never)]
-    fn admit(&self, cell: &'static TaskCell, word: Snapshot) -> bool {
-        let go = !word.inspected() && self.start(cell);
+    fn admit<const FRESH: bool>(&self, cell: &'static TaskCell, word: Snapshot) -> bool {
+        let go = !word.inspected() && self.start::<FRESH>(cell);
         if !go {
             // Nobody runs: let the inspector see that.
             self.shared.current.store(ptr::null_mut(), Ordering::Release);
@@ -188,7 +198,7 @@ impl Worker {
     }
 
     /// UNSTARTED → ACTIVE with a stack and a context; false when the task went back to wait.
-    fn start(&self, cell: &'static TaskCell) -> bool {
+    fn start<const FRESH: bool>(&self, cell: &'static TaskCell) -> bool {
         let class = stack::ClassId::from_index(cell.stack_class.load(Ordering::Relaxed));
         let stack = match self.stacks.borrow_mut().take(class) {
             Ok(stack) => stack,
@@ -214,13 +224,22 @@ impl Worker {
             *cell.stack.get() = Some(stack);
             *cell.ctx.get() = Ctx::new(top, task_main, ptr::from_ref(cell).cast_mut().cast());
         }
-        self.classify(cell);
+        if observe::ON && !FRESH {
+            self.begin_accounting(cell);
+        }
         let live = &self.shared.live;
         live.store(live.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         true
     }
 
+    /// Of a task that has yielded or parked before.
+    #[inline(never)]
+    fn settle_later_end(&self, cell: &'static TaskCell) {
+        self.settle_end(cell, false);
+    }
+
     /// ACTIVE → DONE and what follows from it. `untimed`: it is counted at the end of its stretch.
+    #[inline(always)]
     fn settle_end(&self, cell: &'static TaskCell, untimed: bool) {
         cell.local.store(ptr::null_mut(), Ordering::Relaxed);
         self.settle_unwinding();
@@ -241,7 +260,7 @@ impl Worker {
             && let Some(stats) = s.class_stats(cell.class.load(Ordering::Relaxed))
         {
             let a = &cell.accounting;
-            stats.tasks_ended(1, a.slices.load(Ordering::Relaxed), a.run_ticks.load(Ordering::Relaxed));
+            stats.tasks_ended(1, a.slices(), a.run_ticks());
         }
         match cell.state.finish() {
             Finish::HandleOwns => {}
@@ -290,11 +309,22 @@ impl Worker {
         }
     }
 
-    /// Gives a task that starts its class.
-    fn classify(&self, cell: &TaskCell) {
-        if !observe::ON {
-            return;
+    /// From now on the task is counted: as itself, and in its class.
+    fn begin_accounting(&self, cell: &TaskCell) {
+        cell.accounting.begin();
+        let mut number = cell.class.load(Ordering::Relaxed);
+        if number == class::NONE {
+            number = self.look_up_class(cell);
         }
+        if self.used_class.get() != number {
+            self.used_class.set(number);
+            self.shared.use_class(number);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up_class(&self, cell: &TaskCell) -> u16 {
         // SAFETY: the task is ours, and both are constant since its spawn.
         let (name, site) = unsafe { (cell.class_name(), *cell.site.get()) };
         let number = match (name, site) {
@@ -303,9 +333,7 @@ impl Worker {
             (None, None) => class::OTHER,
         };
         cell.class.store(number, Ordering::Relaxed);
-        if self.used_class.replace(number) != number {
-            self.shared.use_class(number);
-        }
+        number
     }
 
     /// A slice begins that a wake-up or the spawn led to, so long ago.
@@ -319,7 +347,7 @@ impl Worker {
     #[inline]
     fn see_delay(&self, cell: &TaskCell, delay: u64) {
         if delay > self.periods.noteworthy {
-            cell.accounting.longest_delay.see(delay);
+            cell.accounting.see_delay(delay);
         }
     }
 
@@ -330,7 +358,7 @@ impl Worker {
         if let Some(stats) = self.shared.class_stats(cell.class.load(Ordering::Relaxed)) {
             stats.slices.record(length);
         }
-        cell.accounting.longest_slice.see(length);
+        cell.accounting.see_slice(length);
         if length > stall::floor() {
             self.report_overrun(cell, length);
         }
@@ -366,8 +394,8 @@ impl Worker {
 
 /// What the tasks of a stretch have in common: their class, and the beginning of the slice that spawned them.
 #[inline(always)]
-fn common(cell: &TaskCell) -> (u16, u64) {
-    (cell.class.load(Ordering::Relaxed), cell.accounting.made_runnable())
+fn common(cell: &TaskCell, spawned: u64) -> (u16, u64) {
+    (cell.class.load(Ordering::Relaxed), spawned)
 }
 
 /// Drops what the payload holds, if anything.

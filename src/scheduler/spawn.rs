@@ -13,6 +13,7 @@ use super::labels::scopes_here;
 use super::runtime::Inner;
 use super::suspend::{Here, here};
 use super::worker::Worker;
+use crate::observe::{self, class};
 use crate::stack::{self, ClassId};
 use crate::task::{JoinerSlot, LOCAL, Label, PLACED, TaskCell, store_closure, vtable};
 
@@ -386,25 +387,24 @@ fn take_spawn_stack() -> Option<Box<[usize]>> {
 }
 
 /// Everything of a new task but the publication of its word.
-fn fill<F, T>(cell: &'static TaskCell, plan: Plan<'_>, class: ClassId, worker: u16, f: F)
+fn fill<F, T>(cell: &'static TaskCell, plan: Plan<'_>, class: u16, stack: ClassId, worker: u16, f: F)
 where
     F: FnOnce() -> T,
 {
     cell.pinned.store(0, Ordering::Relaxed);
     cell.owner.store(worker, Ordering::Relaxed);
-    cell.stack_class.store(class.index() as u8, Ordering::Relaxed);
+    cell.stack_class.store(stack.index() as u8, Ordering::Relaxed);
     cell.local.store(ptr::null_mut(), Ordering::Relaxed);
-    cell.set_wait(crate::observe::WaitReason::of(crate::observe::WaitKind::None));
+    cell.no_wait();
     let parent = here();
-    if crate::observe::ON {
+    if observe::ON {
         cell.parent.store(parent.map_or(0, |h| h.id()), Ordering::Relaxed);
-        cell.accounting.begin();
-        cell.class.store(0, Ordering::Relaxed);
+        cell.class.store(class, Ordering::Relaxed);
     }
     // SAFETY: the cell came from a magazine and is the caller's alone until its word is published; what a former
     // task left in these fields has been dropped by `empty_cell`.
     unsafe {
-        if crate::observe::ON {
+        if observe::ON {
             cell.site.get().write(Some(plan.site));
         }
         cell.vtable.get().write(Some(vtable::<F, T>()));
@@ -430,12 +430,18 @@ impl Worker {
                 return Err(e);
             }
         };
-        fill(cell, plan, class, self.shared.index, f);
+        fill(cell, plan, self.class_of(plan), class, self.shared.index, f);
         let id = self.fresh_id();
         let s = self.shared;
         s.spawned.store(s.spawned.load(Ordering::Relaxed) + 1, Ordering::Release);
-        cell.accounting.woken(s.slice_start.load(Ordering::Relaxed));
+        cell.accounting.spawned(s.slice_start.load(Ordering::Relaxed));
         Ok((cell, id))
+    }
+
+    /// The task's class; one with a name is left to whoever starts it.
+    #[inline(always)]
+    fn class_of(&self, plan: Plan<'_>) -> u16 {
+        if observe::ON && plan.class.is_none() { self.classes.of_site(plan.site) } else { class::NONE }
     }
 
     fn fresh_id(&self) -> u64 {
@@ -584,6 +590,7 @@ impl Inner {
         };
         let (cell, id) = self.make_outside(plan, target.index, f)?;
         cell.pinned.store(PLACED, Ordering::Relaxed);
+        cell.accounting.begin();
         cell.state.spawn(id, true);
         let handle = JoinHandle::new(cell.reference(id));
         // SAFETY: the task is in no queue yet, so its link is ours to give.
@@ -609,8 +616,8 @@ impl Inner {
                 return Err(e);
             }
         };
-        fill(cell, plan, class, index, f);
-        cell.accounting.woken(crate::sys::clock::ticks());
+        fill(cell, plan, class::NONE, class, index, f);
+        cell.accounting.spawned(crate::sys::clock::ticks());
         Ok((cell, NEXT_ID.fetch_add(1, Ordering::Relaxed)))
     }
 }

@@ -30,12 +30,15 @@ const MOST: u32 = 16;
 /// After so many readings in a row without anything long, a stretch may be longer by one task.
 const CALM: u32 = 64;
 
+/// The class of no task, not even of one that is not classified yet.
+const NOBODY: u16 = u16::MAX;
+
 /// What one worker has not timed yet.
 #[derive(Debug)]
 pub(super) struct Stretch {
     /// Tasks that ended since the last reading.
     untimed: Cell<u32>,
-    /// What they have in common: their class, and when they were spawned: the beginning of the slice that did it.
+    /// What they have in common: their class ([`NOBODY`] if there are none), and when they were spawned: the beginning of the slice that did it.
     class: Cell<u16>,
     spawned: Cell<u64>,
     /// How long a stretch may be, the task at its end included.
@@ -47,13 +50,19 @@ pub(super) struct Stretch {
 impl Stretch {
     pub(super) fn new() -> Stretch {
         let [untimed, most, calm] = [0, 1, 0].map(Cell::new);
-        Stretch { untimed, class: Cell::new(0), spawned: Cell::new(0), most, calm }
+        Stretch { untimed, class: Cell::new(NOBODY), spawned: Cell::new(0), most, calm }
     }
 
     /// How many tasks there are whose time was not read.
     #[inline(always)]
     pub(super) fn untimed(&self) -> u32 {
         self.untimed.get()
+    }
+
+    /// Whether tasks have long been short.
+    #[inline(always)]
+    pub(super) fn is_long(&self) -> bool {
+        self.most.get() > MOST / 2
     }
 
     /// Their class, and when they were spawned.
@@ -63,8 +72,8 @@ impl Stretch {
 
     /// A task runs for the first time; whether it is timed together with those before it. `of`: what they would have in common.
     #[inline(always)]
-    pub(super) fn takes(&self, of: impl FnOnce() -> (u16, u64)) -> bool {
-        self.untimed.get() != 0 && of() == self.of()
+    pub(super) fn takes(&self, of: (u16, u64)) -> bool {
+        of == self.of()
     }
 
     /// A task has ended in its first slice; whether the clock need not be read for it. `limit` is what [`Stretch::was_read`] said, or 0
@@ -89,6 +98,7 @@ impl Stretch {
     #[inline(always)]
     pub(super) fn was_read(&self, length: u64, longest: u64, watched: impl FnOnce() -> bool) -> u32 {
         self.untimed.set(0);
+        self.class.set(NOBODY);
         let calm = self.calm.get() + 1;
         self.calm.set(calm);
         if length > longest / 2 || calm >= CALM {
@@ -123,26 +133,26 @@ mod tests {
     fn tasks(s: &Stretch, each: u64) -> u32 {
         let (mut n, of) = (1, || (3, 17));
         while s.goes_on(s.most.get(), of) {
-            assert!(s.untimed() == n && s.takes(of));
+            assert!(s.untimed() == n && s.takes(of()));
             n += 1;
         }
         assert_eq!(s.untimed(), n - 1);
         assert_eq!(s.was_read(u64::from(n) * each, BOUND, || true), s.most.get());
-        assert!(s.untimed() == 0 && !s.takes(of));
+        assert!(s.untimed() == 0 && !s.takes(of()));
         n
     }
 
     #[test]
     fn a_stretch_is_of_one_class_and_one_spawner_and_ends_where_that_is_asked_for() {
         let (s, one) = (Stretch::new(), || (3, 17));
-        assert!(!s.takes(one));
+        assert!(!s.takes(one()));
         (0..2 * CALM).for_each(|_| _ = tasks(&s, 40));
         assert!(!s.goes_on(0, one), "somebody asks");
         assert!(s.goes_on(s.most.get(), one));
         for (class, spawned) in [(4, 17), (3, 19)] {
-            assert!(!s.takes(|| (class, spawned)), "{class} {spawned}");
+            assert!(!s.takes((class, spawned)), "{class} {spawned}");
         }
-        assert!(s.takes(one));
+        assert!(s.takes(one()));
         assert_eq!((s.of(), s.untimed()), ((3, 17), 1));
     }
 

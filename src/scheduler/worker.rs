@@ -18,7 +18,7 @@ use super::shared::Shared;
 use super::stretch::{self, Stretch};
 use crate::context::Ctx;
 use crate::context::sanitizer::Fiber;
-use crate::observe::class;
+use crate::observe::{self, class};
 use crate::reactor::{Poller, Reactor};
 #[cfg(feature = "probe")]
 use crate::stack::Stack;
@@ -36,7 +36,9 @@ pub(crate) enum Outcome {
 }
 
 /// The fewest unstarted tasks that a round may start.
-const FRESH_PER_ROUND: usize = 16;
+pub(super) const FRESH_PER_ROUND: usize = 16;
+/// So many while all that start are short: each round has slices of tasks that wait for them, and those cost more than these.
+const SHORT_PER_ROUND: usize = 64;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -253,7 +255,8 @@ impl Worker {
         }
         self.drain_inbox();
         let n = self.queue.len();
-        self.fresh_left.set(n.max(FRESH_PER_ROUND));
+        let short = !observe::ON || self.stretch.is_long();
+        self.fresh_left.set(n.max(if short { SHORT_PER_ROUND } else { FRESH_PER_ROUND }));
         if n == 0 {
             return self.shared.fresh.pop().map(|cell| (cell, true));
         }

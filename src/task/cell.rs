@@ -34,28 +34,35 @@ pub(crate) const INLINE_WORDS: usize = 3;
 /// Counters of one task. One writer (the owner), read by anyone.
 #[derive(Debug, Default)]
 pub(crate) struct Accounting {
-    /// Slices run so far.
-    pub(crate) slices: AtomicU64,
-    /// Ticks spent running, without the unfinished slice.
-    pub(crate) run_ticks: AtomicU64,
-    /// When the task last changed between unstarted, parked, runnable and running, in ticks. The lowest bit is no time: it
-    /// says that the task was made runnable then by a spawn or a wake-up, whose delay the next slice accounts for. Written by
-    /// the owner at the end of a slice, and by whoever made it runnable, before it was queued.
-    pub(crate) since: AtomicU64,
-    /// The longest slice; shorter ones than [`NOTEWORTHY`] are not looked at.
-    pub(crate) longest_slice: Longest,
-    /// The longest time between a wake-up and the slice that it led to.
-    pub(crate) longest_delay: Longest,
+    slices: AtomicU64,
+    run_ticks: AtomicU64,
+    /// When the task last changed between unstarted, parked, runnable and running, in ticks. The two lowest bits are no time: [`WOKEN`]
+    /// and [`FIRST`]. Written by the owner at the end of a slice, and by whoever made the task runnable, before it was queued.
+    since: AtomicU64,
+    longest_slice: Longest,
+    longest_delay: Longest,
 }
 
 /// Slices shorter than this are counted, but not measured one by one.
 pub(crate) const NOTEWORTHY: std::time::Duration = std::time::Duration::from_micros(1);
 
-/// The bit of [`Accounting::since`] that says "woken".
+/// The bit of [`Accounting::since`] that says that the task was made runnable then by a spawn or a wake-up, whose delay the next slice
+/// accounts for.
 const WOKEN: u64 = 1;
+/// The bit that says that nothing was counted yet: what stands in the counters is of another task. Most tasks that do little end
+/// without a count of their own, and clearing five fields for them is a fiftieth of what spawn and join cost.
+const FIRST: u64 = 2;
 
 impl Accounting {
-    /// Nothing yet; by whoever makes the task.
+    /// The task is made, and to be queued; nothing is counted yet.
+    #[inline(always)]
+    pub(crate) fn spawned(&self, at: u64) {
+        if observe::ON {
+            self.since.store(at | WOKEN | FIRST, Ordering::Relaxed);
+        }
+    }
+
+    /// Its counters begin; by the owner, before it counts anything.
     #[inline(always)]
     pub(crate) fn begin(&self) {
         if !observe::ON {
@@ -65,40 +72,84 @@ impl Accounting {
         self.run_ticks.store(0, Ordering::Relaxed);
         self.longest_slice.clear();
         self.longest_delay.clear();
+        // Whoever reads that they count reads these, or later ones.
+        self.since.store(self.since.load(Ordering::Relaxed) & !FIRST, Ordering::Release);
     }
 
-    /// The task has just stopped running.
+    /// By the owner, after [`begin`](Accounting::begin): the task has run for so long, up to then.
     #[inline(always)]
-    pub(crate) fn stopped(&self, at: u64) {
-        if observe::ON {
-            self.since.store(at & !WOKEN, Ordering::Relaxed);
-        }
+    pub(crate) fn ran(&self, length: u64, until: u64) {
+        self.slices.store(self.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.run_ticks.store(self.run_ticks.load(Ordering::Relaxed) + length, Ordering::Relaxed);
+        self.since.store(until & !(WOKEN | FIRST), Ordering::Release);
+    }
+
+    /// A slice that is worth noting took so long; by the owner.
+    #[inline(always)]
+    pub(crate) fn see_slice(&self, ticks: u64) {
+        self.longest_slice.see(ticks);
+    }
+
+    /// So long was a wake-up before the slice that it led to; by the owner.
+    #[inline(always)]
+    pub(crate) fn see_delay(&self, ticks: u64) {
+        self.longest_delay.see(ticks);
     }
 
     /// The task was made runnable; by whoever is to queue it.
     #[inline(always)]
     pub(crate) fn woken(&self, at: u64) {
         if observe::ON {
-            self.since.store(at | WOKEN, Ordering::Relaxed);
+            self.since.store(at & !FIRST | WOKEN, Ordering::Release);
         }
     }
 
     /// When it last changed between unstarted, parked, runnable and running; of one that runs, when it became runnable.
     pub(crate) fn changed(&self) -> u64 {
-        self.since.load(Ordering::Relaxed) & !WOKEN
+        self.since.load(Ordering::Relaxed) & !(WOKEN | FIRST)
     }
 
-    /// When the task was made runnable, and a bit that says so: the same for all that one slice made so.
+    /// When the task was made runnable, and bits that say so: the same for all that one slice spawned.
     #[inline(always)]
     pub(crate) fn made_runnable(&self) -> u64 {
         if observe::ON { self.since.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// What [`made_runnable`](Accounting::made_runnable) said before the counters of a task in its first slice began.
+    #[inline(always)]
+    pub(crate) fn was_spawned(&self) -> u64 {
+        self.made_runnable() | FIRST
     }
 
     /// When the task was woken, if a wake-up is why it runs now.
     #[inline(always)]
     pub(crate) fn woken_at(&self) -> Option<u64> {
         let since = self.made_runnable();
-        (since & WOKEN != 0).then_some(since)
+        (since & WOKEN != 0).then_some(since & !(WOKEN | FIRST))
+    }
+
+    fn counts(&self) -> bool {
+        self.since.load(Ordering::Acquire) & FIRST == 0
+    }
+
+    /// Slices run so far.
+    pub(crate) fn slices(&self) -> u64 {
+        if self.counts() { self.slices.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// Ticks spent running, without the unfinished slice.
+    pub(crate) fn run_ticks(&self) -> u64 {
+        if self.counts() { self.run_ticks.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// The longest slice in ticks; shorter ones than [`NOTEWORTHY`] are not looked at.
+    pub(crate) fn longest_slice(&self) -> u64 {
+        if self.counts() { self.longest_slice.ticks() } else { 0 }
+    }
+
+    /// The longest time between a wake-up and the slice that it led to, in ticks.
+    pub(crate) fn longest_delay(&self) -> u64 {
+        if self.counts() { self.longest_delay.ticks() } else { 0 }
     }
 }
 
@@ -110,7 +161,7 @@ pub(crate) struct Longest(AtomicU32);
 impl Longest {
     /// Keeps the larger of the two; by the owner.
     #[inline(always)]
-    pub(crate) fn see(&self, ticks: u64) {
+    fn see(&self, ticks: u64) {
         // Signed: the processor converts that in one instruction.
         let bits = (ticks as i64 as f32).to_bits();
         if bits > self.0.load(Ordering::Relaxed) {
@@ -118,7 +169,7 @@ impl Longest {
         }
     }
 
-    pub(crate) fn ticks(&self) -> u64 {
+    fn ticks(&self) -> u64 {
         f32::from_bits(self.0.load(Ordering::Relaxed)) as u64
     }
 
@@ -181,6 +232,14 @@ unsafe impl Send for TaskCell {}
 const _: () = assert!(size_of::<TaskCell>() == 192);
 
 impl TaskCell {
+    /// Nothing is waited for: by whoever makes the task.
+    #[inline(always)]
+    pub(crate) fn no_wait(&self) {
+        if observe::ON {
+            self.wait_kind.store(WaitKind::None.byte(), Ordering::Relaxed);
+        }
+    }
+
     /// Says what the task is about to wait for. By the running task.
     #[inline(always)]
     pub(crate) fn set_wait(&self, reason: WaitReason) {
@@ -193,7 +252,10 @@ impl TaskCell {
     /// What the task waits for; meaningful while it is parked.
     pub(crate) fn wait(&self) -> WaitReason {
         let kind = WaitKind::from_byte(self.wait_kind.load(Ordering::Relaxed));
-        WaitReason::new(kind, self.wait_detail.load(Ordering::Relaxed))
+        match kind {
+            WaitKind::None => WaitReason::of(kind),
+            _ => WaitReason::new(kind, self.wait_detail.load(Ordering::Relaxed)),
+        }
     }
 
     /// What is known of the task by names, for the owner or inside an inspection window.
@@ -418,5 +480,32 @@ impl JoinerSlot {
         }
         // SAFETY: a word without a cell came from `Arc::into_raw` in `set`, and was taken out once.
         (!word.is_null()).then(|| Unparker::Thread(unsafe { Arc::from_raw(word.cast()) }))
+    }
+}
+
+#[cfg(all(test, not(coro_no_observation)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cell_counted_for_a_former_task_is_told_of_no_later_one() {
+        let a = Accounting::default();
+        let all = || (a.slices(), a.run_ticks(), a.longest_slice(), a.longest_delay());
+        a.spawned(1000);
+        assert_eq!((all(), a.woken_at(), a.changed()), ((0, 0, 0, 0), Some(1000), 1000));
+        a.begin();
+        a.see_delay(4096);
+        a.see_slice(8192);
+        a.ran(512, 2000);
+        assert_eq!((all(), a.woken_at(), a.changed()), ((1, 512, 8192, 4096), None, 2000));
+        a.woken(3000);
+        assert_eq!((all(), a.woken_at(), a.changed()), ((1, 512, 8192, 4096), Some(3000), 3000));
+        a.spawned(4000);
+        assert_eq!((all(), a.woken_at(), a.changed()), ((0, 0, 0, 0), Some(4000), 4000));
+        let spawned = a.made_runnable();
+        a.begin();
+        assert_eq!((all(), a.woken_at(), a.was_spawned()), ((0, 0, 0, 0), Some(4000), spawned));
+        a.ran(16, 5000);
+        assert_eq!((all(), a.woken_at()), ((1, 16, 0, 0), None));
     }
 }
