@@ -1,8 +1,8 @@
 //! Load on an echo server: one thread, 64 bytes under way on each connection, the next ones sent when these have come back.
 //!
-//! `port=N conns=N pid=N ms=N warm=N` prints lines `metric value`: requests per second, the quantiles of the round trips,
-//! the CPU time that process `pid`, the server, took for each, and how busy this process was itself. Every answer is compared
-//! with what was sent. Must not know: which runtime serves.
+//! `port=N conns=N pid=N ms=N warm=N count=METRIC,...` prints lines `metric value`: requests per second, the quantiles of the round
+//! trips, the CPU time that process `pid`, the server, took for each, how busy this process was itself, and then, in a time of
+//! its own, what is to be counted (`counters`). Every answer is compared with what was sent. Must not know: which runtime serves.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream as Blocking;
@@ -12,9 +12,16 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::counters;
 use crate::measure::{Histogram, cpu_time};
 
 const MESSAGE: usize = 64;
+
+/// How long system calls and instructions are counted. What is under way at the beginning and at the end is counted on one side
+/// only, so it is the longer the more connections there are.
+fn counted(connections: usize) -> Duration {
+    Duration::from_millis(300) + connections as u32 * Duration::from_micros(200)
+}
 
 struct Connection {
     stream: TcpStream,
@@ -28,6 +35,8 @@ impl Connection {
     fn open(port: u16, number: usize) -> io::Result<Connection> {
         let mut stream = Blocking::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
+        // To close it resets it: thousands of ports in TIME_WAIT would be there for the next run.
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         let mut sent = [b'.'; MESSAGE];
         sent[..8].copy_from_slice(&(number as u64).to_le_bytes());
         stream.write_all(&sent)?;
@@ -88,12 +97,47 @@ pub(crate) fn cpu_time_of(pid: i32) -> io::Result<Duration> {
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
+/// User time of another process, in the kernel's ticks of mostly 10 ms, and as it divides them up.
+fn user_time_of(pid: i32) -> io::Result<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name is in parentheses and may contain anything; user time is the twelfth word behind it.
+    let ticks = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(11)?.parse::<u64>().ok());
+    let ticks = ticks.ok_or_else(|| io::Error::other("/proc/PID/stat was not understood"))?;
+    // SAFETY: no preconditions.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1);
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+/// This process, and what it starts, may have so many connections and some descriptors besides.
+pub(crate) fn allow_descriptors(connections: usize) -> io::Result<()> {
+    let wanted = connections as u64 + 200;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes to `limit` only.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur >= wanted {
+        return Ok(());
+    }
+    let most = limit.rlim_max;
+    limit = libc::rlimit { rlim_cur: wanted, rlim_max: most.max(wanted) };
+    // SAFETY: the call reads `limit` only.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::other(format!(
+            "{connections} connections want {wanted} descriptors, and a process may have {most} here (ulimit -Hn)"
+        ))),
+    }
+}
+
 struct Order {
     port: u16,
     connections: usize,
     server: i32,
     warm: Duration,
     measured: Duration,
+    /// Metrics.
+    counted: Vec<String>,
 }
 
 fn order(words: impl Iterator<Item = String>) -> Option<Order> {
@@ -103,6 +147,7 @@ fn order(words: impl Iterator<Item = String>) -> Option<Order> {
         server: 0,
         warm: Duration::from_millis(400),
         measured: Duration::from_secs(2),
+        counted: Vec::new(),
     };
     for word in words {
         let (key, value) = word.split_once('=')?;
@@ -112,6 +157,7 @@ fn order(words: impl Iterator<Item = String>) -> Option<Order> {
             "pid" => order.server = value.parse().ok()?,
             "warm" => order.warm = Duration::from_millis(value.parse().ok()?),
             "ms" => order.measured = Duration::from_millis(value.parse().ok()?),
+            "count" => order.counted = value.split(',').map(str::to_owned).collect(),
             _ => return None,
         }
     }
@@ -119,6 +165,7 @@ fn order(words: impl Iterator<Item = String>) -> Option<Order> {
 }
 
 fn load(order: &Order) -> io::Result<()> {
+    allow_descriptors(order.connections)?;
     let mut poll = Poll::new()?;
     let mut connections = Vec::with_capacity(order.connections);
     for number in 0..order.connections {
@@ -132,14 +179,25 @@ fn load(order: &Order) -> io::Result<()> {
     let mut events = Events::with_capacity(1024);
     turns(&mut poll, &mut events, &mut connections, order.warm)?;
     let (start, served, own) = (Instant::now(), cpu_time_of(order.server)?, cpu_time());
+    let user = user_time_of(order.server)?;
     let (times, requests) = turns(&mut poll, &mut events, &mut connections, order.measured)?;
     let (took, served, own) = (start.elapsed(), cpu_time_of(order.server)? - served, cpu_time() - own);
+    let user = user_time_of(order.server)? - user;
     let requests = requests as f64;
     println!("cpu_us_per_req {:.4}", served.as_secs_f64() * 1e6 / requests);
-    println!("p50_us {:.3}", times.quantile(0.5) as f64 / 1e3);
-    println!("p99_us {:.3}", times.quantile(0.99) as f64 / 1e3);
+    println!("user_us_per_req {:.4}", user.as_secs_f64() * 1e6 / requests);
+    for (name, share) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
+        println!("{name} {:.3}", times.quantile(share) as f64 / 1e3);
+    }
     println!("req_per_s {:.1}", requests / took.as_secs_f64());
     println!("load_busy_pct {:.1}", own.as_secs_f64() * 100.0 / took.as_secs_f64());
+    if !order.counted.is_empty() {
+        let run = || turns(&mut poll, &mut events, &mut connections, counted(order.connections));
+        let (counts, (_, requests)) = counters::count(order.server, &order.counted, run)?;
+        for (metric, count) in counts {
+            println!("{metric} {:.3}", count / requests as f64);
+        }
+    }
     Ok(())
 }
 
@@ -174,7 +232,7 @@ fn turns(
 
 pub(crate) fn main(words: impl Iterator<Item = String>) -> ExitCode {
     let Some(order) = order(words) else {
-        eprintln!("usage: peers load port=N conns=N pid=N [ms=N] [warm=N]");
+        eprintln!("usage: peers load port=N conns=N pid=N [ms=N] [warm=N] [count=METRIC,...]");
         return ExitCode::from(2);
     };
     match load(&order) {
@@ -183,5 +241,16 @@ pub(crate) fn main(words: impl Iterator<Item = String>) -> ExitCode {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn connections_that_are_not_allowed_are_told() {
+        // More than the kernel gives to anybody.
+        let error = super::allow_descriptors(1 << 40).unwrap_err().to_string();
+        assert!(error.contains("ulimit"), "{error}");
+        super::allow_descriptors(1).unwrap();
     }
 }

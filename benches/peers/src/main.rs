@@ -1,4 +1,4 @@
-//! coro beside tokio, may, smol and Go: the same work, in interleaved rounds. README.md says how to run it and what the figures are.
+//! coro beside tokio, may, smol, Go and a bare loop: the same work, in interleaved rounds. README.md says how to run it and what the figures are.
 //!
 //! One program for everything: it runs the rounds, is itself the program of tokio, may and smol (`work`) and the load on echo
 //! servers (`load`), and makes table and drawing out of the results. Linux only: the machine is watched through `/proc`.
@@ -14,10 +14,12 @@ mod http;
 #[path = "../../peer-coro/src/measure.rs"]
 mod measure;
 
+mod counters;
 mod load;
 mod report;
 mod results;
 mod run;
+mod stats;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -25,9 +27,10 @@ use std::process::ExitCode;
 
 use report::{plot, table};
 use results::Results;
-use run::Order;
-use run::cases::{RUNTIMES, workloads};
+use run::cases::workloads;
 use run::programs::package;
+use run::runtimes::RUNTIMES;
+use run::{Order, Rounds};
 
 const USAGE: &str = "\
 usage: peers [OPTION]... WORKLOAD...    runs; WORKLOAD is all, yield, spawn, pingpong, fanin, mutex, timers, memory, echo or http
@@ -35,9 +38,10 @@ usage: peers [OPTION]... WORKLOAD...    runs; WORKLOAD is all, yield, spawn, pin
        peers plot FILE... [--out SVG]   results as a drawing (peers.svg)
        peers docs FILE...               both, in docs/performance.md
 
-  --rounds N      how often each runtime runs each case (5)
-  --only REGEX    of the cases (yield.2, yield.100, pingpong.bounded, ...) only these
-  --peers LIST    tokio,may,smol,go (all); coro always runs
+  --rounds N[,WORKLOAD=N]...
+                  how often each runtime runs each case (5,echo=15,http=15)
+  --only REGEX    of the cases (yield.2, pingpong.bounded, echo.100, ...) only these
+  --peers LIST    bare,tokio,may,smol,go (all); coro always runs
   --out FILE      the results, one JSON object a line (peers-DATE.jsonl)
   --docs          then does what `peers docs` does
   --cpus A,B      A for what has one worker, B for the load on it
@@ -75,9 +79,9 @@ fn value<T: std::str::FromStr>(option: &str, words: &mut impl Iterator<Item = St
 
 fn order(mut words: impl Iterator<Item = String>) -> Result<(Order, bool), String> {
     let mut order = Order {
-        rounds: 5,
+        rounds: Rounds::default(),
         only: None,
-        peers: RUNTIMES.iter().map(|(name, _)| *name).collect(),
+        peers: RUNTIMES.iter().map(|runtime| runtime.name).collect(),
         workloads: Vec::new(),
         out: None,
         coro: None,
@@ -87,7 +91,7 @@ fn order(mut words: impl Iterator<Item = String>) -> Result<(Order, bool), Strin
     let mut docs = false;
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--rounds" => order.rounds = value::<usize>(&word, &mut words)?.max(1),
+            "--rounds" => order.rounds = value(&word, &mut words)?,
             "--only" => order.only = Some(value(&word, &mut words)?),
             "--peers" => order.peers = run::choose(&value::<String>(&word, &mut words)?)?,
             "--out" => order.out = Some(value(&word, &mut words)?),
@@ -158,8 +162,7 @@ fn make_docs(results: &Results) -> Result<(), String> {
     let name = page.display();
     let drawing = drawing(results)?;
     let old = std::fs::read_to_string(&page).map_err(|e| format!("{name}: {e}"))?;
-    let new =
-        format!("![What each takes, in relation to the best peer](performance.svg)\n\n{}", table::markdown(results));
+    let new = format!("![What each takes, in relation to others](performance.svg)\n\n{}", table::markdown(results));
     let new = table::put_into(&old, &new).map_err(|e| format!("{name}: {e}"))?;
     write(&folder.join("performance.svg"), &drawing)?;
     write(&page, &new)

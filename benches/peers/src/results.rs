@@ -9,7 +9,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::run::cases::{CASES, Case, Metric, OURS, RUNTIMES};
+use crate::run::cases::{Against, Better, CASES, Case, Metric, Wanted};
+use crate::run::runtimes::{OURS, RUNTIMES, Runtime, label};
+use crate::stats::{Estimate, Spread};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,25 +75,6 @@ impl Run {
     }
 }
 
-/// Median, least and greatest.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-impl Spread {
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
-        let mut sorted: Vec<f64> = values.into_iter().collect();
-        sorted.sort_by(f64::total_cmp);
-        let (min, max) = (*sorted.first()?, *sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
-        Some(Spread { median, min, max })
-    }
-}
-
 /// What one runtime has for one metric.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Cell {
@@ -102,11 +85,36 @@ pub(crate) enum Cell {
     Absent,
 }
 
-/// Ours in relation to the best of the others.
+/// Ours in relation to one of the others.
 pub(crate) struct Comparison {
-    pub(crate) best: &'static str,
+    /// Its name.
+    pub(crate) with: &'static str,
     /// Of each round on its own.
-    pub(crate) ratio: Spread,
+    pub(crate) ratio: Estimate,
+}
+
+/// Whether ours is as it is wanted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Met {
+    Yes,
+    No,
+    /// The interval holds what is wanted: more rounds would tell.
+    Open,
+    /// Ours did not run, or not what it is held against.
+    NotMeasured,
+}
+
+impl Met {
+    fn new(found: Option<Estimate>, wanted: f64, better: Better) -> Met {
+        match (found, better) {
+            (None, _) => Met::NotMeasured,
+            (Some(e), Better::More) if e.low >= wanted => Met::Yes,
+            (Some(e), Better::More) if e.high < wanted => Met::No,
+            (Some(e), Better::Less) if e.high <= wanted => Met::Yes,
+            (Some(e), Better::Less) if e.low > wanted => Met::No,
+            _ => Met::Open,
+        }
+    }
 }
 
 /// One metric of a case, for all runtimes with the same number of workers.
@@ -116,11 +124,12 @@ pub(crate) struct Row {
     /// In the order of `RUNTIMES`.
     pub(crate) cells: Vec<Cell>,
     pub(crate) comparison: Option<Comparison>,
+    pub(crate) wanted: Option<(Wanted, Met)>,
 }
 
 impl Row {
     pub(crate) fn cell(&self, runtime: &str) -> &Cell {
-        let place = RUNTIMES.iter().position(|(name, _)| *name == runtime);
+        let place = RUNTIMES.iter().position(|r| r.name == runtime);
         place.and_then(|i| self.cells.get(i)).unwrap_or(&Cell::Absent)
     }
 }
@@ -180,55 +189,94 @@ impl Results {
         }
     }
 
-    /// The best of the others is the one with the lowest median, the same one in every round: the least value of each round would
-    /// be a peer that nobody can choose.
-    fn compare(&self, case: &str, workers: usize, metric: &str) -> Option<Comparison> {
-        let ours = self.values(case, OURS, workers, metric);
-        let peers = RUNTIMES.iter().filter(|(name, _)| *name != OURS).filter_map(|(name, label)| {
-            let values = self.values(case, name, workers, metric);
-            Some((Spread::of(values.values().copied())?.median, *label, values))
-        });
-        let (_, best, theirs) = peers.min_by(|a, b| a.0.total_cmp(&b.0))?;
-        let ratios = ours.iter().filter_map(|(round, value)| Some(value / theirs.get(round)?));
-        Some(Comparison { best, ratio: Spread::of(ratios)? })
+    fn estimate(&self, case: &str, workers: usize, metric: &str) -> Option<Estimate> {
+        Estimate::of(self.values(case, OURS, workers, metric).into_values())
     }
 
-    /// Everything that ran, with `workers` workers, in the order of the cases.
+    /// The best of the others is the one with the best median, the same one in every round: the best value of each round would
+    /// be a peer that nobody can choose.
+    fn compare(&self, case: &str, workers: usize, metric: &Metric) -> Option<Comparison> {
+        let may_be = |runtime: &&Runtime| match metric.against {
+            Against::Nobody => false,
+            Against::Best => runtime.kind.is_peer(),
+            Against::This(name) => runtime.name == name,
+        };
+        let medians = RUNTIMES.iter().filter(may_be).filter_map(|runtime| {
+            let values = self.values(case, runtime.name, workers, metric.name);
+            Some((Spread::of(values.values().copied())?.median, runtime.name, values))
+        });
+        let (_, with, theirs) = match metric.better {
+            Better::More => medians.max_by(|a, b| a.0.total_cmp(&b.0)),
+            Better::Less | Better::Neither => medians.min_by(|a, b| a.0.total_cmp(&b.0)),
+        }?;
+        let ours = self.values(case, OURS, workers, metric.name);
+        let ratios = ours.iter().filter_map(|(round, value)| Some(value / theirs.get(round)?));
+        Some(Comparison { with, ratio: Estimate::of(ratios)? })
+    }
+
+    fn row(&self, case: &'static Case, metric: &'static Metric, workers: usize) -> Row {
+        let comparison = self.compare(case.name, workers, metric);
+        let wanted = case.wanted(metric, workers);
+        let met = match wanted {
+            Wanted::Nothing => None,
+            Wanted::Times(factor) => Some(Met::new(comparison.as_ref().map(|c| c.ratio), factor, metric.better)),
+            Wanted::Value(value) => {
+                Some(Met::new(self.estimate(case.name, workers, metric.name), value, metric.better))
+            }
+        };
+        Row {
+            case,
+            metric,
+            cells: RUNTIMES.iter().map(|r| self.cell(case.name, r.name, workers, metric.name)).collect(),
+            comparison,
+            wanted: met.map(|met| (wanted, met)),
+        }
+    }
+
+    /// Everything that ran, with `workers` workers, in the order of the cases. What no runtime was measured for is left out, unless
+    /// nothing else of its case would remain.
     pub(crate) fn rows(&self, workers: usize) -> Vec<Row> {
         let ran: BTreeSet<&str> =
             self.runs.iter().filter(|(_, run)| run.workers == workers).map(|(_, run)| run.case.as_str()).collect();
         let cases = CASES.iter().filter(|case| ran.contains(case.name));
-        let row = |case: &'static Case, metric: &'static Metric| Row {
-            case,
-            metric,
-            cells: RUNTIMES.iter().map(|(name, _)| self.cell(case.name, name, workers, metric.name)).collect(),
-            comparison: metric.ranked.then(|| self.compare(case.name, workers, metric.name)).flatten(),
-        };
-        cases.flat_map(|case| case.metrics.iter().map(move |metric| row(case, metric))).collect()
+        let rows = cases.flat_map(|case| {
+            let all: Vec<Row> = case.metrics.iter().map(|metric| self.row(case, metric, workers)).collect();
+            let measured = |row: &Row| row.cells.iter().any(|cell| matches!(cell, Cell::Measured(_)));
+            let any = all.iter().any(measured);
+            all.into_iter().enumerate().filter(move |(i, row)| measured(row) || (!any && *i == 0)).map(|(_, row)| row)
+        });
+        rows.collect()
     }
 
-    /// What did not run, each once: runtime, what, and why. Unsupported first.
+    /// What did not run, each once: runtime, why, and in which cases. Unsupported first.
     pub(crate) fn left_out(&self) -> Vec<String> {
-        let label =
-            |name: &str| RUNTIMES.iter().find(|(n, _)| *n == name).map_or(name.to_owned(), |(_, l)| (*l).to_owned());
         let mut missing = BTreeSet::new();
-        let mut unsupported = BTreeSet::new();
-        let mut failed = BTreeSet::new();
-        for (name, why) in self.sessions.iter().filter_map(|s| s["skipped"].as_object()).flatten() {
-            missing.insert(format!("{}: SKIPPED, {}", label(name), why.as_str().unwrap_or_default()));
+        // By runtime and reason, the cases in the order in which they ran.
+        let mut unsupported: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        let mut failed: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+        for session in &self.sessions {
+            for (name, why) in session["skipped"].as_object().into_iter().flatten() {
+                missing.insert(format!("{}: SKIPPED, {}", label(name), why.as_str().unwrap_or_default()));
+            }
+            for (what, why) in session["uncounted"].as_object().into_iter().flatten() {
+                missing.insert(format!("No {what}: {}", why.as_str().unwrap_or_default()));
+            }
         }
         for (_, run) in &self.runs {
-            let (runtime, case, workers) = (label(&run.runtime), &run.case, run.workers);
+            let (runtime, case, workers) = (label(&run.runtime), run.case.as_str(), run.workers);
             match &run.verdict {
                 Verdict::Measured(_) => {}
-                Verdict::Unsupported(why) => drop(unsupported.insert(format!("{runtime}: {why} ({case})"))),
+                Verdict::Unsupported(why) => once(unsupported.entry((runtime, why)).or_default(), case),
                 Verdict::Failed(why) => {
                     let s = if workers == 1 { "" } else { "s" };
-                    failed.insert(format!("{runtime}: {case} with {workers} worker{s} failed: {why}"));
+                    once(failed.entry((runtime, why)).or_default(), format!("{case} with {workers} worker{s}"));
                 }
             }
         }
-        [missing, unsupported, failed].into_iter().flatten().collect()
+        let unsupported =
+            unsupported.into_iter().map(|((who, why), cases)| format!("{who}: {why} ({})", cases.join(", ")));
+        let failed = failed.into_iter().map(|((who, why), cases)| format!("{who}: {} failed: {why}", cases.join(", ")));
+        missing.into_iter().chain(unsupported).chain(failed).collect()
     }
 
     /// How many runs were disturbed, of how many, and how many CPUs others used in the middle one.
@@ -239,11 +287,19 @@ impl Results {
     }
 }
 
+fn once<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Cell, Results, Run, Spread, Verdict};
+    use super::{Cell, Met, Results, Run, Verdict};
+    use crate::run::cases::{Better, Wanted};
+    use crate::stats::{Estimate, Spread};
 
     /// A run of the case `yield.2` that took so many nanoseconds.
     pub(crate) fn run(runtime: &str, round: usize, ns: f64) -> (usize, Run) {
@@ -286,17 +342,40 @@ pub(crate) mod tests {
         let rows = results.rows(1);
         let [row] = rows.as_slice() else { panic!("{} rows", rows.len()) };
         let comparison = row.comparison.as_ref().unwrap();
-        assert_eq!(comparison.best, "tokio");
-        assert_eq!(comparison.ratio, Spread { median: 0.5, min: 0.5, max: 0.75 });
+        assert_eq!(comparison.with, "tokio");
+        assert_eq!(comparison.ratio, Estimate { median: 0.5, low: 0.5, high: 0.75 });
         assert_eq!(*row.cell("coro"), Cell::Measured(Spread { median: 20.0, min: 10.0, max: 30.0 }));
         assert_eq!(*row.cell("may"), Cell::Absent);
         assert!(results.rows(2).is_empty());
     }
 
     #[test]
-    fn an_even_number_of_values_has_its_median_in_the_middle() {
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
-        assert_eq!(Spread::of([]), None);
+    fn what_is_wanted_is_met_if_the_whole_interval_meets_it() {
+        let found = Some(Estimate { median: 0.7, low: 0.6, high: 0.8 });
+        let less = [0.59, 0.6, 0.79, 0.8].map(|wanted| Met::new(found, wanted, Better::Less));
+        assert_eq!(less, [Met::No, Met::Open, Met::Open, Met::Yes]);
+        let more = [0.6, 0.61, 0.8, 0.81].map(|wanted| Met::new(found, wanted, Better::More));
+        assert_eq!(more, [Met::Yes, Met::Open, Met::Open, Met::No]);
+        assert_eq!(Met::new(None, 1.0, Better::Less), Met::NotMeasured);
+    }
+
+    /// Ours is held against the loop, which is no peer; requests are only told; and what nobody counted has no row.
+    #[test]
+    fn servers_are_held_against_the_bare_loop() {
+        let mut results = Results::default();
+        for (runtime, cpu) in [("coro", 6.0), ("bare", 5.0), ("tokio", 5.5)] {
+            let metrics = [("cpu_us_per_req", cpu), ("p99_us", cpu * 100.0), ("req_per_s", 1e6 / cpu)];
+            let (session, mut run) = run(runtime, 0, 0.0);
+            run.case = "echo.100".to_owned();
+            run.verdict = Verdict::Measured(metrics.map(|(name, value)| (name.to_owned(), value)).into());
+            results.runs.push((session, run));
+        }
+        let rows = results.rows(1);
+        let units: Vec<_> = rows.iter().map(|row| row.metric.unit).collect();
+        assert_eq!(units, ["µs of CPU", "µs, p99", "requests/s"]);
+        assert_eq!(rows[0].comparison.as_ref().unwrap().with, "bare");
+        assert_eq!(rows[0].wanted, Some((Wanted::Times(1.02), Met::No)));
+        assert!(rows[2].comparison.is_none() && rows[1].wanted.is_none());
     }
 
     #[test]
@@ -306,16 +385,21 @@ pub(crate) mod tests {
         broken.verdict = Verdict::Failed("no memory (signal: 6)".into());
         let (_, mut without) = run("go", 0, 1.0);
         without.verdict = Verdict::Unsupported("no unbounded channel".into());
-        results.sessions.push(serde_json::json!({ "skipped": { "smol": "not installed" } }));
-        results.runs.extend([(0, broken), (0, without)]);
+        results.sessions.push(serde_json::json!({
+            "skipped": { "smol": "not installed" }, "uncounted": { "system calls": "perf is not installed" },
+        }));
+        let mut again = broken.clone();
+        again.workers = 2;
+        results.runs.extend([(0, broken), (0, without), (0, again)]);
         let rows = results.rows(1);
         assert_eq!((rows[0].cell("may"), rows[0].cell("go")), (&Cell::Failed, &Cell::Unsupported));
         assert_eq!(
             results.left_out(),
             [
+                "No system calls: perf is not installed",
                 "smol: SKIPPED, not installed",
                 "Go: no unbounded channel (yield.2)",
-                "may: yield.2 with 1 worker failed: no memory (signal: 6)"
+                "may: yield.2 with 1 worker, yield.2 with 2 workers failed: no memory (signal: 6)"
             ]
         );
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_peers");
 const RUNTIMES: [&str; 6] = ["tokio-1", "tokio-2", "may-1", "may-2", "smol-1", "smol-2"];
+const SERVERS: [&str; 8] = ["bare-1", "bare-2", "tokio-1", "tokio-2", "may-1", "may-2", "smol-1", "smol-2"];
 
 fn work(runtime: &str, words: &str) -> Output {
     Command::new(PROGRAM).args(["work", runtime]).args(words.split(' ')).output().expect("the program")
@@ -76,6 +77,13 @@ fn bounded_channels_are_there_or_missing_and_told() {
     assert_eq!(work("nonsense-1", "yield").status.code(), Some(2));
 }
 
+#[test]
+fn a_loop_has_no_tasks() {
+    let output = work("bare-1", "yield");
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "a loop has no tasks");
+}
+
 struct Server(Child);
 
 impl Drop for Server {
@@ -98,7 +106,7 @@ fn serve(runtime: &str, workload: &str) -> (Server, u16) {
 
 #[test]
 fn echo_servers_answer_the_load() {
-    for runtime in RUNTIMES {
+    for runtime in SERVERS {
         let (server, port) = serve(runtime, "echo-server");
         let output = Command::new(PROGRAM)
             .args(["load", "conns=10", "ms=50", "warm=10"])
@@ -107,7 +115,7 @@ fn echo_servers_answer_the_load() {
             .expect("the program");
         assert!(output.status.success(), "{runtime}: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout);
-        for metric in ["cpu_us_per_req", "p50_us", "p99_us", "req_per_s"] {
+        for metric in ["cpu_us_per_req", "p50_us", "p99_us", "p999_us", "req_per_s"] {
             let value = text.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse::<f64>().ok());
             assert!(value.is_some_and(|v| v > 0.0), "{runtime}: {metric} is missing:\n{text}");
         }
@@ -117,7 +125,7 @@ fn echo_servers_answer_the_load() {
 #[test]
 fn web_servers_answer_every_request() {
     use std::io::{Read, Write};
-    for runtime in RUNTIMES {
+    for runtime in SERVERS {
         let (_server, port) = serve(runtime, "http-server");
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");

@@ -1,28 +1,34 @@
-//! The results as one drawing in SVG: ours and every peer in relation to the best peer, on a logarithmic axis.
+//! The results as one drawing in SVG: ours and every peer in relation to the one that ours is held against, on a logarithmic axis.
+//!
+//! Less is better everywhere: where more of something is better, its inverse is drawn.
 //!
 //! It has a ground of its own, light or dark as the reader's page is, and tells the runtimes apart by form as well as by colour.
 
 use std::fmt::Write;
 
 use super::{figure, machine, versions};
-use crate::results::{Cell, Results, Row};
-use crate::run::cases::{OURS, RUNTIMES};
+use crate::results::{Cell, Comparison, Results, Row};
+use crate::run::cases::{Better, Wanted};
+use crate::run::runtimes::{OURS, RUNTIMES, label};
+use crate::stats::Estimate;
 
-const WIDTH: f64 = 1000.0;
+const WIDTH: f64 = 1100.0;
 /// Names of the cases end here, and the axis begins a little later.
-const LEFT: f64 = 380.0;
-const RIGHT: f64 = 860.0;
+const LEFT: f64 = 470.0;
+const RIGHT: f64 = 950.0;
 const LINE: f64 = 22.0;
 const TOP: f64 = 84.0;
 
 /// Colours of a light and of a dark page: what, its properties there and there. Those of the runtimes are told apart by those who see
 /// few colours (Okabe and Ito), too; an edge of the ground's colour keeps marks apart that lie on each other.
-const COLOURS: [(&str, &str, &str); 10] = [
+const COLOURS: [(&str, &str, &str); 12] = [
     ("ground", "fill:#ffffff", "fill:#0d1117"),
     ("text", "fill:#1f2328", "fill:#e6edf3"),
     ("quiet", "fill:#59636e", "fill:#9198a1"),
     ("grid", "stroke:#d8dee4", "stroke:#2f363f"),
     ("one", "stroke:#59636e", "stroke:#9198a1"),
+    ("wanted", "stroke:#cf222e", "stroke:#ff7b72"),
+    ("bare", "fill:#1f2328;stroke:#ffffff", "fill:#e6edf3;stroke:#0d1117"),
     ("coro", "fill:#0072b2", "fill:#4aa8e8"),
     ("tokio", "fill:#d55e00;stroke:#ffffff", "fill:#ff8a3c;stroke:#0d1117"),
     ("may", "fill:#009e73;stroke:#ffffff", "fill:#3fc79a;stroke:#0d1117"),
@@ -56,14 +62,35 @@ impl Axis {
     }
 }
 
-/// How much a runtime takes for each unit of the best peer: by its medians.
+/// As it is drawn.
+fn drawn(row: &Row, ratio: f64) -> f64 {
+    if row.metric.better == Better::More { 1.0 / ratio } else { ratio }
+}
+
+/// How much a runtime takes for each unit of the one that ours is held against: by its medians.
 fn relative(row: &Row, runtime: &str) -> Option<f64> {
-    let best = row.comparison.as_ref()?.best;
-    let best = RUNTIMES.iter().find(|(_, label)| *label == best)?.0;
-    match (row.cell(runtime), row.cell(best)) {
-        (Cell::Measured(own), Cell::Measured(best)) if best.median > 0.0 => Some(own.median / best.median),
+    let with = row.comparison.as_ref()?.with;
+    match (row.cell(runtime), row.cell(with)) {
+        (Cell::Measured(own), Cell::Measured(with)) if own.median > 0.0 && with.median > 0.0 => {
+            Some(drawn(row, own.median / with.median))
+        }
         _ => None,
     }
+}
+
+/// What is wanted of ours, where that is a ratio.
+fn wanted(row: &Row) -> Option<f64> {
+    match row.wanted?.0 {
+        Wanted::Times(factor) => Some(drawn(row, factor)),
+        Wanted::Value(_) | Wanted::Nothing => None,
+    }
+}
+
+/// Ours, as it is drawn: the median, and where it lies.
+fn ours(row: &Row, comparison: &Comparison) -> Estimate {
+    let Estimate { median, low, high } = comparison.ratio;
+    let [median, low, high] = [median, low, high].map(|ratio| drawn(row, ratio));
+    Estimate { median, low: low.min(high), high: low.max(high) }
 }
 
 fn escape(text: &str) -> String {
@@ -87,6 +114,9 @@ fn mark(runtime: &str, x: f64, y: f64) -> String {
             let points = points.map(|(x, y)| format!("{x:.1},{y:.1}")).join(" ");
             format!("<polygon class=\"go\" points=\"{points}\"/>")
         }
+        "bare" => {
+            format!("<rect class=\"bare\" x=\"{:.1}\" y=\"{:.1}\" width=\"4\" height=\"15\"/>", x - 2.0, y - 7.5)
+        }
         _ => format!("<rect class=\"coro\" x=\"{:.1}\" y=\"{:.1}\" width=\"16\" height=\"10\"/>", x - 8.0, y - 5.0),
     }
 }
@@ -105,9 +135,9 @@ pub(crate) fn svg(results: &Results) -> Option<String> {
     }
     let rows = || groups.iter().flat_map(|(_, rows)| rows);
     let axis = Axis::over(rows().flat_map(|row| {
-        let ours = row.comparison.as_ref().map(|c| [c.ratio.min, c.ratio.max]);
-        let peers = RUNTIMES.iter().filter(|(name, _)| *name != OURS).filter_map(|(name, _)| relative(row, name));
-        ours.into_iter().flatten().chain(peers).collect::<Vec<_>>()
+        let ours = row.comparison.as_ref().map(|c| ours(row, c)).map(|e| [e.low, e.high]);
+        let peers = RUNTIMES.iter().filter(|r| r.name != OURS).filter_map(|r| relative(row, r.name));
+        ours.into_iter().flatten().chain(peers).chain(wanted(row)).collect::<Vec<_>>()
     }));
     let bottom = TOP + LINE * (rows().count() as f64 + 1.4 * groups.len() as f64) + 4.0;
     let height = bottom + 34.0 + 32.0 * results.sessions.len() as f64;
@@ -138,30 +168,40 @@ fn head(height: f64) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" \
          font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"13\" role=\"img\">\n\
-         <title>coro and other runtimes, in relation to the best of the others</title>\n\
+         <title>coro and other runtimes, in relation to the one that is named behind each line</title>\n\
          <style>{light}@media (prefers-color-scheme:dark){{{dark}}}</style>\n\
          <rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n"
     )
 }
 
-/// The runtimes that have a mark somewhere.
+/// The runtimes that have a mark somewhere, and the other marks.
 fn legend<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row> + Clone) {
     let _ = writeln!(
         out,
         "<text class=\"text\" font-size=\"15\" font-weight=\"600\" x=\"16\" y=\"26\">\
-         What each takes, in relation to the best peer: less is better</text>"
+         What each takes, in relation to the one that is named behind each line: less is better</text>"
     );
-    let mut x = 26.0;
-    for (name, label) in RUNTIMES.iter().filter(|(name, _)| rows.clone().any(|row| relative(row, name).is_some())) {
-        let text = if *name == OURS {
-            format!("{label} (line: least and greatest of the rounds)")
-        } else {
-            (*label).to_owned()
-        };
-        let _ =
-            writeln!(out, "{}<text class=\"text\" x=\"{:.1}\" y=\"52\">{text}</text>", mark(name, x, 47.5), x + 14.0);
-        x += 44.0 + 7.2 * text.chars().count() as f64;
+    let mut next = 26.0;
+    // Where the one after it begins.
+    let mut entry = |x: f64, mark: String, text: &str| {
+        let _ = writeln!(out, "{mark}<text class=\"text\" x=\"{:.1}\" y=\"52\">{text}</text>", x + 14.0);
+        x + 42.0 + 7.0 * text.chars().count() as f64
+    };
+    for runtime in RUNTIMES.iter().filter(|r| rows.clone().any(|row| relative(row, r.name).is_some())) {
+        let text = if runtime.name == OURS { "coro (line: 95 %)" } else { runtime.label };
+        next = entry(next, mark(runtime.name, next, 47.5), text);
     }
+    if rows.clone().any(|row| wanted(row).is_some()) {
+        entry(next, limit(next, 47.5), "wanted of coro");
+    }
+}
+
+/// The mark of what is wanted.
+fn limit(x: f64, y: f64) -> String {
+    let (top, bottom) = (y - 9.0, y + 9.0);
+    format!(
+        "<line class=\"wanted\" stroke-width=\"2\" x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"/>"
+    )
 }
 
 fn grid(out: &mut String, axis: &Axis, bottom: f64) {
@@ -178,7 +218,11 @@ fn grid(out: &mut String, axis: &Axis, bottom: f64) {
 
 fn draw(out: &mut String, axis: &Axis, row: &Row, y: f64) {
     let Some(comparison) = &row.comparison else { return };
-    let unit = if row.case.metrics.len() > 1 { format!(": {}", row.metric.unit) } else { String::new() };
+    let unit = match (row.case.metrics.len(), row.metric.better) {
+        (_, Better::More) => format!(": inverse of {}", row.metric.unit),
+        (1, _) => String::new(),
+        _ => format!(": {}", row.metric.unit),
+    };
     let _ = writeln!(
         out,
         "<text class=\"text\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}<tspan class=\"quiet\">{}</tspan></text>",
@@ -187,8 +231,8 @@ fn draw(out: &mut String, axis: &Axis, row: &Row, y: f64) {
         escape(row.case.what),
         escape(&unit)
     );
-    let ratio = comparison.ratio;
-    let (one, x) = (axis.x(1.0), axis.x(ratio.median));
+    let ours = ours(row, comparison);
+    let (one, x) = (axis.x(1.0), axis.x(ours.median));
     let _ = writeln!(
         out,
         "<rect class=\"coro\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"12\"/>",
@@ -199,12 +243,15 @@ fn draw(out: &mut String, axis: &Axis, row: &Row, y: f64) {
     let _ = writeln!(
         out,
         "<line class=\"one\" stroke-width=\"1.5\" x1=\"{:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\"/>",
-        axis.x(ratio.min),
-        axis.x(ratio.max)
+        axis.x(ours.low),
+        axis.x(ours.high)
     );
-    for (name, _) in RUNTIMES.iter().filter(|(name, _)| *name != OURS) {
-        if let Some(value) = relative(row, name) {
-            let _ = writeln!(out, "{}", mark(name, axis.x(value), y));
+    if let Some(wanted) = wanted(row) {
+        let _ = writeln!(out, "{}", limit(axis.x(wanted), y));
+    }
+    for runtime in RUNTIMES.iter().filter(|r| r.name != OURS) {
+        if let Some(value) = relative(row, runtime.name) {
+            let _ = writeln!(out, "{}", mark(runtime.name, axis.x(value), y));
         }
     }
     let _ = writeln!(
@@ -212,8 +259,8 @@ fn draw(out: &mut String, axis: &Axis, row: &Row, y: f64) {
         "<text class=\"text\" x=\"{:.1}\" y=\"{:.1}\">{} × {}</text>",
         RIGHT + 16.0,
         y + 4.5,
-        figure(ratio.median),
-        comparison.best
+        figure(ours.median),
+        label(comparison.with)
     );
 }
 

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::{disturbance, machine, spread, versions};
+use super::{disturbance, machine, ratio, spread, versions, wanted};
 use crate::results::{Cell, Results};
 use crate::run::attended;
-use crate::run::cases::RUNTIMES;
+use crate::run::runtimes::{RUNTIMES, label};
 
 pub(crate) fn session(session: &Value) {
     println!("{}; load {}", machine(session), session["machine"]["load"]);
@@ -16,8 +16,10 @@ pub(crate) fn session(session: &Value) {
         println!("quick: short runs, to see that everything works; the figures are worth nothing");
     }
     for (name, why) in session["skipped"].as_object().into_iter().flatten() {
-        let label = RUNTIMES.iter().find(|(n, _)| n == name).map_or(name.as_str(), |(_, label)| label);
-        println!("{label}: SKIPPED, {}", why.as_str().unwrap_or_default());
+        println!("{}: SKIPPED, {}", label(name), why.as_str().unwrap_or_default());
+    }
+    for (what, why) in session["uncounted"].as_object().into_iter().flatten() {
+        println!("No {what}: {}", why.as_str().unwrap_or_default());
     }
 }
 
@@ -45,17 +47,19 @@ pub(crate) fn case(results: &Results, case: &str, workers: usize) {
         if disturbed == 0 { String::new() } else { format!("; {disturbed} of {} runs DISTURBED", of_case.len()) };
     println!("\n{case}, {workers} worker{}: {}{note}", if workers == 1 { "" } else { "s" }, first.case.what);
     for row in &rows {
-        for ((_, label), cell) in RUNTIMES.iter().zip(&row.cells) {
+        for (runtime, cell) in RUNTIMES.iter().zip(&row.cells) {
             let text = match cell {
                 Cell::Measured(s) => spread(*s),
                 Cell::Unsupported => "-".to_owned(),
                 Cell::Failed => "failed".to_owned(),
                 Cell::Absent => continue,
             };
-            println!("  {label:6} {text:32} {}", row.metric.unit);
+            println!("  {:9} {text:32} {}", runtime.label, row.metric.unit);
         }
-        if let Some(c) = &row.comparison {
-            println!("  coro / {}: {}", c.best, spread(c.ratio));
+        let held = row.comparison.as_ref().map(|c| format!("coro: {}", ratio(c.ratio, c.with)));
+        let wanted = row.wanted.map(|w| format!("wanted {}", wanted(w, row.metric)));
+        if held.is_some() || wanted.is_some() {
+            println!("  {}", [held, wanted].into_iter().flatten().collect::<Vec<_>>().join("; "));
         }
     }
 }

@@ -1,10 +1,11 @@
-//! The results as a table in Markdown, and its place in a page.
+//! The results as tables in Markdown, one for each kind of work, and their place in a page.
 
 use std::fmt::Write;
 
-use super::{disturbance, machine, spread, versions};
-use crate::results::{Cell, Results};
-use crate::run::cases::RUNTIMES;
+use super::{disturbance, figure, machine, ratio, versions, wanted};
+use crate::results::{Cell, Results, Row};
+use crate::run::cases::GROUPS;
+use crate::run::runtimes::{Kind, RUNTIMES, Runtime};
 
 /// What stands between these lines of a page is made here.
 pub(crate) const BEGIN: &str = "<!-- benches/peers: begin -->";
@@ -15,42 +16,20 @@ pub(crate) fn markdown(results: &Results) -> String {
     let mut page = String::new();
     for session in &results.sessions {
         let date = session["started"].as_str().unwrap_or("?");
-        let rounds = match session["rounds"].as_u64() {
-            Some(1) => "1 round".to_owned(),
-            other => format!("{} rounds", other.unwrap_or(0)),
-        };
+        let rounds = session["rounds"].as_str().unwrap_or("?");
         let quick = if session["quick"] == true { ", **short runs, worth nothing**" } else { "" };
         let date = date.get(..10).unwrap_or(date);
         let _ = writeln!(page, "{date}, {rounds}{quick}: {}. {}.", machine(session), versions(session));
     }
-    let _ = writeln!(page, "\nMedian [least..greatest] of the rounds; {}.", disturbance(results));
-    for (workers, title) in [(1, "One worker, on one CPU"), (2, "Two workers")] {
-        let rows = results.rows(workers);
-        if rows.is_empty() {
-            continue;
-        }
-        let _ = write!(page, "\n**{title}**\n\n| | unit |");
-        RUNTIMES.iter().for_each(|(_, label)| {
-            let _ = write!(page, " {label} |");
-        });
-        let _ = writeln!(page, " coro / best peer |\n|---|---|{}---|", "---|".repeat(RUNTIMES.len()));
-        let mut before = "";
-        for row in &rows {
-            // A case is named in the first of its rows.
-            let what = if row.case.name == before { "" } else { row.case.what };
-            before = row.case.name;
-            let _ = write!(page, "| {what} | {} |", row.metric.unit);
-            for cell in &row.cells {
-                let text = match cell {
-                    Cell::Measured(s) => spread(*s),
-                    Cell::Unsupported => "–".to_owned(),
-                    Cell::Failed => "failed".to_owned(),
-                    Cell::Absent => String::new(),
-                };
-                let _ = write!(page, " {text} |");
+    let _ = writeln!(page, "\nMedian, and below it least..greatest of the rounds; {}.", disturbance(results));
+    for (group, title) in GROUPS {
+        for (workers, where_to) in [(1, "one worker, on one CPU"), (2, "two workers")] {
+            let rows: Vec<Row> = results.rows(workers).into_iter().filter(|row| row.case.group == group).collect();
+            if !rows.is_empty() {
+                let _ = write!(page, "\n**{title}, {where_to}**\n\n");
+                table(&mut page, &rows);
+                notes(&mut page, &rows);
             }
-            let ratio = row.comparison.as_ref().map(|c| format!("{} ({})", spread(c.ratio), c.best));
-            let _ = writeln!(page, " {} |", ratio.unwrap_or_default());
         }
     }
     let left_out = results.left_out();
@@ -61,6 +40,55 @@ pub(crate) fn markdown(results: &Results) -> String {
         });
     }
     page
+}
+
+/// Those that ran anything of these rows.
+fn columns<'a>(rows: &'a [Row]) -> impl Iterator<Item = &'static Runtime> + 'a {
+    RUNTIMES.iter().filter(|runtime| rows.iter().any(|row| *row.cell(runtime.name) != Cell::Absent))
+}
+
+/// What a column's head refers to, below the table.
+fn sign(runtime: &Runtime) -> &'static str {
+    match runtime.kind {
+        Kind::Ours | Kind::Shared => "",
+        Kind::Limit => " ¹",
+    }
+}
+
+fn table(page: &mut String, rows: &[Row]) {
+    let _ = write!(page, "| | unit |");
+    columns(rows).for_each(|runtime| {
+        let _ = write!(page, " {}{} |", runtime.label, sign(runtime));
+    });
+    let _ = writeln!(page, " coro, in relation | wanted |\n|---|---|{}---|---|", "---|".repeat(columns(rows).count()));
+    let mut before = "";
+    for row in rows {
+        // A case is named in the first of its rows.
+        let what = if row.case.name == before { "" } else { row.case.what };
+        before = row.case.name;
+        let _ = write!(page, "| {what} | {} |", row.metric.unit);
+        for runtime in columns(rows) {
+            let text = match row.cell(runtime.name) {
+                Cell::Measured(s) if s.min == s.max => figure(s.median),
+                // Below it and small: there are many columns.
+                Cell::Measured(s) => {
+                    format!("{}<br><sub>{}..{}</sub>", figure(s.median), figure(s.min), figure(s.max))
+                }
+                Cell::Unsupported => "–".to_owned(),
+                Cell::Failed => "failed".to_owned(),
+                Cell::Absent => String::new(),
+            };
+            let _ = write!(page, " {text} |");
+        }
+        let held = row.comparison.as_ref().map(|c| ratio(c.ratio, c.with)).unwrap_or_default();
+        let _ = writeln!(page, " {held} | {} |", row.wanted.map(|w| wanted(w, row.metric)).unwrap_or_default());
+    }
+}
+
+fn notes(page: &mut String, rows: &[Row]) {
+    if columns(rows).any(|runtime| runtime.kind == Kind::Limit) {
+        let _ = writeln!(page, "\n¹ No runtime: a loop around `epoll_wait`, `recv` and `send`.");
+    }
 }
 
 /// The page with a new table between its two marks.
@@ -83,7 +111,7 @@ mod tests {
     fn a_table_says_who_was_measured_and_who_was_not() {
         let mut results = Results::default();
         results.sessions.push(serde_json::json!({
-            "started": "2026-01-02T03:04:05Z", "rounds": 2, "quick": false, "skipped": { "go": "not installed" },
+            "started": "2026-01-02T03:04:05Z", "rounds": "2 rounds", "quick": false, "skipped": { "go": "not installed" },
             "machine": { "cpu": "A CPU", "cpus": 2, "virtual": true, "kernel": "6.1" },
             "versions": { "tokio": "1.50.0", "coro": "abc", "rustc": "rustc 1.95.0" },
         }));
@@ -96,13 +124,13 @@ mod tests {
             "\
 2026-01-02, 2 rounds: A CPU, 2 CPUs, virtual, Linux 6.1. coro abc, tokio 1.50.0, rustc 1.95.0.
 
-Median [least..greatest] of the rounds; other programs used 0.00 CPUs (median of the runs); 0 of 5 runs were disturbed.
+Median, and below it least..greatest of the rounds; other programs used 0.00 CPUs (median of the runs); 0 of 5 runs were disturbed.
 
-**One worker, on one CPU**
+**Tasks: yields and spawns, one worker, on one CPU**
 
-| | unit | coro | tokio | may | smol | Go | coro / best peer |
-|---|---|---|---|---|---|---|---|
-| yield, 2 tasks | ns | 12.0 [10.0..14.0] | 40.0 | – |  |  | 0.30 [0.25..0.35] (tokio) |
+| | unit | coro | tokio | may | coro, in relation | wanted |
+|---|---|---|---|---|---|---|
+| yield, 2 tasks | ns | 12.0<br><sub>10.0..14.0</sub> | 40.0 | – | 0.30 [0.25..0.35] × tokio |  |
 
 * Go: SKIPPED, not installed
 * may: no yield (yield.2)

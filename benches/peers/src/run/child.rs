@@ -158,7 +158,8 @@ impl Run<'_> {
 
     fn load_command(&self, program: &std::path::Path) -> Command {
         let mut command = Command::new(program);
-        if let Some(cpu) = self.cpus.1 {
+        // A server with two workers uses all CPUs that there are, and so does the load on it.
+        if let (1, Some(cpu)) = (self.workers, self.cpus.1) {
             pin(&mut command, cpu);
         }
         command
@@ -183,6 +184,10 @@ impl Run<'_> {
             format!("ms={ms}"),
             format!("warm={warm}"),
         ]);
+        let counted = self.programs.counted();
+        if !counted.is_empty() {
+            load.arg(format!("count={}", counted.join(",")));
+        }
         measured(finish(load))
     }
 

@@ -7,6 +7,8 @@ pub(crate) mod cases;
 mod child;
 mod machine;
 pub(crate) mod programs;
+mod rounds;
+pub(crate) mod runtimes;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,14 +18,17 @@ use std::path::PathBuf;
 use regex_lite::Regex;
 use serde_json::{Value, json};
 
+use crate::load::allow_descriptors;
 use crate::report::screen;
 use crate::results::{Results, Run, Verdict};
-use cases::{CASES, Case, OURS, RUNTIMES, Work};
+use cases::{CASES, Case, Work};
 use programs::Programs;
+pub(crate) use rounds::Rounds;
+use runtimes::{OURS, RUNTIMES};
 
 /// What the command line asks for.
 pub(crate) struct Order {
-    pub(crate) rounds: usize,
+    pub(crate) rounds: Rounds,
     /// Of the cases' names.
     pub(crate) only: Option<Regex>,
     pub(crate) peers: Vec<&'static str>,
@@ -82,7 +87,8 @@ pub(crate) fn run(order: &Order) -> Result<(PathBuf, Results), String> {
     let mut writer = Writer { file, path };
     let session = json!({
         "kind": "session", "started": started, "machine": machine::describe(machine_cpus()),
-        "versions": programs.versions, "skipped": programs.missing, "rounds": order.rounds, "quick": order.quick,
+        "versions": programs.versions, "skipped": programs.missing, "uncounted": programs.uncounted,
+        "rounds": order.rounds.to_string(), "quick": order.quick,
         "one_worker_on_cpu": cpus.0, "load_on_cpu": cpus.1,
     });
     screen::session(&session);
@@ -112,11 +118,15 @@ fn machine_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn cannot(case: &Case, programs: &Programs, other_cpu: Option<usize>) -> Option<&'static str> {
+fn cannot(case: &Case, programs: &Programs, other_cpu: Option<usize>) -> Option<String> {
     match case.work {
         Work::Process { .. } => None,
-        Work::Http(_) if !programs.wrk => Some("wrk is not installed"),
-        Work::Echo(_) | Work::Http(_) => other_cpu.is_none().then_some("there is no second CPU for the load"),
+        Work::Http(_) if !programs.wrk => Some("wrk is not installed".to_owned()),
+        Work::Echo(_) | Work::Http(_) if other_cpu.is_none() => Some("there is no second CPU for the load".to_owned()),
+        // What is started from here on may have as many as this process.
+        Work::Echo(connections) | Work::Http(connections) => {
+            allow_descriptors(connections).err().map(|e| e.to_string())
+        }
     }
 }
 
@@ -130,8 +140,9 @@ fn rounds(
 ) -> Result<(), String> {
     // What does not work is not tried again in this case: with some it takes its time to break.
     let mut out = BTreeSet::new();
-    for round in 0..order.rounds {
-        for (runtime, _) in RUNTIMES {
+    for round in 0..order.rounds.of(case.workload()) {
+        for taking_part in RUNTIMES.iter().filter(|r| case.takes(r)) {
+            let runtime = taking_part.name;
             if !order.peers.contains(&runtime) || programs.missing.contains_key(runtime) || out.contains(runtime) {
                 continue;
             }
@@ -171,12 +182,11 @@ fn rounded(value: f64) -> f64 {
 
 /// The runtimes of a list with commas; ours always takes part.
 pub(crate) fn choose(list: &str) -> Result<Vec<&'static str>, String> {
-    let known = |name: &str| RUNTIMES.iter().find(|(n, _)| *n == name).map(|(n, _)| *n);
     let mut chosen = vec![OURS];
     for name in list.split(',').map(str::trim) {
-        chosen.push(known(name).ok_or_else(|| format!("there is no peer {name:?}"))?);
+        chosen.push(runtimes::find(name).ok_or_else(|| format!("there is no peer {name:?}"))?.name);
     }
-    Ok(RUNTIMES.iter().map(|(name, _)| *name).filter(|name| chosen.contains(name)).collect())
+    Ok(RUNTIMES.iter().map(|runtime| runtime.name).filter(|name| chosen.contains(name)).collect())
 }
 
 /// Whether this can be shown to a person who waits.

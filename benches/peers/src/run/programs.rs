@@ -1,4 +1,4 @@
-//! The programs: this one for tokio, may and smol, `benches/peer-coro` and `go/main.go`, which are built here.
+//! The programs: this one for the bare loop, tokio, may and smol, `benches/peer-coro` and `go/main.go`, which are built here.
 //!
 //! Both Rust programs get the same profile. A runtime without a program is told, not passed over.
 
@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+
+use super::runtimes::BARE;
+use crate::counters::COUNTERS;
 
 /// The release profile of this package, for coro's program, which has another manifest.
 const PROFILE: [(&str, &str); 2] =
@@ -25,6 +28,8 @@ pub(super) struct Programs {
     /// Why a runtime has none.
     pub(super) missing: BTreeMap<&'static str, String>,
     pub(super) versions: BTreeMap<&'static str, String>,
+    /// What cannot be counted here, and why.
+    pub(super) uncounted: BTreeMap<&'static str, String>,
     pub(super) wrk: bool,
 }
 
@@ -33,8 +38,13 @@ impl Programs {
     pub(super) fn build(wanted: &[&'static str], coro: Option<PathBuf>) -> Result<Programs, String> {
         let own = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
         let beside = own.parent().unwrap_or(Path::new(".")).to_owned();
-        let mut programs =
-            Programs { found: BTreeMap::new(), missing: BTreeMap::new(), versions: BTreeMap::new(), wrk: false };
+        let mut programs = Programs {
+            found: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            uncounted: COUNTERS.iter().filter_map(|c| Some((c.what, c.missing()?))).collect(),
+            wrk: false,
+        };
         if let Some(version) = first_line(Command::new("wrk").arg("-v")) {
             programs.wrk = true;
             // The copyright follows.
@@ -60,6 +70,8 @@ impl Programs {
                         programs.missing.insert(name, "not installed".to_owned());
                     }
                 },
+                // Of nothing that has a version.
+                BARE => drop(programs.found.insert(name, (own.clone(), Some("work")))),
                 _ => {
                     programs.found.insert(name, (own.clone(), Some("work")));
                     programs.versions.insert(name, locked(name));
@@ -73,6 +85,11 @@ impl Programs {
             programs.versions.insert("rustc", number.to_owned());
         }
         Ok(programs)
+    }
+
+    /// The metrics of what can be counted here.
+    pub(super) fn counted(&self) -> Vec<&'static str> {
+        COUNTERS.iter().filter(|c| !self.uncounted.contains_key(c.what)).map(|c| c.metric).collect()
     }
 
     /// The command for a runtime, up to its own words.

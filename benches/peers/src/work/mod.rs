@@ -1,4 +1,4 @@
-//! The other runtimes: one workload per process, by the protocol of `benches/peer-coro`.
+//! The other runtimes, and a loop without any: one workload per process, by the protocol of `benches/peer-coro`.
 //!
 //! `RUNTIME WORKLOAD [key=value]...`; every measured value is a line `workload runtime metric value`. Exit code 2 when called
 //! wrongly, 3 for a workload that this runtime does not have, and why on the standard error stream.
@@ -6,6 +6,7 @@
 //! What is the same for every runtime that has futures stands in `futures` once and is compiled for each; a runtime's own file
 //! has what its users would write. Must not know: how many rounds there are, and what is done with the figures.
 
+mod bare;
 mod futures;
 mod may;
 mod smol;
@@ -16,7 +17,16 @@ use std::process::ExitCode;
 
 use crate::args::{Args, Runtimes};
 
-const RUNTIMES: Runtimes = &[("tokio-1", 1), ("tokio-2", 2), ("may-1", 1), ("may-2", 2), ("smol-1", 1), ("smol-2", 2)];
+const RUNTIMES: Runtimes = &[
+    ("bare-1", 1),
+    ("bare-2", 2),
+    ("tokio-1", 1),
+    ("tokio-2", 2),
+    ("may-1", 1),
+    ("may-2", 2),
+    ("smol-1", 1),
+    ("smol-2", 2),
+];
 
 /// Why a workload gave no figures.
 pub(crate) enum Refused {
@@ -47,6 +57,7 @@ pub(crate) fn main(words: impl Iterator<Item = String>) -> ExitCode {
         }
     };
     let done = match args.runtime.split_once('-') {
+        Some(("bare", _)) => bare::run(&args),
         Some(("tokio", _)) => tokio::run(args),
         Some(("may", _)) => may::run(args),
         Some(("smol", _)) => smol::run(args),

@@ -1,0 +1,53 @@
+//! Who takes part. Must not know: in what.
+
+/// What a runtime's figures may be held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    Ours,
+    /// Its tasks may go to another thread.
+    Shared,
+    /// No runtime: what the kernel's calls cost that every one of them makes. Never the best peer.
+    Limit,
+}
+
+impl Kind {
+    pub(crate) fn is_peer(self) -> bool {
+        matches!(self, Kind::Shared)
+    }
+}
+
+pub(crate) struct Runtime {
+    /// For the command line, the programs and the results.
+    pub(crate) name: &'static str,
+    pub(crate) label: &'static str,
+    pub(crate) kind: Kind,
+}
+
+const fn runtime(name: &'static str, label: &'static str, kind: Kind) -> Runtime {
+    Runtime { name, label, kind }
+}
+
+/// The runtime that the others are compared with.
+pub(crate) const OURS: &str = "coro";
+
+/// Nothing but epoll; beside ours in each round, because the two are compared most closely.
+pub(crate) const BARE: &str = "bare";
+
+/// In the order in which each round runs them.
+pub(crate) const RUNTIMES: &[Runtime] = &[
+    runtime(OURS, "coro", Kind::Ours),
+    runtime(BARE, "bare loop", Kind::Limit),
+    runtime("tokio", "tokio", Kind::Shared),
+    runtime("may", "may", Kind::Shared),
+    runtime("smol", "smol", Kind::Shared),
+    runtime("go", "Go", Kind::Shared),
+];
+
+pub(crate) fn find(name: &str) -> Option<&'static Runtime> {
+    RUNTIMES.iter().find(|runtime| runtime.name == name)
+}
+
+/// What people call it.
+pub(crate) fn label(name: &str) -> &str {
+    find(name).map_or(name, |runtime| runtime.label)
+}
