@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::run::cases::{Against, Better, CASES, Case, Metric, Wanted};
-use crate::run::runtimes::{OURS, RUNTIMES, Runtime, label};
+use crate::run::runtimes::{Kind, OURS, RUNTIMES, Runtime, label};
 use crate::stats::{Estimate, Spread};
 
 /// How a run ended.
@@ -199,6 +199,7 @@ impl Results {
         let may_be = |runtime: &&Runtime| match metric.against {
             Against::Nobody => false,
             Against::Best => runtime.kind.is_peer(),
+            Against::BestShared => runtime.kind == Kind::Shared,
             Against::This(name) => runtime.name == name,
         };
         let medians = RUNTIMES.iter().filter(may_be).filter_map(|runtime| {
@@ -337,7 +338,12 @@ pub(crate) mod tests {
         for (round, (coro, tokio, smol)) in
             [(10.0, 20.0, 15.0), (20.0, 40.0, 80.0), (30.0, 40.0, 80.0)].into_iter().enumerate()
         {
-            results.runs.extend([run("coro", round, coro), run("tokio", round, tokio), run("smol", round, smol)]);
+            for (runtime, ns) in [("coro", coro), ("tokio", tokio), ("smol", smol)] {
+                let (session, mut run) = run(runtime, round, 0.0);
+                run.case = "pingpong.bounded".to_owned();
+                run.verdict = Verdict::Measured([("ns_per_round_trip".to_owned(), ns)].into());
+                results.runs.push((session, run));
+            }
         }
         let rows = results.rows(1);
         let [row] = rows.as_slice() else { panic!("{} rows", rows.len()) };
@@ -376,6 +382,23 @@ pub(crate) mod tests {
         assert_eq!(rows[0].comparison.as_ref().unwrap().with, "bare");
         assert_eq!(rows[0].wanted, Some((Wanted::Times(1.02), Met::No)));
         assert!(rows[2].comparison.is_none() && rows[1].wanted.is_none());
+    }
+
+    /// A channel that knows one thread is the best of all, and not the best of those that ours can be held against.
+    #[test]
+    fn what_tasks_share_is_held_against_those_whose_tasks_may_move() {
+        let mut results = Results::default();
+        for (case, metric) in [("fanin.bounded", "ns_per_msg"), ("pingpong.bounded", "ns_per_round_trip")] {
+            for (runtime, ns) in [("coro", 20.0), ("monoio", 10.0), ("go", 25.0)] {
+                let (session, mut run) = run(runtime, 0, 0.0);
+                run.case = case.to_owned();
+                run.verdict = Verdict::Measured([(metric.to_owned(), ns)].into());
+                results.runs.push((session, run));
+            }
+        }
+        let with: Vec<_> = results.rows(1).iter().map(|row| row.comparison.as_ref().unwrap().with).collect();
+        // In the order of the cases: a ping-pong is held against all.
+        assert_eq!(with, ["monoio", "go"]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ const TOP: f64 = 84.0;
 
 /// Colours of a light and of a dark page: what, its properties there and there. Those of the runtimes are told apart by those who see
 /// few colours (Okabe and Ito), too; an edge of the ground's colour keeps marks apart that lie on each other.
-const COLOURS: [(&str, &str, &str); 12] = [
+const COLOURS: [(&str, &str, &str); 14] = [
     ("ground", "fill:#ffffff", "fill:#0d1117"),
     ("text", "fill:#1f2328", "fill:#e6edf3"),
     ("quiet", "fill:#59636e", "fill:#9198a1"),
@@ -34,6 +34,8 @@ const COLOURS: [(&str, &str, &str); 12] = [
     ("may", "fill:#009e73;stroke:#ffffff", "fill:#3fc79a;stroke:#0d1117"),
     ("smol", "fill:#b35a8c;stroke:#ffffff", "fill:#e79cc7;stroke:#0d1117"),
     ("go", "fill:#8a6d00;stroke:#ffffff", "fill:#e6c93c;stroke:#0d1117"),
+    ("glommio", "fill:#6639ba;stroke:#ffffff", "fill:#c297ff;stroke:#0d1117"),
+    ("monoio", "fill:#57606a;stroke:#ffffff", "fill:#c9d1d9;stroke:#0d1117"),
 ];
 
 struct Axis {
@@ -113,6 +115,19 @@ fn mark(runtime: &str, x: f64, y: f64) -> String {
             let points = [(x, y - 5.6), (x + 5.0, y), (x, y + 5.6), (x - 5.0, y)];
             let points = points.map(|(x, y)| format!("{x:.1},{y:.1}")).join(" ");
             format!("<polygon class=\"go\" points=\"{points}\"/>")
+        }
+        "glommio" => {
+            let (a, b, c) = ((x, y + 5.0), (x - 4.9, y - 4.0), (x + 4.9, y - 4.0));
+            let points = [a, b, c].map(|(x, y)| format!("{x:.1},{y:.1}")).join(" ");
+            format!("<polygon class=\"glommio\" points=\"{points}\"/>")
+        }
+        // A plus: from its upper left, around.
+        "monoio" => {
+            let corners = [(-1.7, -5.4), (1.7, -5.4), (1.7, -1.7), (5.4, -1.7), (5.4, 1.7), (1.7, 1.7)];
+            let rest = corners.map(|(a, b)| (-a, -b));
+            let points: Vec<_> =
+                corners.iter().chain(&rest).map(|(a, b)| format!("{:.1},{:.1}", x + a, y + b)).collect();
+            format!("<polygon class=\"monoio\" points=\"{}\"/>", points.join(" "))
         }
         "bare" => {
             format!("<rect class=\"bare\" x=\"{:.1}\" y=\"{:.1}\" width=\"4\" height=\"15\"/>", x - 2.0, y - 7.5)
@@ -295,12 +310,12 @@ mod tests {
     fn every_runtime_that_was_measured_is_drawn() {
         let mut results = Results::default();
         assert!(svg(&results).is_none(), "drew what was not measured");
-        results.runs.extend([run("coro", 0, 10.0), run("tokio", 0, 40.0), run("go", 0, 80.0)]);
+        results.runs.extend([run("coro", 0, 10.0), run("tokio", 0, 40.0), run("go", 0, 80.0), run("glommio", 0, 20.0)]);
         let drawing = svg(&results).unwrap();
         // Once in the legend and once in the row.
         assert_eq!(drawing.matches("<circle class=\"tokio\"").count(), 2);
         assert_eq!(drawing.matches("<polygon class=\"go\"").count(), 2);
         assert_eq!(drawing.matches("<rect class=\"may\"").count(), 0);
-        assert!(drawing.contains(">0.25 × tokio</text>"), "the ratio is missing:\n{drawing}");
+        assert!(drawing.contains(">0.50 × glommio</text>"), "the ratio is missing:\n{drawing}");
     }
 }

@@ -52,6 +52,7 @@ fn sign(runtime: &Runtime) -> &'static str {
     match runtime.kind {
         Kind::Ours | Kind::Shared => "",
         Kind::Limit => " ¹",
+        Kind::Local => " ²",
     }
 }
 
@@ -88,6 +89,10 @@ fn table(page: &mut String, rows: &[Row]) {
 fn notes(page: &mut String, rows: &[Row]) {
     if columns(rows).any(|runtime| runtime.kind == Kind::Limit) {
         let _ = writeln!(page, "\n¹ No runtime: a loop around `epoll_wait`, `recv` and `send`.");
+    }
+    if columns(rows).any(|runtime| runtime.kind == Kind::Local) {
+        let _ =
+            writeln!(page, "\n² One thread: tasks, channels and locks that are not `Send`, and no atomic operations.");
     }
 }
 
@@ -130,7 +135,7 @@ Median, and below it least..greatest of the rounds; other programs used 0.00 CPU
 
 | | unit | coro | tokio | may | coro, in relation | wanted |
 |---|---|---|---|---|---|---|
-| yield, 2 tasks | ns | 12.0<br><sub>10.0..14.0</sub> | 40.0 | – | 0.30 [0.25..0.35] × tokio |  |
+| yield, 2 tasks | ns | 12.0<br><sub>10.0..14.0</sub> | 40.0 | – |  | ≤ 0.7 ×: not measured |
 
 * Go: SKIPPED, not installed
 * may: no yield (yield.2)

@@ -141,7 +141,7 @@ fn rounds(
     // What does not work is not tried again in this case: with some it takes its time to break.
     let mut out = BTreeSet::new();
     for round in 0..order.rounds.of(case.workload()) {
-        for taking_part in RUNTIMES.iter().filter(|r| case.takes(r)) {
+        for taking_part in RUNTIMES.iter().filter(|r| case.takes(r, workers)) {
             let runtime = taking_part.name;
             if !order.peers.contains(&runtime) || programs.missing.contains_key(runtime) || out.contains(runtime) {
                 continue;

@@ -1,4 +1,4 @@
-//! The programs: this one for the bare loop, tokio, may and smol, `benches/peer-coro` and `go/main.go`, which are built here.
+//! The programs: this one for the bare loop and every runtime in Rust but coro, `benches/peer-coro` and `go/main.go`, which are built here.
 //!
 //! Both Rust programs get the same profile. A runtime without a program is told, not passed over.
 
@@ -72,6 +72,11 @@ impl Programs {
                 },
                 // Of nothing that has a version.
                 BARE => drop(programs.found.insert(name, (own.clone(), Some("work")))),
+                // As the versions of the others, which have no choice.
+                "monoio" => {
+                    programs.found.insert(name, (own.clone(), Some("work")));
+                    programs.versions.insert(name, format!("{} (on {})", locked(name), crate::work::monoio::driver()));
+                }
                 _ => {
                     programs.found.insert(name, (own.clone(), Some("work")));
                     programs.versions.insert(name, locked(name));
@@ -173,7 +178,7 @@ fn coro_version() -> String {
 mod tests {
     #[test]
     fn versions_are_found_in_the_lock_file() {
-        for name in ["tokio", "may", "smol"] {
+        for name in ["tokio", "may", "smol", "glommio", "monoio"] {
             assert!(super::locked(name).starts_with(|c: char| c.is_ascii_digit()), "{name} is not in Cargo.lock");
         }
     }

@@ -6,13 +6,15 @@ pub(crate) enum Kind {
     Ours,
     /// Its tasks may go to another thread.
     Shared,
+    /// It has one thread, on which its tasks stay, with all that they share: nothing there has to be `Send`, and no lock is one.
+    Local,
     /// No runtime: what the kernel's calls cost that every one of them makes. Never the best peer.
     Limit,
 }
 
 impl Kind {
     pub(crate) fn is_peer(self) -> bool {
-        matches!(self, Kind::Shared)
+        matches!(self, Kind::Shared | Kind::Local)
     }
 }
 
@@ -41,6 +43,8 @@ pub(crate) const RUNTIMES: &[Runtime] = &[
     runtime("may", "may", Kind::Shared),
     runtime("smol", "smol", Kind::Shared),
     runtime("go", "Go", Kind::Shared),
+    runtime("glommio", "glommio", Kind::Local),
+    runtime("monoio", "monoio", Kind::Local),
 ];
 
 pub(crate) fn find(name: &str) -> Option<&'static Runtime> {

@@ -2,6 +2,9 @@
 //!
 //! [`Peer`] names what a runtime has: its own spawn, yield, sleep, channels and lock, no substitutes. All of it is generic and
 //! compiled for each runtime, so nothing lies between a workload and what it calls. The work is that of `benches/peer-coro`.
+//!
+//! This file is there twice, for runtimes whose tasks may go to another thread and for those whose tasks never do: the module around
+//! it says in `Bound` and `Common` whether anything has to be `Send`, and `Sync`.
 
 use std::future::{self, Future};
 use std::ops::DerefMut;
@@ -9,40 +12,41 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Refused, sum_of};
+use super::super::{Refused, report_memory, report_timers, sum_of};
+use super::{Bound, Common};
 use crate::args::Args;
 use crate::measure::{Histogram, Memory, Random, StartLine, cpu_time, ns_each};
 
-/// A runtime whose tasks are futures that may go to any of its workers.
+/// A runtime whose tasks are futures.
 pub(crate) trait Peer: 'static {
-    type Handle<T: Send + 'static>: Send;
+    type Handle<T: Bound + 'static>: Bound;
     type Bounded: Sender;
     type BoundedReceiver: Receiver;
     type Unbounded: Sender;
     type UnboundedReceiver: Receiver;
     type Lock: Lock;
 
-    fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Self::Handle<T>;
-    fn join<T: Send + 'static>(handle: Self::Handle<T>) -> impl Future<Output = T> + Send;
+    fn spawn<T: Bound + 'static>(task: impl Future<Output = T> + Bound + 'static) -> Self::Handle<T>;
+    fn join<T: Bound + 'static>(handle: Self::Handle<T>) -> impl Future<Output = T> + Bound;
     /// The task goes on without its handle.
     fn detach(handle: Self::Handle<()>);
-    fn yield_now() -> impl Future<Output = ()> + Send;
-    fn sleep(time: Duration) -> impl Future<Output = ()> + Send;
+    fn yield_now() -> impl Future<Output = ()> + Bound;
+    fn sleep(time: Duration) -> impl Future<Output = ()> + Bound;
     fn bounded(capacity: usize) -> (Self::Bounded, Self::BoundedReceiver);
     fn unbounded() -> (Self::Unbounded, Self::UnboundedReceiver);
 }
 
-pub(crate) trait Sender: Clone + Send + Sync + 'static {
-    fn put(&self, value: u64) -> impl Future<Output = ()> + Send;
+pub(crate) trait Sender: Clone + Common + 'static {
+    fn put(&self, value: u64) -> impl Future<Output = ()> + Bound;
 }
 
-pub(crate) trait Receiver: Send + 'static {
-    fn next(&mut self) -> impl Future<Output = u64> + Send;
+pub(crate) trait Receiver: Bound + 'static {
+    fn next(&mut self) -> impl Future<Output = u64> + Bound;
 }
 
-pub(crate) trait Lock: Send + Sync + 'static {
+pub(crate) trait Lock: Common + 'static {
     fn new(value: u64) -> Self;
-    fn lock(&self) -> impl Future<Output = impl DerefMut<Target = u64> + Send> + Send;
+    fn lock(&self) -> impl Future<Output = impl DerefMut<Target = u64> + Bound> + Bound;
 }
 
 /// Runs the workload in the calling task.
@@ -235,21 +239,10 @@ async fn timers<P: Peer>(args: &Args) {
     report_timers(args, &late, cpu_time() - cpu, start.elapsed(), tasks * each);
 }
 
-/// What came out of `timers`, in every runtime.
-pub(crate) fn report_timers(args: &Args, late: &Histogram, cpu: Duration, wall: Duration, timers: usize) {
-    args.report("timers", "cpu_ns_per_timer", ns_each(cpu, timers));
-    for (metric, ns) in
-        [("late_p50_us", late.quantile(0.5)), ("late_p99_us", late.quantile(0.99)), ("late_max_us", late.max())]
-    {
-        args.report("timers", metric, ns as f64 / 1e3);
-    }
-    args.report("timers", "wall_s", wall.as_secs_f64());
-}
-
 async fn memory<P: Peer>(args: &Args) {
     let n = args.number("n", 10_000usize);
     // Whatever the first task brings with it is not a cost of each.
-    P::join(P::spawn(P::yield_now())).await;
+    P::join(P::spawn(future::ready(()))).await;
     let before = Memory::now();
     let line = Arc::new(StartLine::new(n));
     for _ in 0..n {
@@ -268,13 +261,4 @@ async fn memory<P: Peer>(args: &Args) {
     };
     P::sleep(Duration::from_millis(5)).await;
     report_memory(args, before, Memory::now(), took, n);
-}
-
-/// What came out of `mem`, in every runtime.
-pub(crate) fn report_memory(args: &Args, before: Memory, after: Memory, took: Duration, n: usize) {
-    let case = format!("mem.park.{n}");
-    let tables = after.tables - before.tables;
-    args.report(&case, "bytes_per_task", (after.resident - before.resident + tables) / n as f64);
-    args.report(&case, "pte_bytes_per_task", tables / n as f64);
-    args.report(&case, "create_ns_per_task", ns_each(took, n));
 }

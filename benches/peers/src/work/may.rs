@@ -11,8 +11,7 @@ use may::net::{TcpListener, TcpStream};
 use may::sync::Mutex;
 use may::sync::mpsc;
 
-use super::futures::{report_memory, report_timers};
-use super::{Refused, ready, sum_of};
+use super::{Refused, ready, report_memory, report_timers, sum_of};
 use crate::args::Args;
 use crate::http::answer;
 use crate::measure::{Histogram, Memory, Random, StartLine, cpu_time, ns_each};

@@ -4,18 +4,51 @@
 //! wrongly, 3 for a workload that this runtime does not have, and why on the standard error stream.
 //!
 //! What is the same for every runtime that has futures stands in `futures` once and is compiled for each; a runtime's own file
-//! has what its users would write. Must not know: how many rounds there are, and what is done with the figures.
+//! has what its users would write. glommio and monoio have one thread: what is `-2` there is two threads that share nothing. Must not know: how many rounds there are, and what is done with the figures.
 
 mod bare;
-mod futures;
+mod glommio;
 mod may;
+pub(crate) mod monoio;
 mod smol;
 mod tokio;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::args::{Args, Runtimes};
+use crate::measure::{Histogram, Memory, ns_each};
+
+/// Tasks may go to another thread, so what they hold has to as well.
+#[path = "."]
+mod shared {
+    /// For what one task has.
+    pub(crate) trait Bound: Send {}
+    impl<T: Send + ?Sized> Bound for T {}
+
+    /// For what several have in common.
+    pub(crate) trait Common: Send + Sync {}
+    impl<T: Send + Sync + ?Sized> Common for T {}
+
+    #[path = "futures.rs"]
+    pub(super) mod futures;
+}
+
+/// Tasks stay on their thread, and may hold anything.
+#[path = "."]
+mod local {
+    pub(crate) trait Bound {}
+    impl<T: ?Sized> Bound for T {}
+
+    pub(crate) trait Common {}
+    impl<T: ?Sized> Common for T {}
+
+    #[path = "futures.rs"]
+    #[expect(clippy::duplicate_mod, reason = "nothing can be generic over `Send`, and this is the same but for that")]
+    pub(super) mod futures;
+}
 
 const RUNTIMES: Runtimes = &[
     ("bare-1", 1),
@@ -26,7 +59,22 @@ const RUNTIMES: Runtimes = &[
     ("may-2", 2),
     ("smol-1", 1),
     ("smol-2", 2),
+    ("glommio-1", 1),
+    ("glommio-2", 2),
+    ("monoio-1", 1),
+    ("monoio-2", 2),
 ];
+
+/// On each of so many threads what a runtime with one thread does there; the first that fails is told.
+fn on_threads(n: usize, body: impl Fn(usize) -> Result<(), Refused> + Clone + Send + 'static) -> Result<(), Refused> {
+    let start = |i| {
+        let body = body.clone();
+        std::thread::spawn(move || body(i))
+    };
+    let threads: Vec<_> = (0..n).map(start).collect();
+    let join = |t: JoinHandle<_>| t.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload));
+    threads.into_iter().try_for_each(join)
+}
 
 /// Why a workload gave no figures.
 pub(crate) enum Refused {
@@ -61,6 +109,8 @@ pub(crate) fn main(words: impl Iterator<Item = String>) -> ExitCode {
         Some(("tokio", _)) => tokio::run(args),
         Some(("may", _)) => may::run(args),
         Some(("smol", _)) => smol::run(args),
+        Some(("glommio", _)) => glommio::run(args),
+        Some(("monoio", _)) => monoio::run(args),
         _ => Err(Refused::unknown(&args)),
     };
     match done {
@@ -87,4 +137,24 @@ fn ready() -> io::Result<()> {
 /// What is added up where `tasks` times the numbers below `each` are sent.
 fn sum_of(tasks: usize, each: usize) -> u64 {
     (tasks * (each * each.saturating_sub(1) / 2)) as u64
+}
+
+/// What came out of `timers`, in every runtime.
+fn report_timers(args: &Args, late: &Histogram, cpu: Duration, wall: Duration, timers: usize) {
+    args.report("timers", "cpu_ns_per_timer", ns_each(cpu, timers));
+    for (metric, ns) in
+        [("late_p50_us", late.quantile(0.5)), ("late_p99_us", late.quantile(0.99)), ("late_max_us", late.max())]
+    {
+        args.report("timers", metric, ns as f64 / 1e3);
+    }
+    args.report("timers", "wall_s", wall.as_secs_f64());
+}
+
+/// What came out of `mem`, in every runtime.
+fn report_memory(args: &Args, before: Memory, after: Memory, took: Duration, n: usize) {
+    let case = format!("mem.park.{n}");
+    let tables = after.tables - before.tables;
+    args.report(&case, "bytes_per_task", (after.resident - before.resident + tables) / n as f64);
+    args.report(&case, "pte_bytes_per_task", tables / n as f64);
+    args.report(&case, "create_ns_per_task", ns_each(took, n));
 }

@@ -13,7 +13,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::lock::Mutex;
 use smol::{Async, Executor, Task, Timer};
 
-use super::futures::{Lock, Peer, Receiver, Sender, in_task};
+use super::shared::futures::{Lock, Peer, Receiver, Sender, in_task};
 use super::{Refused, ready};
 use crate::args::Args;
 use crate::http::answer;

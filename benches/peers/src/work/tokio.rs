@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
-use super::futures::{Lock, Peer, Receiver, Sender, in_task};
+use super::shared::futures::{Lock, Peer, Receiver, Sender, in_task};
 use super::{Refused, ready as server_ready};
 use crate::args::Args;
 use crate::http::answer;
