@@ -116,6 +116,8 @@ func spawn() {
 	case "burst":
 	case "waves":
 		wave = number("wave", 1000)
+	case "local":
+		fail(3, "no tasks that stay on a thread")
 	default:
 		fail(3, "no such way to spawn")
 	}

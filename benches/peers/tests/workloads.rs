@@ -62,7 +62,7 @@ fn cannot_be_here(runtime: &str, output: &Output) -> bool {
 /// What a runtime has nothing for.
 fn lacks(runtime: &str, words: &str) -> bool {
     match runtime.split('-').next() {
-        Some("may") => words.contains("chan=b"),
+        Some("may") => words.contains("chan=b") || words.contains("mode=local"),
         Some("monoio") => words.starts_with("yield") || words.starts_with("mutex"),
         _ => false,
     }
@@ -75,6 +75,7 @@ fn every_workload_runs_everywhere() {
         ("yield n=100 total=1000", &["ns_per_yield"]),
         ("spawn mode=waves total=2000", &["ns_per_task"]),
         ("spawn mode=burst total=500", &["ns_per_task"]),
+        ("spawn mode=local total=2000", &["ns_per_task"]),
         ("pingpong chan=u rounds=500", &["ns_per_round_trip"]),
         ("fanin chan=u total=1600", &["ns_per_msg"]),
         ("pingpong chan=b rounds=500", &["ns_per_round_trip"]),
@@ -105,6 +106,7 @@ fn what_a_runtime_lacks_is_told() {
     for (runtime, words, why) in [
         ("may-1", "pingpong chan=b", "no bounded channel"),
         ("may-2", "fanin chan=b", "no bounded channel"),
+        ("may-1", "spawn mode=local", "no tasks that stay on a thread"),
         ("monoio-1", "yield", "no yield"),
         ("monoio-1", "mutex", "no yield while it is held"),
     ] {

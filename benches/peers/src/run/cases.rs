@@ -190,6 +190,14 @@ pub(crate) const CASES: &[Case] = &[
         workers: BOTH,
     },
     Case {
+        name: "spawn.local",
+        what: "spawn and join tasks that stay on their thread",
+        group: Group::Tasks,
+        work: Work::Process { words: &["spawn", "mode=local"], quick: &["total=100000"] },
+        metrics: &[times(1.2, "monoio", PER_TASK)],
+        workers: ONE,
+    },
+    Case {
         name: "pingpong.bounded",
         what: "round trip, bounded(1) channels",
         group: Group::Messages,
@@ -283,7 +291,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "echo.shared",
-        what: "TCP echo, 100 connections, two workers and the load on the same CPUs",
+        what: "TCP echo, 100 connections, CPUs shared",
         group: Group::Servers,
         work: Work::Echo(100),
         metrics: &[best(1.0, more("req_per_s", "requests/s")), CPU, P99, P999],

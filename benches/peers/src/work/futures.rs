@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::{Refused, report_memory, report_timers, sum_of};
-use super::{Bound, Common};
+use super::{Bound, Common, STAY};
 use crate::args::Args;
 use crate::measure::{Histogram, Memory, Random, StartLine, cpu_time, ns_each};
 
@@ -106,16 +106,16 @@ async fn rotation<P: Peer>(args: &Args) {
     args.report("yieldcheck", "rotation_pct", turned as f64 * 100.0 / (n * each) as f64);
 }
 
-/// Tasks in waves, each joined before the next; returns nanoseconds per task.
-async fn waves<P: Peer>(total: usize, wave: usize) -> f64 {
+/// Tasks in waves, each joined before the next; returns nanoseconds per task. What `spawn` returns joins what it has spawned.
+async fn waves<F: Future<Output = u64> + Bound>(total: usize, wave: usize, spawn: impl Fn(u64) -> F + Common) -> f64 {
     let wave = wave.clamp(1, total.max(1));
     let start = Instant::now();
     let mut handles = Vec::with_capacity(wave);
     let mut sum = 0u64;
     for _ in 0..total / wave {
-        handles.extend((0..wave as u64).map(|i| P::spawn(async move { i })));
+        handles.extend((0..wave as u64).map(&spawn));
         for handle in handles.drain(..) {
-            sum += P::join(handle).await;
+            sum += handle.await;
         }
     }
     let took = start.elapsed();
@@ -125,13 +125,24 @@ async fn waves<P: Peer>(total: usize, wave: usize) -> f64 {
 
 async fn spawn<P: Peer>(args: &Args) -> Result<(), Refused> {
     let total = args.number("total", 1_000_000);
+    let spawn = |i| P::join(P::spawn(async move { i }));
     let (case, value) = match args.text("mode", "burst") {
-        "burst" => ("spawn.burst", waves::<P>(total, total).await),
-        "waves" => ("spawn.waves", waves::<P>(total, args.number("wave", 1000)).await),
+        "burst" => ("spawn.burst", waves(total, total, spawn).await),
+        "waves" => ("spawn.waves", waves(total, args.number("wave", 1000), spawn).await),
+        "local" if STAY => {
+            spawn_staying(args, spawn).await;
+            return Ok(());
+        }
         _ => return Err(Refused::unknown(args)),
     };
     args.report(case, "ns_per_task", value);
     Ok(())
+}
+
+/// `spawn mode=local`: tasks that stay on their thread.
+pub(crate) async fn spawn_staying<F: Future<Output = u64> + Bound>(args: &Args, spawn: impl Fn(u64) -> F + Common) {
+    let value = waves(args.number("total", 1_000_000), args.number("wave", 1000), spawn).await;
+    args.report("spawn.local", "ns_per_task", value);
 }
 
 async fn round_trips<P: Peer, S: Sender, R: Receiver>(rounds: u64, make: impl Fn() -> (S, R)) -> f64 {

@@ -109,6 +109,7 @@ fn spawn_inside(args: &Args) -> Result<(), Refused> {
     let (case, value) = match args.text("mode", "burst") {
         "burst" => ("spawn.burst", waves(total, total)),
         "waves" => ("spawn.waves", waves(total, args.number("wave", 1000))),
+        "local" => return Err(Refused::Unsupported("no tasks that stay on a thread".to_owned())),
         _ => return Err(Refused::unknown(args)),
     };
     args.report(case, "ns_per_task", value);

@@ -24,6 +24,9 @@ use crate::measure::{Histogram, Memory, ns_each};
 /// Tasks may go to another thread, so what they hold has to as well.
 #[path = "."]
 mod shared {
+    /// Whether every task stays on its thread.
+    const STAY: bool = false;
+
     /// For what one task has.
     pub(crate) trait Bound: Send {}
     impl<T: Send + ?Sized> Bound for T {}
@@ -39,6 +42,8 @@ mod shared {
 /// Tasks stay on their thread, and may hold anything.
 #[path = "."]
 mod local {
+    const STAY: bool = true;
+
     pub(crate) trait Bound {}
     impl<T: ?Sized> Bound for T {}
 

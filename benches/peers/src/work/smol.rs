@@ -11,8 +11,9 @@ use std::time::Duration;
 use smol::channel;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::lock::Mutex;
-use smol::{Async, Executor, Task, Timer};
+use smol::{Async, Executor, LocalExecutor, Task, Timer};
 
+use super::local::futures::spawn_staying;
 use super::shared::futures::{Lock, Peer, Receiver, Sender, in_task};
 use super::{Refused, ready};
 use crate::args::Args;
@@ -81,8 +82,19 @@ impl Lock for Mutex<u64> {
     }
 }
 
+/// Tasks that stay on their thread have an executor of another kind.
+fn run_staying(args: Args) {
+    let executor: &LocalExecutor<'_> = Box::leak(Box::default());
+    let all = async move { spawn_staying(&args, |i| executor.spawn(async move { i })).await };
+    smol::block_on(executor.run(executor.spawn(all)));
+}
+
 /// Everything runs in a spawned task, as with the other runtimes.
 pub(super) fn run(args: Args) -> Result<(), Refused> {
+    if args.workload == "spawn" && args.text("mode", "burst") == "local" {
+        run_staying(args);
+        return Ok(());
+    }
     for _ in 1..args.workers {
         std::thread::spawn(|| smol::block_on(EXECUTOR.run(pending::<()>())));
     }

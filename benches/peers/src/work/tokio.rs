@@ -1,4 +1,5 @@
-//! tokio: `tokio-1` is the current-thread runtime, `tokio-2` the multi-thread one with two workers.
+//! tokio: `tokio-1` is the current-thread runtime, `tokio-2` the multi-thread one with two workers. Tasks that stay on their thread
+//! are those of a `LocalSet`.
 
 use std::future::{Future, ready};
 use std::io;
@@ -9,8 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
+use super::local::futures::spawn_staying;
 use super::shared::futures::{Lock, Peer, Receiver, Sender, in_task};
 use super::{Refused, ready as server_ready};
 use crate::args::Args;
@@ -101,6 +103,14 @@ fn runtime(args: &Args) -> io::Result<Runtime> {
 /// Everything runs in a spawned task: the future of `block_on` itself is not scheduled as tasks are.
 pub(super) fn run(args: Args) -> Result<(), Refused> {
     let runtime = runtime(&args)?;
+    if args.workload == "spawn" && args.text("mode", "burst") == "local" {
+        let spawn = |i| {
+            let task = spawn_local(async move { i });
+            async { task.await.expect("no task panics") }
+        };
+        let all = async { spawn_local(async move { spawn_staying(&args, spawn).await }).await };
+        return Ok(LocalSet::new().block_on(&runtime, all).map_err(io::Error::other)?);
+    }
     let port = args.number("port", 7000);
     runtime.block_on(async move {
         let done = match args.workload.as_str() {
