@@ -143,6 +143,23 @@ pub(crate) fn cpu_time() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
+/// What this process uses of a CPU while it has nothing to do.
+pub(crate) struct Idle {
+    since: Instant,
+    used: Duration,
+}
+
+impl Idle {
+    pub(crate) fn begin() -> Idle {
+        Idle { since: Instant::now(), used: cpu_time() }
+    }
+
+    /// Until now.
+    pub(crate) fn percent(&self) -> f64 {
+        (cpu_time() - self.used).as_secs_f64() * 100.0 / self.since.elapsed().as_secs_f64()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Histogram;

@@ -10,7 +10,7 @@ use coro::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use coro::{Builder, JoinHandle, Runtime};
 
 use crate::args::Args;
-use crate::measure::{Histogram, Memory, Random, StartLine, cpu_time, ns_each};
+use crate::measure::{Histogram, Idle, Memory, Random, StartLine, cpu_time, ns_each};
 
 /// Runs the workload in the calling task; false if there is none of that name.
 pub(crate) fn in_task(args: &Args, runtime: &Runtime) -> bool {
@@ -142,39 +142,88 @@ impl Send64 for SyncSender<u64> {
 
 type Channel<S> = (S, Receiver<u64>);
 
-fn round_trips<S: Send64>(rounds: u64, cross: bool, make: impl Fn() -> Channel<S>) -> f64 {
+fn next(from: &Receiver<u64>) -> u64 {
+    from.recv().expect("the sender is alive")
+}
+
+fn round_trips<S: Send64>(rounds: u64, make: impl Fn() -> Channel<S>) -> f64 {
     let ((to_b, at_b), (to_a, at_a)) = (make(), make());
-    let builder = |worker| if cross { Builder::new().worker(worker) } else { Builder::new() };
-    let next = |r: &Receiver<u64>| r.recv().expect("the sender is alive");
     let start = Instant::now();
-    let a = builder(0).spawn(move || {
+    let a = coro::spawn(move || {
         for i in 0..rounds {
             to_b.put(i);
             assert_eq!(next(&at_a), i);
         }
     });
-    let b = builder(1).spawn(move || {
+    let b = coro::spawn(move || {
         for _ in 0..rounds {
             to_a.put(next(&at_b));
         }
     });
-    for side in [a, b] {
-        join(side.expect("room for two tasks"));
-    }
+    join(a);
+    join(b);
     ns_each(start.elapsed(), rounds as usize)
 }
 
-fn pingpong(args: &Args) -> bool {
-    let cross = args.text("place", "natural") == "cross";
-    if cross && args.workers < 2 {
-        return false;
+/// The message after the last one.
+const END: u64 = u64::MAX;
+
+/// Between tasks that are kept on two workers: nanoseconds of a round trip, and then, for so long, what the process uses of a CPU
+/// while both wait for a message.
+fn round_trips_across<S: Send64>(rounds: u64, wait: Duration, make: impl Fn() -> Channel<S>) -> (f64, f64) {
+    let ((to_b, at_b), (to_a, at_a)) = (make(), make());
+    let (end, (done, took)) = (to_a.clone(), mpsc::channel());
+    let start = Instant::now();
+    let a = Builder::new().worker(0).spawn(move || {
+        for i in 0..rounds {
+            to_b.put(i);
+            assert_eq!(next(&at_a), i);
+        }
+        done.send(start.elapsed()).expect("somebody waits for it");
+        assert_eq!(next(&at_a), END);
+        to_b.put(END);
+    });
+    let b = Builder::new().worker(1).spawn(move || {
+        for _ in 0..rounds {
+            to_a.put(next(&at_b));
+        }
+        assert_eq!(next(&at_b), END);
+    });
+    let took = took.recv().expect("the first side is alive");
+    let idle = Idle::begin();
+    coro::sleep(wait);
+    let idle = idle.percent();
+    end.put(END);
+    for side in [a, b] {
+        join(side.expect("room for two tasks"));
     }
-    let rounds = args.number("rounds", if cross { 200_000 } else { 1_000_000 });
-    let (kind, value) = match args.text("chan", "b") {
-        "b" => ("b1", round_trips(rounds, cross, || mpsc::sync_channel(1))),
-        _ => ("unb", round_trips(rounds, cross, mpsc::channel)),
-    };
-    args.report(&format!("pingpong{}.{kind}", if cross { "-cross" } else { "" }), "ns_per_round_trip", value);
+    (ns_each(took, rounds as usize), idle)
+}
+
+fn pingpong(args: &Args) -> bool {
+    match (args.text("place", "natural"), args.text("chan", "b")) {
+        ("cross", _) if args.workers < 2 => return false,
+        ("cross", kind) => {
+            let (rounds, wait) = (args.number("rounds", 200_000), Duration::from_millis(args.number("idle", 0)));
+            let (kind, (value, idle)) = match kind {
+                "b" => ("b1", round_trips_across(rounds, wait, || mpsc::sync_channel(1))),
+                _ => ("unb", round_trips_across(rounds, wait, mpsc::channel)),
+            };
+            let case = format!("pingpong-cross.{kind}");
+            args.report(&case, "ns_per_round_trip", value);
+            if !wait.is_zero() {
+                args.report(&case, "idle_cpu_pct", idle);
+            }
+        }
+        (_, kind) => {
+            let rounds = args.number("rounds", 1_000_000);
+            let (kind, value) = match kind {
+                "b" => ("b1", round_trips(rounds, || mpsc::sync_channel(1))),
+                _ => ("unb", round_trips(rounds, mpsc::channel)),
+            };
+            args.report(&format!("pingpong.{kind}"), "ns_per_round_trip", value);
+        }
+    }
     true
 }
 

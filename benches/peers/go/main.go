@@ -150,8 +150,53 @@ func bounded() {
 	}
 }
 
+// Between two threads: each goroutine has one for itself. Then what the process uses of a CPU while both wait.
+func pingPongAcross() {
+	if runtime.GOMAXPROCS(0) < 2 {
+		fail(3, "one thread")
+	}
+	const end = ^uint64(0)
+	rounds, wait := uint64(number("rounds", 200_000)), time.Duration(number("idle", 0))*time.Millisecond
+	toB, toA := make(chan uint64, 1), make(chan uint64, 1)
+	took := make(chan time.Duration)
+	var both sync.WaitGroup
+	both.Add(2)
+	start := time.Now()
+	go func() {
+		runtime.LockOSThread()
+		defer both.Done()
+		for i := uint64(0); i < rounds; i++ {
+			toB <- i
+			expect(<-toA == i, "another message came back")
+		}
+		took <- time.Since(start)
+		expect(<-toA == end, "another message came last")
+		toB <- end
+	}()
+	go func() {
+		runtime.LockOSThread()
+		defer both.Done()
+		for i := uint64(0); i < rounds; i++ {
+			toA <- <-toB
+		}
+		expect(<-toB == end, "another message came last")
+	}()
+	report("ns_per_round_trip", each(<-took, int(rounds)))
+	if wait > 0 {
+		since, used := time.Now(), cpuTime()
+		time.Sleep(wait)
+		report("idle_cpu_pct", float64(cpuTime()-used)*100/float64(time.Since(since)))
+	}
+	toA <- end
+	both.Wait()
+}
+
 func pingPong() {
 	bounded()
+	if text("place", "natural") == "cross" {
+		pingPongAcross()
+		return
+	}
 	rounds := uint64(number("rounds", 1_000_000))
 	toB, toA := make(chan uint64, 1), make(chan uint64, 1)
 	var both sync.WaitGroup

@@ -102,11 +102,24 @@ fn yields_give_the_worker_to_others() {
 }
 
 #[test]
+fn two_threads_play_ping_pong_and_rest() {
+    for runtime in ["tokio-2", "smol-2", "glommio-2", "monoio-2"] {
+        let Some(values) = values(runtime, "pingpong chan=b place=cross rounds=200 idle=100") else { continue };
+        let names: Vec<_> = values.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["ns_per_round_trip", "idle_cpu_pct"], "{runtime}");
+        // Who waits by spinning uses a whole CPU.
+        assert!(values[1].1 < 50.0, "{runtime} uses {} % of a CPU when nothing is to be done", values[1].1);
+    }
+}
+
+#[test]
 fn what_a_runtime_lacks_is_told() {
     for (runtime, words, why) in [
         ("may-1", "pingpong chan=b", "no bounded channel"),
         ("may-2", "fanin chan=b", "no bounded channel"),
         ("may-1", "spawn mode=local", "no tasks that stay on a thread"),
+        ("may-2", "pingpong place=cross", "a task that is woken goes to the worker that woke it"),
+        ("tokio-1", "pingpong place=cross", "one thread"),
         ("monoio-1", "yield", "no yield"),
         ("monoio-1", "mutex", "no yield while it is held"),
     ] {

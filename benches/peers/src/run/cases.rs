@@ -127,6 +127,8 @@ const TWO: &[usize] = &[2];
 const PER_YIELD: Metric = less("ns_per_yield", "ns");
 const PER_TASK: Metric = less("ns_per_task", "ns");
 const PER_ROUND_TRIP: Metric = less("ns_per_round_trip", "ns");
+/// A worker that spins for a message would be fast, and never idle.
+const IDLE: Metric = at_most(1.0, Metric { against: Against::Nobody, ..less("idle_cpu_pct", "% of a CPU, idle") });
 const PER_MESSAGE: Metric = less("ns_per_msg", "ns");
 const CPU: Metric = less("cpu_us_per_req", "µs of CPU");
 const P99: Metric = less("p99_us", "µs, p99");
@@ -212,6 +214,17 @@ pub(crate) const CASES: &[Case] = &[
         work: Work::Process { words: &["pingpong", "chan=u"], quick: &["rounds=100000"] },
         metrics: &[best(0.7, PER_ROUND_TRIP)],
         workers: BOTH,
+    },
+    Case {
+        name: "pingpong.cross",
+        what: "round trip between two workers, bounded(1) channels",
+        group: Group::Messages,
+        work: Work::Process {
+            words: &["pingpong", "chan=b", "place=cross", "idle=3000"],
+            quick: &["rounds=5000", "idle=300"],
+        },
+        metrics: &[best(0.5, PER_ROUND_TRIP), IDLE],
+        workers: TWO,
     },
     Case {
         name: "fanin.bounded",
@@ -333,7 +346,7 @@ impl Case {
         match runtime.kind {
             Kind::Ours | Kind::Shared => true,
             // With two workers there is a runtime on each of two threads, and these have nothing in common.
-            Kind::Local => workers == 1 || serves,
+            Kind::Local => workers == 1 || serves || self.workers == TWO,
             // It has no tasks.
             Kind::Limit => serves,
         }

@@ -11,9 +11,10 @@ use glommio::channels::local_channel::{self, LocalReceiver, LocalSender};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::sync::RwLock;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, Task};
+use smol::channel;
 
 use super::local::futures::{Lock, Peer, Receiver, Sender, in_task};
-use super::{Refused, on_threads, ready};
+use super::{Refused, cross, on_threads, ready};
 use crate::args::Args;
 use crate::http::answer;
 
@@ -92,6 +93,14 @@ fn executor() -> Result<LocalExecutor, Refused> {
 pub(super) fn run(args: Args) -> Result<(), Refused> {
     let port = args.number("port", 7000);
     match args.workload.as_str() {
+        "pingpong" if cross::asked_for(&args) => cross::ping_pong(
+            &args,
+            || channel::bounded(1),
+            |side| {
+                executor()?.run(async { glommio::spawn_local(side).await });
+                Ok(())
+            },
+        ),
         "echo-server" => on_threads(args.workers, move |i| Ok(executor()?.run(serve(i, port, echo))?)),
         "http-server" => on_threads(args.workers, move |i| Ok(executor()?.run(serve(i, port, http))?)),
         _ if args.workers > 1 => Err(Refused::Unsupported("one thread".to_owned())),

@@ -11,7 +11,7 @@ use may::net::{TcpListener, TcpStream};
 use may::sync::Mutex;
 use may::sync::mpsc;
 
-use super::{Refused, ready, report_memory, report_timers, sum_of};
+use super::{Refused, cross, ready, report_memory, report_timers, sum_of};
 use crate::args::Args;
 use crate::http::answer;
 use crate::measure::{Histogram, Memory, Random, StartLine, cpu_time, ns_each};
@@ -41,6 +41,9 @@ fn in_task(args: &Args) -> Result<(), Refused> {
         "yield" => yields(args),
         "yieldcheck" => rotation(args),
         "spawn" => return spawn_inside(args),
+        "pingpong" if cross::asked_for(args) => {
+            return Err(Refused::Unsupported("a task that is woken goes to the worker that woke it".to_owned()));
+        }
         "pingpong" | "fanin" if args.text("chan", "b") == "b" => {
             return Err(Refused::Unsupported("no bounded channel".to_owned()));
         }

@@ -7,6 +7,7 @@
 //! has what its users would write. glommio and monoio have one thread: what is `-2` there is two threads that share nothing. Must not know: how many rounds there are, and what is done with the figures.
 
 mod bare;
+mod cross;
 mod glommio;
 mod may;
 pub(crate) mod monoio;

@@ -13,9 +13,10 @@ use monoio::net::{ListenerOpts, TcpListener, TcpStream};
 use monoio::task::JoinHandle;
 use monoio::utils::detect_uring;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use smol::channel;
 
 use super::local::futures::{Lock, Peer, Receiver, Sender, in_task};
-use super::{Refused, on_threads, ready};
+use super::{Refused, cross, on_threads, ready};
 use crate::args::Args;
 use crate::http::answer;
 
@@ -111,6 +112,9 @@ fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
 pub(super) fn run(args: Args) -> Result<(), Refused> {
     let port = args.number("port", 7000);
     match args.workload.as_str() {
+        "pingpong" if cross::asked_for(&args) => {
+            cross::ping_pong(&args, || channel::bounded(1), |side| Ok(block_on(async { monoio::spawn(side).await })?))
+        }
         "echo-server" => on_threads(args.workers, move |i| Ok(block_on(serve(i, port, echo))??)),
         "http-server" => on_threads(args.workers, move |i| Ok(block_on(serve(i, port, http))??)),
         _ if args.workers > 1 => Err(Refused::Unsupported("one thread".to_owned())),

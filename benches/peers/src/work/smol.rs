@@ -15,7 +15,7 @@ use smol::{Async, Executor, LocalExecutor, Task, Timer};
 
 use super::local::futures::spawn_staying;
 use super::shared::futures::{Lock, Peer, Receiver, Sender, in_task};
-use super::{Refused, ready};
+use super::{Refused, cross, ready};
 use crate::args::Args;
 use crate::http::answer;
 
@@ -91,6 +91,17 @@ fn run_staying(args: Args) {
 
 /// Everything runs in a spawned task, as with the other runtimes.
 pub(super) fn run(args: Args) -> Result<(), Refused> {
+    if cross::asked_for(&args) {
+        return cross::ping_pong(
+            &args,
+            || channel::bounded(1),
+            |side| {
+                let executor = LocalExecutor::new();
+                smol::block_on(executor.run(executor.spawn(side)));
+                Ok(())
+            },
+        );
+    }
     if args.workload == "spawn" && args.text("mode", "burst") == "local" {
         run_staying(args);
         return Ok(());

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::local::futures::spawn_staying;
 use super::shared::futures::{Lock, Peer, Receiver, Sender, in_task};
-use super::{Refused, ready as server_ready};
+use super::{Refused, cross, ready as server_ready};
 use crate::args::Args;
 use crate::http::answer;
 
@@ -102,6 +102,16 @@ fn runtime(args: &Args) -> io::Result<Runtime> {
 
 /// Everything runs in a spawned task: the future of `block_on` itself is not scheduled as tasks are.
 pub(super) fn run(args: Args) -> Result<(), Refused> {
+    if cross::asked_for(&args) {
+        return cross::ping_pong(
+            &args,
+            || mpsc::channel(1),
+            |side| {
+                let runtime = Builder::new_current_thread().enable_all().build()?;
+                Ok(runtime.block_on(async { tokio::spawn(side).await }).map_err(io::Error::other)?)
+            },
+        );
+    }
     let runtime = runtime(&args)?;
     if args.workload == "spawn" && args.text("mode", "burst") == "local" {
         let spawn = |i| {
