@@ -195,8 +195,8 @@ impl Results {
 
     /// The best of the others is the one with the best median, the same one in every round: the best value of each round would
     /// be a peer that nobody can choose.
-    fn compare(&self, case: &str, workers: usize, metric: &Metric) -> Option<Comparison> {
-        let may_be = |runtime: &&Runtime| match metric.against {
+    fn compare(&self, case: &str, workers: usize, metric: &Metric, against: Against) -> Option<Comparison> {
+        let may_be = |runtime: &&Runtime| match against {
             Against::Nobody => false,
             Against::Best => runtime.kind.is_peer(),
             Against::BestShared => runtime.kind == Kind::Shared,
@@ -216,15 +216,19 @@ impl Results {
     }
 
     fn row(&self, case: &'static Case, metric: &'static Metric, workers: usize) -> Row {
-        let comparison = self.compare(case.name, workers, metric);
+        let against = case.against(metric, workers);
+        let asked_for = self.compare(case.name, workers, metric, against);
         let wanted = case.wanted(metric, workers);
         let met = match wanted {
             Wanted::Nothing => None,
-            Wanted::Times(factor) => Some(Met::new(comparison.as_ref().map(|c| c.ratio), factor, metric.better)),
+            Wanted::Times(factor) => Some(Met::new(asked_for.as_ref().map(|c| c.ratio), factor, metric.better)),
             Wanted::Value(value) => {
                 Some(Met::new(self.estimate(case.name, workers, metric.name), value, metric.better))
             }
         };
+        // If that one is not here, the best of those that are says something, though not whether it is as wanted.
+        let others = if against == Against::Nobody { Against::Nobody } else { Against::Best };
+        let comparison = asked_for.or_else(|| self.compare(case.name, workers, metric, others));
         Row {
             case,
             metric,
@@ -399,6 +403,24 @@ pub(crate) mod tests {
         let with: Vec<_> = results.rows(1).iter().map(|row| row.comparison.as_ref().unwrap().with).collect();
         // In the order of the cases: a ping-pong is held against all.
         assert_eq!(with, ["monoio", "go"]);
+    }
+
+    /// glommio is not here: then the best of the others is shown, and what is wanted stays unanswered. With two workers nothing is
+    /// wanted, and the best is shown as well.
+    #[test]
+    fn without_the_one_that_is_asked_for_ours_is_held_against_the_best() {
+        let mut results = Results::default();
+        for workers in [1, 2] {
+            for (runtime, ns) in [("coro", 10.0), ("tokio", 40.0), ("may", 20.0)] {
+                let (session, mut run) = run(runtime, 0, ns);
+                run.workers = workers;
+                results.runs.push((session, run));
+            }
+            let rows = results.rows(workers);
+            assert_eq!(rows[0].comparison.as_ref().unwrap().with, "may");
+            let wanted = (workers == 1).then_some((Wanted::Times(0.7), Met::NotMeasured));
+            assert_eq!(rows[0].wanted, wanted);
+        }
     }
 
     #[test]

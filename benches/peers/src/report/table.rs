@@ -135,7 +135,7 @@ Median, and below it least..greatest of the rounds; other programs used 0.00 CPU
 
 | | unit | coro | tokio | may | coro, in relation | wanted |
 |---|---|---|---|---|---|---|
-| yield, 2 tasks | ns | 12.0<br><sub>10.0..14.0</sub> | 40.0 | – |  | ≤ 0.7 ×: not measured |
+| yield, 2 tasks | ns | 12.0<br><sub>10.0..14.0</sub> | 40.0 | – | 0.30 [0.25..0.35] × tokio | ≤ 0.7 ×: not measured |
 
 * Go: SKIPPED, not installed
 * may: no yield (yield.2)

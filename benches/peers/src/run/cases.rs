@@ -352,6 +352,14 @@ impl Case {
         }
     }
 
+    /// Whom ours is held against: with another number of workers than the first, the best of those that take part.
+    pub(crate) fn against(&self, metric: &Metric, workers: usize) -> Against {
+        match metric.against {
+            Against::This(_) | Against::BestShared if self.workers.first() != Some(&workers) => Against::Best,
+            against => against,
+        }
+    }
+
     /// What is wanted of one of its metrics, with so many workers.
     pub(crate) fn wanted(&self, metric: &Metric, workers: usize) -> Wanted {
         if self.workers.first() == Some(&workers) { metric.wanted } else { Wanted::Nothing }
