@@ -91,8 +91,7 @@ fn notes(page: &mut String, rows: &[Row]) {
         let _ = writeln!(page, "\n¹ No runtime: a loop around `epoll_wait`, `recv` and `send`.");
     }
     if columns(rows).any(|runtime| runtime.kind == Kind::Local) {
-        let _ =
-            writeln!(page, "\n² One thread: tasks, channels and locks that are not `Send`, and no atomic operations.");
+        let _ = writeln!(page, "\n² One thread: tasks, channels and locks there are not `Send`.");
     }
 }
 

@@ -108,7 +108,8 @@ impl Loop {
             stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
             let place = stream.as_raw_fd() as usize;
-            // By edges: with levels, each `epoll_wait` looks once more at all that it has just told.
+            // By edges: with levels, each `epoll_wait` looks once more at all that it has just told. With 100 connections no difference
+            // between the two was to be seen.
             epoll::add(&self.epoll, &stream, EventData::new_u64(place as u64), told)?;
             if self.connections.len() <= place {
                 self.connections.resize_with(place + 1, || None);
