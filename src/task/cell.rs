@@ -336,6 +336,8 @@ impl TaskCell {
         // task's is whatever it was; a prefetch of any address is harmless.
         let sp = unsafe { (*self.ctx.get()).sp } as *const u8;
         crate::sys::prefetch(sp);
+        crate::sys::prefetch(sp.wrapping_add(64));
+        crate::sys::prefetch(self.local.load(Ordering::Relaxed).cast());
     }
 
     /// Fetches the cell itself, for a walk that will come to it soon.
