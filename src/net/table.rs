@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use super::endpoint::{Endpoint, Words};
 use crate::reactor::Direction;
 use crate::scheduler;
+use crate::sys::line::Line;
 use crate::sys::statics::AtomicStatic;
 
 /// What a socket is.
@@ -233,10 +234,10 @@ type RecordChunk = Box<[Record]>;
 static SLOTS: [AtomicStatic<SlotChunk>; SLOT_CHUNKS] = [const { AtomicStatic::empty() }; SLOT_CHUNKS];
 static RECORDS: [AtomicStatic<RecordChunk>; RECORD_CHUNKS] = [const { AtomicStatic::empty() }; RECORD_CHUNKS];
 /// Records that were ever used.
-static USED: AtomicU32 = AtomicU32::new(0);
+static USED: Line<AtomicU32> = Line::new(AtomicU32::new(0));
 /// The free list: a count of changes (upper half), so that no two states look the same, and the first index + 1.
-static FREE: AtomicU64 = AtomicU64::new(0);
-static SERIAL: AtomicU32 = AtomicU32::new(1);
+static FREE: Line<AtomicU64> = Line::new(AtomicU64::new(0));
+static SERIAL: Line<AtomicU32> = Line::new(AtomicU32::new(1));
 /// For sockets beyond four million: counted into, never shown.
 static NOBODY: Record = Record::new();
 

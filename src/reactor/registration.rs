@@ -11,6 +11,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::poll::{Poller, Ready};
+use crate::sys::line::Line;
 use crate::task::TaskRef;
 
 /// Which way.
@@ -139,7 +140,7 @@ pub(crate) struct Reactor {
 
 /// Counted over all workers of the process: a worker that has ended and the one that took its place never give the same
 /// id, so a descriptor that is closed between the two takes nobody else's registration out.
-static GENERATION: AtomicU32 = AtomicU32::new(0);
+static GENERATION: Line<AtomicU32> = Line::new(AtomicU32::new(0));
 
 impl Reactor {
     pub(crate) fn new(poller: Poller) -> Reactor {

@@ -80,7 +80,7 @@ impl Worker {
             self.poll(Some(Duration::ZERO));
             return self.ticker.now();
         }
-        self.shared.idle.fall_asleep();
+        self.shared.idle.fall_asleep(&self.runtime.sleepers);
         if self.shared.inbox.is_empty()
             && !self.shared.has_retired.load(Ordering::SeqCst)
             && self.shared.fresh.looks_empty()
@@ -94,7 +94,7 @@ impl Worker {
             self.shared.parks.store(self.shared.parks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             self.poll(timeout);
         }
-        self.shared.idle.wake_up();
+        self.shared.idle.wake_up(&self.runtime.sleepers);
         super::stall::rouse();
         self.fire_timers();
         let after = self.ticker.now();

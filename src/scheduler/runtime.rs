@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::idle::Sleepers;
 use super::join::JoinHandle;
 use super::shared::Shared;
 use super::spawn::Plan;
 use super::worker::Worker;
 use crate::reactor::Poller;
 use crate::stack::{self, ClassId};
+use crate::sys::line::Line;
 use crate::sys::{clock, fork};
 use crate::task::state::Life;
 use crate::task::{Magazine, TaskCell};
@@ -30,10 +32,12 @@ pub(crate) struct Inner {
     closed: AtomicBool,
     /// Workers without tasks shall leave.
     ending: AtomicBool,
-    pub(super) turn: AtomicUsize,
-    pub(super) spawned_outside: AtomicU64,
+    pub(super) sleepers: Sleepers,
+    /// Written by each spawn from a plain thread, which the workers' own shall not notice.
+    pub(super) turn: Line<AtomicUsize>,
+    pub(super) spawned_outside: Line<AtomicU64>,
     /// Free cells for spawns from plain threads.
-    outside: Mutex<Magazine>,
+    outside: Line<Mutex<Magazine>>,
     /// Fault injection: spurious readiness. Honoured in debug builds only.
     pub(crate) chaos: AtomicBool,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -83,6 +87,9 @@ impl Inner {
     /// Wakes one worker that sleeps, if any does, so that it looks for unstarted tasks.
     pub(super) fn wake_one_sleeper(&self) {
         crate::sys::atomic::fence(Ordering::SeqCst);
+        if !self.sleepers.any() {
+            return;
+        }
         for w in &self.workers {
             if w.idle.looks_asleep() && w.wake() == super::idle::Wake::Kick {
                 return;
@@ -253,9 +260,10 @@ impl RuntimeBuilder {
             cancelling: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             ending: AtomicBool::new(false),
-            turn: AtomicUsize::new(0),
-            spawned_outside: AtomicU64::new(0),
-            outside: Mutex::new(Magazine::new()),
+            sleepers: Sleepers::new(),
+            turn: Line::new(AtomicUsize::new(0)),
+            spawned_outside: Line::new(AtomicU64::new(0)),
+            outside: Line::new(Mutex::new(Magazine::new())),
             chaos: AtomicBool::new(false),
             threads: Mutex::default(),
         });

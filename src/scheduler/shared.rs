@@ -14,6 +14,7 @@ use crate::reactor::{Kicker, RegistrationId};
 use crate::sys::atomic::AtomicPtr as CheckedPtr;
 use crate::sys::clock;
 use crate::sys::fork;
+use crate::sys::line::Line;
 use crate::task::TaskCell;
 
 /// What a worker has counted of the tasks of one class. One writer, the worker.
@@ -61,20 +62,25 @@ impl Linked for TaskCell {
     }
 }
 
-/// The public side of one worker.
+/// The public side of one worker. Its lines are parted by who writes them and how often: with many workers it is not the writing that
+/// costs, but that somebody else has the line.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(crate) struct Shared {
+    // By the worker, in every slice; others seldom look.
     /// The task that runs now; null between slices of an idle worker. Read by inspectors (see `task::state`).
     pub(crate) current: AtomicPtr<TaskCell>,
     /// When the running slice began, in ticks.
     pub(crate) slice_start: AtomicU64,
     /// Slices begun.
     pub(crate) slices: AtomicU64,
-    /// How many tasks one reading of the clock may be for (see `stretch`); 0: somebody who looks wants one at the running slice's end.
-    pub(super) stretch_limit: AtomicU32,
     /// Ticks spent in slices.
     pub(crate) busy: AtomicU64,
+    /// How many tasks one reading of the clock may be for (see `stretch`); 0: somebody who looks wants one at the running slice's end.
+    pub(super) stretch_limit: AtomicU32,
+
+    // By the worker, when tasks come and go; others look when they choose a place for a task.
+    by_tasks: [Line<()>; 0],
     /// Share of recent time spent in slices, per mille.
     pub(crate) load: AtomicU32,
     /// When `load` was last computed, in ticks.
@@ -88,6 +94,9 @@ pub(crate) struct Shared {
     pub(crate) parks: AtomicU64,
     /// It fell asleep while timers, or starts to be retried, were pending.
     pub(crate) has_timers: AtomicBool,
+
+    // When the worker begins and ends.
+    for_long: [Line<()>; 0],
     pub(crate) index: u16,
     pub(crate) runtime: AtomicU32,
     /// How often this place was claimed: tells a later worker from an earlier one.
@@ -97,9 +106,13 @@ pub(crate) struct Shared {
     pub(crate) thread: AtomicI32,
     /// The thread has left its loop.
     pub(crate) gone: AtomicBool,
+    /// By number of the class; null until a task of it started here.
+    classes: Box<[AtomicPtr<ClassStats>]>,
+
+    // By whoever has something for the worker.
+    by_others: [Line<()>; 0],
     pub(crate) idle: Idle,
     pub(crate) inbox: Inbox<TaskCell>,
-    pub(crate) fresh: Fresh,
     /// Registrations whose descriptors were closed elsewhere.
     retired: Mutex<Vec<RegistrationId>>,
     pub(crate) has_retired: AtomicBool,
@@ -107,8 +120,7 @@ pub(crate) struct Shared {
     trim_asked: AtomicU64,
     trim_done: AtomicU64,
     poll: Mutex<Option<(Kicker, mio::Registry)>>,
-    /// By number of the class; null until a task of it started here.
-    classes: Box<[AtomicPtr<ClassStats>]>,
+    pub(crate) fresh: Fresh,
 }
 
 pub(crate) const MAX_WORKERS: usize = 1024;
@@ -169,8 +181,9 @@ impl Shared {
             current: AtomicPtr::default(),
             slice_start: AtomicU64::new(0),
             slices: AtomicU64::new(0),
-            stretch_limit: AtomicU32::new(1),
             busy: AtomicU64::new(0),
+            stretch_limit: AtomicU32::new(1),
+            by_tasks: [],
             load: AtomicU32::new(0),
             load_at: AtomicU64::new(0),
             live: AtomicUsize::new(0),
@@ -178,21 +191,23 @@ impl Shared {
             ended: AtomicU64::new(0),
             parks: AtomicU64::new(0),
             has_timers: AtomicBool::new(false),
+            for_long: [],
             index: index as u16,
             runtime: AtomicU32::new(runtime),
             epoch: AtomicU32::new(1),
             ordinal: AtomicU16::new(ordinal),
             thread: AtomicI32::new(0),
             gone: AtomicBool::new(false),
+            classes: std::iter::repeat_with(AtomicPtr::default).take(class::MOST).collect(),
+            by_others: [],
             idle: Idle::new(),
             inbox: Inbox::new(),
-            fresh: Fresh::new(),
             retired: Mutex::new(Vec::new()),
             has_retired: AtomicBool::new(false),
             trim_asked: AtomicU64::new(0),
             trim_done: AtomicU64::new(0),
             poll: Mutex::new(None),
-            classes: std::iter::repeat_with(AtomicPtr::default).take(class::MOST).collect(),
+            fresh: Fresh::new(),
         }));
         WORKERS[index].store(std::ptr::from_ref(shared).cast_mut(), Ordering::Release);
         Ok(shared)

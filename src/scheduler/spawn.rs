@@ -15,6 +15,7 @@ use super::suspend::{Here, here};
 use super::worker::Worker;
 use crate::observe::{self, class};
 use crate::stack::{self, ClassId};
+use crate::sys::line::Line;
 use crate::task::{JoinerSlot, LOCAL, Label, PLACED, TaskCell, store_closure, vtable};
 
 /// Ids are handed to workers in blocks, so that a spawn touches no shared line.
@@ -25,7 +26,7 @@ const LOCAL_SLACK: usize = 4;
 /// A difference in recent load (per mille) that decides alone.
 const LOAD_MATTERS: u32 = 100;
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static NEXT_ID: Line<AtomicU64> = Line::new(AtomicU64::new(1));
 
 /// What a task is made of, apart from its closure.
 #[derive(Debug, Clone, Copy)]

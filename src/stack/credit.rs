@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::class::{self, ClassId};
 use super::guard::{self, GuardMode};
 use super::region;
+use crate::sys::line::Line;
 
-static PROMISED: [AtomicUsize; class::COUNT] = [const { AtomicUsize::new(0) }; class::COUNT];
-static PROMISED_IN_ALL: AtomicUsize = AtomicUsize::new(0);
+static PROMISED: Line<[AtomicUsize; class::COUNT]> = Line::new([const { AtomicUsize::new(0) }; class::COUNT]);
+static PROMISED_IN_ALL: Line<AtomicUsize> = Line::new(AtomicUsize::new(0));
 
 /// Takes one credit.
 ///

@@ -32,6 +32,7 @@ pub(crate) mod fork;
 pub(crate) mod inherited;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod kept;
+pub(crate) mod line;
 pub(crate) mod mem;
 pub(crate) mod message;
 pub(crate) mod parker;

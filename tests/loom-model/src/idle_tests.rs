@@ -7,7 +7,7 @@ use loom::sync::{Arc, Notify};
 use loom::thread;
 
 use crate::model::check;
-use crate::shipped::idle::{Idle, Wake};
+use crate::shipped::idle::{Idle, Sleepers, Wake};
 use crate::shipped::inbox::{Inbox, Linked};
 use crate::sys::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 
@@ -21,6 +21,7 @@ impl Linked for Item {
 
 struct Shared {
     idle: Idle,
+    sleepers: Sleepers,
     inbox: Inbox<Item>,
     /// Stands for `Fresh`: written relaxed (under a lock of its own), looked at without the lock.
     fresh: AtomicBool,
@@ -31,7 +32,7 @@ struct Shared {
 impl Shared {
     fn new() -> Arc<Shared> {
         let (idle, inbox, fresh) = (Idle::new(), Inbox::new(), AtomicBool::new(false));
-        Arc::new(Shared { idle, inbox, fresh, poll: Notify::new() })
+        Arc::new(Shared { idle, sleepers: Sleepers::new(), inbox, fresh, poll: Notify::new() })
     }
 
     /// `Shared::wake`.
@@ -71,11 +72,11 @@ impl Shared {
             if wanted == 0 {
                 return;
             }
-            self.idle.fall_asleep();
+            self.idle.fall_asleep(&self.sleepers);
             if self.inbox.is_empty() && !self.fresh.load(Ordering::SeqCst) {
                 self.poll.wait();
             }
-            self.idle.wake_up();
+            self.idle.wake_up(&self.sleepers);
         }
     }
 }
@@ -115,7 +116,7 @@ fn somebody_takes_a_task_that_a_busy_worker_was_given() {
             // `Worker::place` on the busy worker itself, then `wake_one_sleeper`.
             s2.fresh.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            if s2.idle.looks_asleep() {
+            if s2.sleepers.any() && s2.idle.looks_asleep() {
                 let _ = s2.wake();
             }
         });
@@ -128,7 +129,7 @@ fn somebody_takes_a_task_that_a_busy_worker_was_given() {
 fn one_sleep_is_kicked_once() {
     check(None, || {
         let s = Shared::new();
-        s.idle.fall_asleep();
+        s.idle.fall_asleep(&s.sleepers);
         let (s2, s3) = (s.clone(), s.clone());
         let kicks = [thread::spawn(move || s2.idle.bring()), thread::spawn(move || s3.idle.bring())]
             .map(|t| t.join().unwrap() == Wake::Kick);
