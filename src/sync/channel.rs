@@ -14,7 +14,7 @@ use std::any::type_name;
 use std::collections::VecDeque;
 use std::mem::{self, ManuallyDrop};
 use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError, TrySendError};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::live;
@@ -23,7 +23,7 @@ use super::woven::{Call, Outcome, State};
 use crate::observe::{Traffic, WaitKind, WaitReason};
 use crate::scheduler::handover::{self, Waited};
 use crate::scheduler::suspend;
-use crate::sys::atomic::{Lock, LockGuard};
+use crate::sys::atomic::{Lock, LockGuard, lock_in_turn};
 
 #[derive(Debug)]
 pub(super) struct Inner<T> {
@@ -140,7 +140,7 @@ impl<T> Channel<T> {
 
     #[inline]
     pub(super) fn lock(&self) -> Guard<'_, T> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_in_turn(&self.inner)
     }
 
     #[inline]

@@ -146,6 +146,11 @@ impl<T> Lock<T> {
     }
 }
 
+/// As the runtime's; a model has no time to spare.
+pub(crate) fn lock_in_turn<T>(lock: &Lock<T>) -> LockGuard<'_, T> {
+    lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Gives the lock back.
 pub(crate) struct LockGuard<'a, T>(&'a Lock<T>);
 
