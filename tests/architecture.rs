@@ -75,6 +75,7 @@ const UNSAFE_FILES: &[&str] = &[
     "scheduler/suspend.rs",
     "scheduler/timeout.rs",
     "scheduler/unwinding.rs",
+    "scheduler/wake.rs",
     "scheduler/worker.rs",
     "select/arms.rs",
     "select/mod.rs",

@@ -79,6 +79,7 @@ const INSIDE: &[&str] = &[
     "scheduler::suspend",
     "scheduler::timeout",
     "scheduler::unwinding",
+    "scheduler::wake",
     "scheduler::waker",
     "scheduler::worker",
     "sync::channel",

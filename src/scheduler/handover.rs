@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use super::suspend::{ArmedTimer, here, refuse_switch, wait_for};
+use super::suspend::{ArmedTimer, Here, here, refuse_switch, wait_for};
 use crate::observe::WaitReason;
 
 /// How a wait ended that [`wait_revocably`] waited.
@@ -25,16 +25,34 @@ pub(crate) enum Waited {
 ///
 /// # Panics
 /// Inside `no_switch`, as every wait; the caller asks [`switch_refused`] before it offers anything.
+#[inline]
 pub(crate) fn wait_revocably(reason: WaitReason, deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> Waited {
-    let Some(h) = here() else {
-        return if wait_for(reason, deadline, done) { Waited::Done } else { Waited::Expired };
-    };
+    match (here(), deadline) {
+        // What most waits are: next to the primitive itself, so that what it knows of the wait stays in registers.
+        (Some(h), None) => loop {
+            if done() {
+                return Waited::Done;
+            }
+            // Not a checkpoint: that could still unwind, with something just handed over.
+            if h.interrupted() {
+                return Waited::Interrupted;
+            }
+            h.park(reason);
+        },
+        (Some(h), Some(deadline)) => wait_until(&h, reason, deadline, done),
+        (None, _) if wait_for(reason, deadline, done) => Waited::Done,
+        (None, _) => Waited::Expired,
+    }
+}
+
+#[inline(never)]
+fn wait_until(h: &Here, reason: WaitReason, deadline: Instant, mut done: impl FnMut() -> bool) -> Waited {
     if done() {
         return Waited::Done;
     }
-    let timer = deadline.map(|d| ArmedTimer::new(&h, h.worker.timer_ns(d)));
+    let timer = ArmedTimer::new(h, h.worker.timer_ns(deadline));
     loop {
-        // Not a checkpoint: that could still unwind, with something just handed over.
+        // As above.
         if h.interrupted() {
             return Waited::Interrupted;
         }
@@ -42,13 +60,14 @@ pub(crate) fn wait_revocably(reason: WaitReason, deadline: Option<Instant>, mut 
         if done() {
             return Waited::Done;
         }
-        if timer.as_ref().is_some_and(|t| !t.pending()) {
+        if !timer.pending() {
             return Waited::Expired;
         }
     }
 }
 
 /// Whether a wait would panic here because of `no_switch`.
+#[inline]
 pub(crate) fn switch_refused() -> bool {
     here().is_some_and(|h| h.local().no_switch.get() > 0)
 }

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use super::options::Options;
 use super::shared::worker_at;
-use super::suspend::{ArmedTimer, Here, UNWINDING_BUDGET, here, unpark_task};
+use super::suspend::{ArmedTimer, Here, UNWINDING_BUDGET, here};
+use super::wake::unpark_task;
 use super::worker::Worker;
 use crate::observe::{WaitKind, WaitReason};
 use crate::reactor::{Direction, IoWaiter, RegistrationId};

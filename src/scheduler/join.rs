@@ -251,7 +251,7 @@ impl Task {
 
     fn request(&self, now: bool) -> CancelOutcome {
         let (found, wake) = self.0.cell().state.cancel(self.0.id(), now);
-        suspend::queue_if(self.0, wake);
+        super::wake::queue_if(self.0, wake);
         match found {
             Cancel::Gone => CancelOutcome::Ended,
             Cancel::Unstarted => CancelOutcome::NeverStarts,
@@ -263,7 +263,7 @@ impl Task {
     /// Ends the task's [`park`](crate::park), or makes its next one return at once. Whether the task was still there.
     pub fn unpark(&self) -> bool {
         let r = self.0.cell().state.user_unpark(self.0.id());
-        suspend::queue_if(self.0, r);
+        super::wake::queue_if(self.0, r);
         r != Unpark::Gone
     }
 

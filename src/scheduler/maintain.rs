@@ -121,6 +121,12 @@ impl Worker {
         timeout
     }
 
+    /// Whether [`drain_inbox`](Worker::drain_inbox) has something to do, or soon.
+    #[inline(always)]
+    pub(super) fn has_mail(&self) -> bool {
+        !self.shared.inbox.looks_empty() || self.shared.has_retired.load(Ordering::Relaxed)
+    }
+
     /// Moves woken tasks from the inbox to the run queue, and forgets registrations that were closed elsewhere.
     pub(super) fn drain_inbox(&self) {
         let mut item = self.shared.inbox.take_all();

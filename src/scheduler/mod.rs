@@ -38,6 +38,7 @@ mod stretch;
 pub(crate) mod suspend;
 mod timeout;
 mod unwinding;
+mod wake;
 pub(crate) mod waker;
 mod worker;
 
@@ -59,8 +60,8 @@ pub(crate) use join::{current_label, task_in};
 pub(crate) use labels::in_these_scopes;
 #[cfg(feature = "probe")]
 pub(crate) use labels::{is_in, with_scopes};
-pub(crate) use slice::unpark;
 pub(crate) use spawn::{spawn_borrowing, spawn_scoped};
+pub(crate) use wake::unpark;
 
 use crate::task::{Registry, TaskCell};
 use crate::wiring::UPWARD;

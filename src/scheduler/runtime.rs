@@ -137,7 +137,7 @@ impl Inner {
     /// Requests cancellation of every task, also of those that will be spawned from now on.
     pub(super) fn cancel_all(&self) {
         self.cancelling.store(true, Ordering::SeqCst);
-        self.for_each_task(|cell, id| super::suspend::queue_if(cell.reference(id), cell.state.cancel(id, false).1));
+        self.for_each_task(|cell, id| super::wake::queue_if(cell.reference(id), cell.state.cancel(id, false).1));
     }
 
     /// Cancels everything and waits until it has ended, at most `patience`. Whether it has.

@@ -11,7 +11,7 @@ use crate::observe::{self, After, Overrun, SLICE_OVERRUN, ShortName, WaitKind, W
 use crate::stack;
 use crate::sys::atomic::publish;
 use crate::task::state::{CellFate, Finish, Life, Park, Snapshot, Start};
-use crate::task::{TaskCell, TaskLocal, Unparker, payload_is_empty};
+use crate::task::{TaskCell, TaskLocal, payload_is_empty};
 
 impl Worker {
     /// Runs `cell` until it yields, parks or ends. `now` is the end of the slice before; returns the end of this one. `FRESH`: it comes
@@ -463,15 +463,6 @@ unsafe extern "C-unwind" fn task_main(arg: *mut ()) -> ! {
     unsafe {
         (*fiber.get()).return_to_other(true);
         context::finish(cell.ctx.get(), worker.ctx.get())
-    }
-}
-
-/// Wakes whoever waits: a task wherever it lives, a thread, or whoever polls.
-pub(crate) fn unpark(who: &Unparker) {
-    match who {
-        Unparker::Task(task) => super::suspend::unpark_task(*task),
-        Unparker::Thread(t) => t.unpark(),
-        Unparker::Waker(w) => w.wake_by_ref(),
     }
 }
 

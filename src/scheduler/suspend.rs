@@ -22,7 +22,7 @@ use super::worker::{Outcome, Worker};
 use crate::context;
 use crate::observe::{WaitKind, WaitReason};
 use crate::sys::parker::ThreadParker;
-use crate::task::state::{Snapshot, Unpark};
+use crate::task::state::Snapshot;
 use crate::task::{Interrupt, TaskCell, TaskLocal, TaskRef, Unparker};
 use crate::timer::{TimerAction, TimerKey};
 
@@ -285,11 +285,13 @@ impl Here {
 
     /// As [`would_unwind`](Here::would_unwind) when the wait itself is next; takes note of what holds an interrupt back.
     /// One look decides: a `cancel_now` that comes later wakes the task from its park.
+    #[inline]
     pub(crate) fn interrupted(&self) -> bool {
         self.pending().is_some_and(|(_, word)| !self.held_back(word))
     }
 
     /// Whether an interrupt that is due cannot be raised now. Takes note, so that it is raised when it can be.
+    #[cold]
     fn held_back(&self, word: Snapshot) -> bool {
         if cfg!(panic = "abort") {
             return true;
@@ -405,32 +407,8 @@ pub(crate) fn cancelled_payload() -> Box<dyn Any + Send> {
     Box::new(Cancelled)
 }
 
-/// Wakes a task, wherever the caller runs.
-#[inline]
-pub(crate) fn unpark_task(task: TaskRef) {
-    queue_if(task, task.cell().state.unpark(task.id()));
-}
-
-/// Does what a transition left to do.
-pub(super) fn queue_if(task: TaskRef, result: Unpark) {
-    if result != Unpark::Queue {
-        return;
-    }
-    let cell = task.cell();
-    let owner = cell.owner.load(Ordering::Relaxed);
-    if let Some(w) = Worker::current()
-        && w.shared.index == owner
-    {
-        // No clock is read for a wake-up on its own worker: it came some time in the slice that runs.
-        cell.accounting.woken(w.shared.slice_start.load(Ordering::Relaxed));
-        w.queue.push(cell);
-    } else if let Some(shared) = super::shared::worker_at(owner) {
-        // SAFETY: the transition gave us the task's link.
-        unsafe { shared.deliver(cell) };
-    }
-}
-
 /// Who is to be woken to wake the caller.
+#[inline]
 pub(crate) fn current_unparker() -> Unparker {
     match here() {
         Some(h) => Unparker::Task(h.task()),

@@ -253,7 +253,9 @@ impl Worker {
             self.fresh_left.set(fresh - 1);
             return Some((cell, true));
         }
-        self.drain_inbox();
+        if self.has_mail() {
+            self.drain_inbox();
+        }
         let n = self.queue.len();
         let short = !observe::ON || self.stretch.is_long();
         self.fresh_left.set(n.max(if short { SHORT_PER_ROUND } else { FRESH_PER_ROUND }));

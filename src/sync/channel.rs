@@ -13,8 +13,8 @@
 use std::any::type_name;
 use std::collections::VecDeque;
 use std::mem::{self, ManuallyDrop};
-use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError, TrySendError};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError, TrySendError};
 use std::time::{Duration, Instant};
 
 use super::live;
@@ -222,7 +222,7 @@ impl<T> Channel<T> {
         deadline: Option<Instant>,
     ) -> Result<(), Unsent<T>> {
         loop {
-            let ticket = Ticket::new();
+            let ticket = Ticket::for_one_line();
             let node = Node::new(&ticket, Some(value));
             let left = self.wait(inner, Side::Sending, &node, &ticket, deadline);
             let slot = node.into_slot();
@@ -287,7 +287,8 @@ impl<T> Channel<T> {
                 (value, Some(wake))
             }
             (None, Some((value, wake))) => (value, Some(wake)),
-            (None, None) => return self.take_tick(inner),
+            (None, None) if self.clock.is_some() => return self.take_tick(inner),
+            (None, None) => return Err(inner),
         };
         self.shown.received.set(suspend::user());
         self.shown.set_length(inner.queue.len());
@@ -298,8 +299,9 @@ impl<T> Channel<T> {
         Ok(value)
     }
 
-    /// The message of the clock, if there is a clock and it is time. Of those that nobody came for in time one is kept: the channel
+    /// The message of the clock, if it is time. Of those that nobody came for in time one is kept: the channel
     /// holds one message.
+    #[cold]
     fn take_tick<'a>(&self, mut inner: Guard<'a, T>) -> Result<T, Guard<'a, T>> {
         let (Some(clock), Some(due)) = (&self.clock, inner.next) else { return Err(inner) };
         let now = Instant::now();
@@ -358,7 +360,7 @@ impl<T> Channel<T> {
             if inner.senders == 0 {
                 return Err(RecvTimeoutError::Disconnected);
             }
-            let ticket = Ticket::new();
+            let ticket = Ticket::for_one_line();
             let node = Node::new(&ticket, None);
             let until = match inner.next {
                 None => deadline,
@@ -420,6 +422,7 @@ impl<T> Channel<T> {
 
     /// Stands in line until somebody ends it or it is time to leave. What was handed over is never left behind: an
     /// interrupt or a deadline that comes second waits for the next wait.
+    #[inline(always)]
     fn wait(
         &self,
         mut inner: Guard<'_, T>,

@@ -31,7 +31,7 @@ impl World {
         Arc::new(World { state, queued: Notify::new(), queues, parks, ready: AtomicBool::new(false) })
     }
 
-    /// `suspend::queue_if`.
+    /// `wake::queue_if`.
     fn queue_if(&self, u: Unpark) {
         if u == Unpark::Queue {
             self.queues.fetch_add(1, Ordering::Release);
