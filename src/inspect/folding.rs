@@ -66,6 +66,7 @@ const INSIDE: &[&str] = &[
     "scheduler::idle",
     "scheduler::inbox",
     "scheduler::io",
+    "scheduler::linger",
     "scheduler::maintain",
     "scheduler::marks",
     "scheduler::poll_io",

@@ -80,6 +80,9 @@ impl Worker {
             self.poll(Some(Duration::ZERO));
             return self.ticker.now();
         }
+        if self.linger(now) {
+            return self.ticker.now();
+        }
         self.shared.idle.fall_asleep(&self.runtime.sleepers);
         if self.shared.inbox.is_empty()
             && !self.shared.has_retired.load(Ordering::SeqCst)
@@ -98,13 +101,14 @@ impl Worker {
         super::stall::rouse();
         self.fire_timers();
         let after = self.ticker.now();
+        self.has_rested(now, after);
         self.maintain_at.set(after + self.periods.maintain);
         self.poll_at.set(after + self.periods.poll);
         after
     }
 
     /// Until the next timer; shorter while there is memory to give back, a start to retry or a cell to free.
-    fn rest_timeout(&self, now: u64) -> Option<Duration> {
+    pub(super) fn rest_timeout(&self, now: u64) -> Option<Duration> {
         let next = self.timers.borrow_mut().next_gathered_ns(GATHER_NS, GATHERED);
         let mut timeout = next.map(|at| Duration::from_nanos(at.saturating_sub(self.timer_now())));
         let mut at_most = |d: Duration| timeout = Some(timeout.map_or(d, |t| t.min(d)));
@@ -145,7 +149,7 @@ impl Worker {
         }
     }
 
-    fn poll(&self, timeout: Option<Duration>) {
+    pub(super) fn poll(&self, timeout: Option<Duration>) {
         let mut reactor = self.reactor.borrow_mut();
         // One look at the clock for all that one poll wakes.
         let mut first = true;

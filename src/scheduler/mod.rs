@@ -20,6 +20,7 @@ mod inbox;
 pub(crate) mod io;
 mod join;
 mod labels;
+mod linger;
 mod maintain;
 pub(crate) mod marks;
 mod options;

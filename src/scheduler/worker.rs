@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::linger::{self, Linger};
 use super::maintain::HoldOff;
 use super::run_queue::RunQueue;
 use super::runtime::Inner;
@@ -68,6 +69,7 @@ pub(crate) struct Worker {
     pub(super) others_slices: RefCell<Vec<u64>>,
     /// Unstarted tasks of another worker that this one, idle, leaves there for now.
     pub(super) held: Cell<Option<HoldOff>>,
+    pub(super) linger: Linger,
     pub(super) ticker: clock::Ticker,
     /// When what is woken by the present poll or timers was woken, in ticks.
     pub(super) woken_at: Cell<u64>,
@@ -113,6 +115,10 @@ pub(super) struct Periods {
     pub(super) noteworthy: u64,
     /// Slices that take longer altogether are not timed together.
     pub(super) together: u64,
+    /// See `linger`.
+    pub(super) linger: u64,
+    pub(super) short_rest: u64,
+    pub(super) look: u64,
 }
 
 impl Periods {
@@ -124,6 +130,9 @@ impl Periods {
             trim: clock::in_ticks(Duration::from_millis(500)),
             noteworthy: clock::in_ticks(NOTEWORTHY),
             together: clock::in_ticks(stretch::LONGEST),
+            linger: clock::in_ticks(linger::LINGER),
+            short_rest: clock::in_ticks(linger::SHORT),
+            look: clock::in_ticks(linger::LOOK),
         }
     }
 }
@@ -149,6 +158,7 @@ impl Worker {
             trimming: Cell::new(false),
             others_slices: RefCell::default(),
             held: Cell::new(None),
+            linger: Linger::new(),
             ticker: clock::Ticker::new(),
             woken_at: Cell::new(0),
             periods: Periods::new(),
