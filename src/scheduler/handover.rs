@@ -11,6 +11,27 @@ use std::time::Instant;
 use super::suspend::{ArmedTimer, Here, here, refuse_switch, wait_for};
 use crate::observe::WaitReason;
 
+/// A task gives way once after so much without a wait: 64 waits in a row that had nothing to wait for ([`Here::need_not_wait`]), or 1,024
+/// calls that never wait.
+const READY_BUDGET: u32 = 1024;
+
+impl Here {
+    /// What the task would have waited for is there.
+    #[inline(always)]
+    pub(super) fn need_not_wait(&self) {
+        self.spend_streak(READY_BUDGET / 64);
+    }
+
+    #[inline(always)]
+    fn spend_streak(&self, much: u32) {
+        let streak = &self.local().ready_streak;
+        streak.set(streak.get() + much);
+        if streak.get() >= READY_BUDGET {
+            self.give_way();
+        }
+    }
+}
+
 /// How a wait ended that [`wait_revocably`] waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waited {
@@ -85,10 +106,12 @@ pub(crate) fn polled_in_vain() {
     }
 }
 
-/// The task has produced a lot that others have to consume, perhaps on its own worker: it gives way once.
-#[cold]
-pub(crate) fn got_ahead() {
+/// A call that never waits did something. A task that does nothing else gives way too, but much later than one whose calls might have
+/// waited: nobody expects such a call to switch, a guard of a lock of std's may be held over it, and std's programs send in loops that
+/// only another task ends.
+#[inline(always)]
+pub(crate) fn went_on() {
     if let Some(h) = here() {
-        h.give_way();
+        h.spend_streak(1);
     }
 }

@@ -43,9 +43,6 @@ pub(crate) const UNWINDING_BUDGET: Duration = Duration::from_millis(100);
 /// From this many swallowed cancellations on, the task is reported by name, once.
 const SWALLOWS_REPORTED: u32 = 3;
 
-/// After so many waits in a row that had nothing to wait for, a task gives way once.
-const READY_BUDGET: u32 = 64;
-
 /// The running task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Here {
@@ -524,11 +521,7 @@ pub(crate) fn deliver_held_back() {
 #[inline]
 pub(crate) fn checkpoint() {
     if let Some(h) = here() {
-        let streak = &h.local().ready_streak;
-        streak.set(streak.get() + 1);
-        if streak.get() >= READY_BUDGET {
-            h.give_way();
-        }
+        h.need_not_wait();
         h.checkpoint_wait();
     }
 }

@@ -59,9 +59,6 @@ pub(super) struct Channel<T> {
 
 type Guard<'a, T> = LockGuard<'a, Inner<T>>;
 
-/// Whoever queues so many messages gives way: std's programs send in loops that only another task ends.
-const BACKLOG: usize = 1024;
-
 /// Why a message was not sent.
 #[derive(Debug)]
 pub(super) enum Unsent<T> {
@@ -70,8 +67,8 @@ pub(super) enum Unsent<T> {
 }
 
 enum Offer<'a, T> {
-    /// The queue has become longer by one and is now so long.
-    Queued(usize),
+    /// The queue has become longer by one.
+    Queued,
     /// A receiver has it.
     HandedOver,
     /// Nobody waits for it and there is no room; still locked.
@@ -159,7 +156,7 @@ impl<T> Channel<T> {
                 inner.queue.push_back(value);
                 self.shown.object.used(suspend::user());
                 self.shown.set_length(inner.queue.len());
-                Offer::Queued(inner.queue.len())
+                Offer::Queued
             }
             Err(value) => Offer::Full(value, inner),
         }
@@ -202,10 +199,9 @@ impl<T> Channel<T> {
             suspend::checkpoint();
         }
         match self.offer(self.lock(), value) {
-            Offer::HandedOver => Ok(()),
-            Offer::Queued(n) => {
-                if n % BACKLOG == 0 {
-                    handover::got_ahead();
+            Offer::Queued | Offer::HandedOver => {
+                if self.capacity.is_none() {
+                    handover::went_on();
                 }
                 Ok(())
             }
@@ -238,7 +234,7 @@ impl<T> Channel<T> {
             suspend::checkpoint();
             // It was not raised after all.
             match self.offer(self.lock(), value) {
-                Offer::Queued(_) | Offer::HandedOver => return Ok(()),
+                Offer::Queued | Offer::HandedOver => return Ok(()),
                 Offer::Disconnected(value) => return Err(Unsent::Disconnected(value)),
                 Offer::Full(back, guard) => (value, inner) = (back, guard),
             }
@@ -267,7 +263,10 @@ impl<T> Channel<T> {
     #[inline(always)]
     fn try_send_untold(&self, value: T) -> Result<(), TrySendError<T>> {
         match self.offer(self.lock(), value) {
-            Offer::Queued(_) | Offer::HandedOver => Ok(()),
+            Offer::Queued | Offer::HandedOver => {
+                handover::went_on();
+                Ok(())
+            }
             Offer::Disconnected(value) => Err(TrySendError::Disconnected(value)),
             Offer::Full(value, inner) => {
                 drop(inner);
@@ -410,7 +409,10 @@ impl<T> Channel<T> {
     #[inline(always)]
     fn try_recv_untold(&self) -> Result<T, TryRecvError> {
         match self.take(self.lock()) {
-            Ok(value) => Ok(value),
+            Ok(value) => {
+                handover::went_on();
+                Ok(value)
+            }
             Err(inner) if inner.senders == 0 => Err(TryRecvError::Disconnected),
             Err(inner) => {
                 drop(inner);
@@ -494,7 +496,7 @@ impl<T> Channel<T> {
     /// Sends, or gives the message back because nobody will receive it; the outer error: neither now.
     pub(super) fn send_now(&self, value: T) -> Result<Result<(), T>, T> {
         let sent = match self.offer(self.lock(), value) {
-            Offer::Queued(_) | Offer::HandedOver => Ok(()),
+            Offer::Queued | Offer::HandedOver => Ok(()),
             Offer::Disconnected(value) => Err(value),
             Offer::Full(value, inner) => {
                 drop(inner);

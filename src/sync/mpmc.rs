@@ -201,7 +201,7 @@ impl<T> Sender<T> {
 
     /// Sends a message if there is room now; in a channel for no messages: if a receiver waits, which then returns it.
     ///
-    /// Never waits. A task that keeps trying in vain gives way to others every so often.
+    /// Never waits. A task that keeps trying gives way to others every so often.
     ///
     /// # Errors
     /// The message if there is no room or no receiver.
@@ -310,7 +310,7 @@ impl<T> Receiver<T> {
 
     /// A message if there is one now. In a channel for no messages: that of a sender that waits.
     ///
-    /// Never waits. A task that keeps trying in vain gives way to others every so often.
+    /// Never waits. A task that keeps trying gives way to others every so often.
     ///
     /// # Errors
     /// Whether the channel is empty or also disconnected.

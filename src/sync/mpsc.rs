@@ -124,7 +124,7 @@ impl<T> SyncSender<T> {
 
     /// Sends a message if there is room now; with a bound of 0 if the receiver waits, which then returns it.
     ///
-    /// Never waits. A task that keeps trying in vain gives way to others every so often.
+    /// Never waits. A task that keeps trying gives way to others every so often.
     ///
     /// # Errors
     /// The message if there is no room or no receiver.
@@ -193,7 +193,7 @@ impl<T> Receiver<T> {
 
     /// A message if there is one now; with a bound of 0 that of a sender that waits.
     ///
-    /// Never waits. A task that keeps trying in vain gives way to others every so often.
+    /// Never waits. A task that keeps trying gives way to others every so often.
     ///
     /// # Errors
     /// Whether the channel is empty or also disconnected.

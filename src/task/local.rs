@@ -77,7 +77,7 @@ pub(crate) struct TaskLocal {
     pub(crate) io_streak: Cell<u32>,
     /// After so many of them the task gives way; 0: as the process says.
     pub(crate) selfishness: Cell<u32>,
-    /// Waits of other kinds that had nothing to wait for, since the last wait that had.
+    /// What the task did without a wait since the last one, as `scheduler::handover` counts it.
     pub(crate) ready_streak: Cell<u32>,
     /// The task waits while it unwinds (a `Drop` that blocks).
     pub(crate) waits_unwinding: Cell<u32>,

@@ -219,5 +219,5 @@ pub(crate) mod handover {
     /// Every model thread runs by itself: nobody has to give way.
     pub(crate) fn polled_in_vain() {}
 
-    pub(crate) fn got_ahead() {}
+    pub(crate) fn went_on() {}
 }
