@@ -151,3 +151,52 @@ fn who_unparks_itself() {
         coro::park();
     });
 }
+
+/// Each worker gets stuck in the first slice of a task, so none of these tasks may lie where only a stuck worker would find it. The
+/// workers have tasks of their own, unequally many, so they leave new ones for a while to whoever has fewer; and nothing ends, so
+/// nobody who rests has a reason to look around by himself.
+#[test]
+fn tasks_that_get_stuck_strand_none_that_has_not_started() {
+    const WORKERS: usize = 4;
+    const ROUNDS: usize = 40;
+    const PARKED: usize = 1000;
+    within(LONG * 2, || {
+        for round in 0..ROUNDS {
+            let rt = runtime(WORKERS);
+            let parked = Arc::new(AtomicUsize::new(0));
+            let tasks: Vec<_> = (0..PARKED)
+                .map(|_| {
+                    let parked = parked.clone();
+                    rt.spawn(move || {
+                        parked.fetch_add(1, Ordering::Relaxed);
+                        coro::park();
+                    })
+                })
+                .collect();
+            let begin = Instant::now();
+            while parked.load(Ordering::Relaxed) < PARKED {
+                assert!(begin.elapsed() < PATIENCE);
+                std::thread::yield_now();
+            }
+            let started = Arc::new(AtomicUsize::new(0));
+            let stuck: Vec<_> = (0..WORKERS)
+                .map(|_| {
+                    let started = started.clone();
+                    // No wait that the worker knows of: it is stuck until all have started.
+                    rt.spawn(move || {
+                        started.fetch_add(1, Ordering::SeqCst);
+                        let begin = Instant::now();
+                        while started.load(Ordering::SeqCst) < WORKERS && begin.elapsed() < PATIENCE {
+                            std::thread::yield_now();
+                        }
+                        begin.elapsed()
+                    })
+                })
+                .collect();
+            let longest = stuck.into_iter().map(|t| t.join().unwrap()).max().unwrap();
+            assert!(longest < PATIENCE, "round {round}: one did not start beside the others");
+            tasks.iter().for_each(|t| _ = t.task().unpark());
+            tasks.into_iter().for_each(|t| t.join().unwrap());
+        }
+    });
+}

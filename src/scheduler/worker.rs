@@ -56,6 +56,8 @@ pub(crate) struct Worker {
     /// What is left of the round: of the run queue, and of unstarted tasks.
     pub(super) queue_left: Cell<usize>,
     pub(super) fresh_left: Cell<usize>,
+    /// The worker rested and has not run anything since.
+    on_watch: Cell<bool>,
     /// Ticks at which timers and inbox are looked at even though tasks can run.
     pub(super) maintain_at: Cell<u64>,
     pub(super) poll_at: Cell<u64>,
@@ -150,6 +152,7 @@ impl Worker {
             queue: RunQueue::new(),
             queue_left: Cell::new(0),
             fresh_left: Cell::new(0),
+            on_watch: Cell::new(true),
             maintain_at: Cell::new(0),
             poll_at: Cell::new(0),
             load_at: Cell::new(0),
@@ -237,6 +240,9 @@ impl Worker {
                         break;
                     }
                     now = self.rest(now);
+                    self.on_watch.set(true);
+                    // The next task begins a round.
+                    self.fresh_left.set(0);
                 }
             }
         }
@@ -269,11 +275,25 @@ impl Worker {
         let n = self.queue.len();
         let short = !observe::ON || self.stretch.is_long();
         self.fresh_left.set(n.max(if short { SHORT_PER_ROUND } else { FRESH_PER_ROUND }));
-        if n == 0 {
-            return self.shared.fresh.pop().map(|cell| (cell, true));
+        let next = if n == 0 {
+            self.shared.fresh.pop().map(|cell| (cell, true))
+        } else {
+            self.queue_left.set(n - 1);
+            self.queue.pop().map(|cell| (cell, false))
+        };
+        if self.on_watch.get() && next.is_some() {
+            self.hand_on_the_watch();
         }
-        self.queue_left.set(n - 1);
-        self.queue.pop().map(|cell| (cell, false))
+        next
+    }
+
+    /// Whoever rests is who would find the unstarted tasks of all others. Now there is something else to do, perhaps for ever, so if
+    /// any lie somewhere another sleeper shall look after them.
+    fn hand_on_the_watch(&self) {
+        self.on_watch.set(false);
+        if self.runtime.workers().iter().any(|w| w.fresh.len() > 0) {
+            self.runtime.wake_one_sleeper();
+        }
     }
 
     /// Nanoseconds of the timer clock.
