@@ -547,6 +547,71 @@ fn dumps_under_fire() {
     let _ = std::panic::take_hook();
 }
 
+/// Something for the unwinder to clean up.
+struct Left(u64);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        std::hint::black_box(self.0);
+    }
+}
+
+// Frames of one size that call one another in turn, and are left one by one.
+
+#[inline(never)]
+fn leave_a(further: u32) -> u64 {
+    let left = std::hint::black_box(Left(1));
+    let below = if further == 0 { std::panic::resume_unwind(Box::new(())) } else { leave_b(further - 1) };
+    std::hint::black_box(&left).0 + below
+}
+
+#[inline(never)]
+fn leave_b(further: u32) -> u64 {
+    let left = std::hint::black_box(Left(2));
+    let below = if further == 0 { std::panic::resume_unwind(Box::new(())) } else { leave_a(further - 1) };
+    std::hint::black_box(&left).0 + below
+}
+
+#[test]
+fn a_task_that_unwinds_is_not_shown_with_a_frame_twice() {
+    let _turn = turn();
+    let rt = runtime(1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let task = {
+        let stop = stop.clone();
+        rt.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let left = std::panic::catch_unwind(|| leave_a(9));
+                assert!(left.is_err());
+            }
+        })
+    };
+    let id = task.id();
+    let (mut whole, mut cut, mut unwinding) = (0, 0, 0);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) || whole + cut < 200 && begun.elapsed() < Duration::from_secs(60) {
+        let seen = coro::where_is(id).expect("the task runs");
+        let all = frames(&seen.stack);
+        unwinding += u32::from(all.iter().any(|(f, _)| f.contains("_Unwind_")));
+        // Shown innermost first.
+        let mut left: Vec<_> =
+            all.iter().filter_map(|(f, _)| f.rsplit("leave_").next().filter(|l| l.len() == 1)).collect();
+        left.reverse();
+        if seen.stack.contains("[...]") || seen.stack.is_empty() {
+            cut += 1;
+            continue;
+        }
+        whole += 1;
+        let wanted = ["a", "b"].into_iter().cycle().take(left.len());
+        assert!(wanted.eq(left.iter().copied()) && left.len() <= 10, "{left:?}: {seen}");
+    }
+    println!("{whole} whole stacks, {cut} incomplete, {unwinding} in the unwinder");
+    assert!(whole > 20 && unwinding > 20, "{whole} whole stacks, {cut} incomplete, {unwinding} in the unwinder");
+    assert!(cut * 4 < whole, "{cut} of {whole} stacks incomplete");
+    stop.store(true, Ordering::Relaxed);
+    task.join().unwrap();
+}
+
 #[test]
 fn a_hundred_thousand_parked_tasks() {
     let _turn = turn();

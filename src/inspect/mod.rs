@@ -53,6 +53,7 @@ mod filter;
 pub(crate) mod folding;
 mod frames;
 mod grouped;
+mod leaving;
 mod line;
 mod lineage;
 mod list;

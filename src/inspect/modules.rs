@@ -131,6 +131,17 @@ struct Code {
     image: u32,
 }
 
+/// A function of one image, by where its unwind table's entry lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    allow(dead_code, reason = "made where there are ELF tables")
+)]
+pub(crate) struct Function {
+    image: u32,
+    entry: u64,
+}
+
 /// All images at one moment. Immutable: a change of the set makes a new map.
 #[derive(Debug, Default)]
 pub(crate) struct ModuleMap {
@@ -166,6 +177,27 @@ impl ModuleMap {
     pub(crate) fn locate(&self, address: usize) -> Option<(&Image, usize)> {
         let image = &self.images[self.find(address)?.image as usize];
         Some((image, address.wrapping_sub(image.bias)))
+    }
+
+    /// The function that holds `address`, by its entry in the unwind tables; one without an entry is taken for the one before it.
+    /// Neither allocates nor takes a lock.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn function_at(&self, address: usize) -> Option<Function> {
+        let image = self.find(address)?.image;
+        let Image { bias, tables, .. } = &self.images[image as usize];
+        let UnwindTables { hdr_svma, hdr, eh_frame_svma, .. } = tables.as_ref()?;
+        let bases = gimli::BaseAddresses::default().set_eh_frame_hdr(hdr_svma.start).set_eh_frame(eh_frame_svma.start);
+        let hdr = gimli::EhFrameHdr::new(hdr, gimli::NativeEndian).parse(&bases, size_of::<usize>() as u8).ok()?;
+        match hdr.table()?.lookup(address.wrapping_sub(*bias) as u64, &bases).ok()? {
+            gimli::Pointer::Direct(entry) => Some(Function { image, entry }),
+            gimli::Pointer::Indirect(_) => None,
+        }
+    }
+
+    /// Nobody asks there.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn function_at(&self, _address: usize) -> Option<Function> {
+        None
     }
 
     fn find(&self, address: usize) -> Option<&Code> {

@@ -7,7 +7,8 @@
 //!   the watchdog may walk while a thread holds the allocator's lock.
 //! - Every walk ends: each step raises the stack pointer, stays inside the copy, and lands in
 //!   executable code of a known image; there are at most [`MAX_FRAMES`] of them, or as many as the caller says.
-//! - `Complete` is said only after the task's base was reached, never because the tables ran out.
+//! - `Complete` is said only after the task's base was reached, never because the tables ran out, nor where the unwinder
+//!   is about to leave (see `leaving`).
 //!
 //! It must not know: how the stack was copied, which task it belongs to, what an address is called.
 //!
@@ -17,6 +18,7 @@
 //! Apple's arm64, whose calling convention demands them, a guess otherwise.
 #![forbid(unsafe_code)]
 
+use super::leaving::Leaving;
 use super::modules::ModuleMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -87,6 +89,7 @@ impl Step {
 pub(crate) struct Walker {
     modules: Arc<ModuleMap>,
     engine: engine::Engine,
+    leaving: Leaving,
     base: Range<usize>,
 }
 
@@ -101,7 +104,8 @@ impl Walker {
     /// A walker over a list of images; takes no lock. Allocates; walking does not.
     pub(crate) fn with_modules(modules: Arc<ModuleMap>) -> Walker {
         let engine = engine::Engine::new(&modules);
-        Walker { modules, engine, base: 0..0 }
+        let leaving = Leaving::find(&modules);
+        Walker { modules, engine, leaving, base: 0..0 }
     }
 
     /// The images known to this walker, to be shared with the symbol cache.
@@ -115,6 +119,7 @@ impl Walker {
             return false;
         }
         self.engine = engine::Engine::new(&modules);
+        self.leaving = Leaving::find(&modules);
         self.modules = modules;
         true
     }
@@ -168,6 +173,8 @@ impl Walker {
         let mut is_first = true;
         // The last segment hit: most frames of a stack lie in one image.
         let mut code = 0..0;
+        // How many frames may be called by nothing but the unwinder on its way to another frame.
+        let mut unsure = if self.leaving.is_near(address) { 2 } else { 0 };
         for _ in 0..most {
             // A call as the base's last instruction returns to its end, which starts no frame.
             if self.base.contains(&address) || (!is_first && self.base_ends_at(address)) {
@@ -184,6 +191,12 @@ impl Walker {
             }
             let sp = cursor.sp();
             found(Step { address, sp }, false);
+            if unsure > 0 {
+                if self.leaving.is_part(probe, &self.modules) {
+                    return End::Truncated;
+                }
+                unsure -= 1;
+            }
             // An overflow faults with the stack pointer below what can be read; the caller's frame is above.
             if (sp < stack.base && !is_first) || sp > stack.end() {
                 return End::Truncated;

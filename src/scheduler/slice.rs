@@ -21,8 +21,9 @@ impl Worker {
         let shared = self.shared;
         let running = ptr::from_ref(cell).cast_mut();
         if observe::ON && FRESH {
-            // No exchange: whoever finds the task started has read what its start released.
-            shared.current.store(running, Ordering::Relaxed);
+            // No exchange: whoever finds the task started has read what its start released. But whoever finds it here takes the one before
+            // it for one that has left its stack.
+            shared.current.store(running, Ordering::Release);
         } else if observe::ON {
             publish(&shared.current, running);
         }

@@ -52,6 +52,7 @@ pub(crate) mod threads;
 pub(crate) mod typed_signal;
 #[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "most of it is for the backdoor"))]
 pub(crate) mod unixsock;
+pub(crate) mod unwinder;
 pub(crate) mod usage;
 
 use std::io;
