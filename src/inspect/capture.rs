@@ -303,7 +303,11 @@ impl Captured {
             self.copy_label(cell.label());
             self.site = *cell.site.get();
         }
-        self.wait = cell.wait();
+        self.wait = match life {
+            Life::Parked => cell.wait(),
+            Life::Unstarted => cell.stackless(id).unwrap_or(WaitReason::of(WaitKind::None)),
+            _ => WaitReason::of(WaitKind::None),
+        };
         self.waiting.clear();
         self.registers = None;
         self.bytes.clear();

@@ -50,13 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_of_them_is_known_from_its_first_instruction_on_and_what_is_beside_it_is_not() {
+    fn each_of_them_is_known_from_its_first_instruction_on_and_other_code_is_not() {
         let modules = ModuleMap::load();
         let leaving = Leaving::find(&modules);
         assert_eq!(leaving.functions.len(), 4, "{leaving:?}");
         for at in crate::sys::unwinder::leaving() {
             assert!(leaving.is_part(at, &modules) && leaving.is_part(at + 8, &modules), "{at:#x}");
-            assert!(!leaving.is_part(at - 1, &modules), "{at:#x}");
+            // What lies before may be another one of them.
+            assert_ne!(modules.function_at(at - 1), modules.function_at(at), "{at:#x}");
         }
         let here = Leaving::find as *const () as usize;
         assert!(!leaving.is_part(here, &modules));

@@ -76,8 +76,9 @@ pub(crate) struct Shared {
     pub(crate) slices: AtomicU64,
     /// Ticks spent in slices.
     pub(crate) busy: AtomicU64,
-    /// How many tasks one reading of the clock may be for (see `stretch`); 0: somebody who looks wants one at the running slice's end.
-    pub(super) stretch_limit: AtomicU32,
+    /// Tasks that end in a first slice with a lower number need no reading of the clock (see `stretch`); 0: somebody who looks wants one at the
+    /// end of the slice that runs.
+    pub(super) stretch_end: AtomicU64,
 
     // By the worker, when tasks come and go; others look when they choose a place for a task.
     by_tasks: [Line<()>; 0],
@@ -150,7 +151,7 @@ impl Shared {
 
     /// The end of the running slice is to be timed, whatever the worker times together otherwise.
     pub(crate) fn ask_time(&self) {
-        self.stretch_limit.store(0, Ordering::Relaxed);
+        self.stretch_end.store(0, Ordering::Relaxed);
     }
 
     /// A place in the table for a worker of `runtime`.
@@ -165,7 +166,7 @@ impl Shared {
                 c.store(0, Ordering::Relaxed);
             }
             shared.load.store(0, Ordering::Relaxed);
-            shared.stretch_limit.store(1, Ordering::Relaxed);
+            shared.stretch_end.store(0, Ordering::Relaxed);
             (0..class::MOST as u16).filter_map(|n| shared.class_stats(n)).for_each(ClassStats::clear);
             return Ok(shared);
         }
@@ -182,7 +183,7 @@ impl Shared {
             slice_start: AtomicU64::new(0),
             slices: AtomicU64::new(0),
             busy: AtomicU64::new(0),
-            stretch_limit: AtomicU32::new(1),
+            stretch_end: AtomicU64::new(0),
             by_tasks: [],
             load: AtomicU32::new(0),
             load_at: AtomicU64::new(0),

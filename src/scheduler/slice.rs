@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::stall;
 use super::worker::{FRESH_PER_ROUND, Outcome, Worker};
 use crate::context::{self, Ctx};
-use crate::observe::{self, After, Overrun, SLICE_OVERRUN, ShortName, WaitKind, WaitReason, class};
+use crate::observe::{self, After, Overrun, SLICE_OVERRUN, ShortName, class};
 use crate::stack;
 use crate::sys::atomic::publish;
 use crate::task::state::{CellFate, Finish, Life, Park, Snapshot, Start};
@@ -32,46 +32,65 @@ impl Worker {
             self.end_stretch(now);
             return self.ticker.now();
         }
-        let together = observe::ON && FRESH && self.stretch.takes(common(cell, cell.accounting.made_runnable()));
-        let now = if observe::ON && !together { self.begin_slice::<FRESH>(cell, now) } else { now };
-        shared.slices.store(shared.slices.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let number = shared.slices.load(Ordering::Relaxed) + 1;
+        let now = if observe::ON { self.begin::<FRESH>(cell, number, now) } else { now };
+        shared.slices.store(number, Ordering::Relaxed);
         self.current.set(cell);
         self.resume(cell);
         self.current.set(ptr::null());
 
         let outcome = self.outcome.get();
-        let ended_first = observe::ON && FRESH && outcome == Outcome::Ended;
-        let untimed = ended_first
-            && self
-                .stretch
-                .goes_on(shared.stretch_limit.load(Ordering::Relaxed), || common(cell, cell.accounting.was_spawned()));
-        let end = if untimed {
-            now
-        } else if observe::ON {
-            self.account::<FRESH>(cell, now)
-        } else if shared.slices.load(Ordering::Relaxed).is_multiple_of(16) {
-            // The loop itself needs the time now and then.
-            self.ticker.now()
-        } else {
-            now
-        };
-
+        if FRESH && outcome == Outcome::Ended {
+            let untimed =
+                observe::ON && shared.slices.load(Ordering::Relaxed) < shared.stretch_end.load(Ordering::Relaxed);
+            if untimed || !observe::ON {
+                self.settle_end(cell, true);
+                return if observe::ON { now } else { self.time_now_and_then(now) };
+            }
+        }
+        let end = if observe::ON { self.account::<FRESH>(cell, now) } else { self.time_now_and_then(now) };
         match outcome {
             Outcome::Yielded => self.queue.push(cell),
             Outcome::Parked => match cell.state.park() {
                 Park::Parked => {}
                 Park::TokenTaken => self.queue.push(cell),
             },
-            Outcome::Ended if FRESH => self.settle_end(cell, untimed),
-            Outcome::Ended => self.settle_later_end(cell),
+            Outcome::Ended => self.settle_timed_end(cell),
         }
         end
+    }
+
+    /// Where slices are not timed: the loop itself needs the time now and then.
+    #[inline(always)]
+    fn time_now_and_then(&self, now: u64) -> u64 {
+        if self.shared.slices.load(Ordering::Relaxed).is_multiple_of(16) { self.ticker.now() } else { now }
+    }
+
+    /// A slice begins: in the stretch of those before it, or with its own time.
+    #[inline(always)]
+    fn begin<const FRESH: bool>(&self, cell: &TaskCell, number: u64, now: u64) -> u64 {
+        if !FRESH {
+            return self.begin_slice::<FRESH>(cell, now);
+        }
+        let of = (cell.class.load(Ordering::Relaxed), cell.accounting.made_runnable());
+        if self.stretch.takes(of) { now } else { self.begin_stretch(cell, number, now) }
+    }
+
+    /// A first slice begins that has its own time. Not inlined: those that have not go straight on.
+    #[inline(never)]
+    fn begin_stretch(&self, cell: &TaskCell, number: u64, now: u64) -> u64 {
+        let spawned = cell.accounting.made_runnable();
+        let now = self.begin_slice::<true>(cell, now);
+        // Its class may have been found only now.
+        let end = self.stretch.begins((cell.class.load(Ordering::Relaxed), spawned), number);
+        self.shared.stretch_end.store(end, Ordering::Relaxed);
+        now
     }
 
     /// A slice begins that has its own time: from now, or from the reading that those before it still need.
     #[inline(always)]
     fn begin_slice<const FRESH: bool>(&self, cell: &TaskCell, now: u64) -> u64 {
-        let now = if self.stretch.untimed() != 0 { self.end_stretch(now) } else { now };
+        let now = if self.stretch.is_empty() { now } else { self.end_stretch(now) };
         if FRESH {
             self.begin_accounting(cell);
         }
@@ -88,13 +107,14 @@ impl Worker {
         let end = self.ticker.now();
         let length = end.saturating_sub(begin);
         let (shared, a) = (self.shared, &cell.accounting);
-        if FRESH && self.stretch.untimed() != 0 {
+        let before = if FRESH { self.stretch.before(shared.slices.load(Ordering::Relaxed)) } else { 0 };
+        if before != 0 {
             a.begin();
         }
         a.ran(length, end);
         shared.busy.store(shared.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
         if FRESH {
-            self.account_first(cell, begin, length);
+            self.account_first(cell, before, begin, length);
         }
         if length > self.periods.noteworthy {
             self.account_slice(cell, length);
@@ -105,14 +125,14 @@ impl Worker {
     /// What was not timed yet has its time: from `begin` up to now, which is returned; `begin` if there is no such thing.
     #[inline(never)]
     pub(super) fn end_stretch(&self, begin: u64) -> u64 {
-        if self.stretch.untimed() == 0 {
+        if self.stretch.is_empty() {
             return begin;
         }
         let end = self.ticker.now();
         let length = end.saturating_sub(begin);
         let s = self.shared;
         s.busy.store(s.busy.load(Ordering::Relaxed) + length, Ordering::Relaxed);
-        self.count_stretch(begin, 0, length);
+        self.count_stretch(begin, self.stretch.before(s.slices.load(Ordering::Relaxed) + 1), 0, length);
         if length > self.periods.noteworthy
             && let Some(stats) = s.class_stats(self.stretch.of().0)
         {
@@ -124,9 +144,9 @@ impl Worker {
 
     /// The first slice of a task was timed, perhaps together with those before it.
     #[inline(never)]
-    fn account_first(&self, cell: &TaskCell, begin: u64, length: u64) {
-        if self.stretch.untimed() != 0 {
-            let delay = self.count_stretch(begin, 1, 0);
+    fn account_first(&self, cell: &TaskCell, before: u64, begin: u64, length: u64) {
+        if before != 0 {
+            let delay = self.count_stretch(begin, before, 1, 0);
             self.see_delay(cell, delay);
         }
         self.was_read(length);
@@ -137,19 +157,17 @@ impl Worker {
         if length > self.periods.together {
             self.fresh_left.set(self.fresh_left.get().min(FRESH_PER_ROUND));
         }
-        let limit = self.stretch.was_read(length, self.periods.together, stall::is_watched);
-        self.shared.stretch_limit.store(limit, Ordering::Relaxed);
+        self.stretch.was_read(length, self.periods.together, stall::is_watched);
     }
 
-    /// Counts those that have ended in the stretch, with their time, and how long they had waited at its beginning, which is returned.
+    /// Counts the `ended` of the stretch, with their time, and how long they had waited at its beginning, which is returned.
     /// The first one's delay is counted already; `more` have begun since, and have not ended.
-    fn count_stretch(&self, begin: u64, more: u32, length: u64) -> u64 {
+    fn count_stretch(&self, begin: u64, ended: u64, more: u64, length: u64) -> u64 {
         let (class, woken) = self.stretch.of();
-        let ended = self.stretch.untimed();
         let delay = begin.saturating_sub(woken);
         if let Some(stats) = self.shared.class_stats(class) {
-            stats.delays.record_each(delay, u64::from(ended - 1 + more));
-            stats.tasks_ended(ended.into(), ended.into(), length);
+            stats.delays.record_each(delay, ended - 1 + more);
+            stats.tasks_ended(ended, ended, length);
         }
         delay
     }
@@ -204,7 +222,7 @@ impl Worker {
         let stack = match self.stacks.borrow_mut().take(class) {
             Ok(stack) => stack,
             Err(e) => {
-                cell.set_wait(WaitReason::new(WaitKind::Stack, e.raw_os_error().unwrap_or(libc::ENOMEM) as u64));
+                cell.set_stackless(e.raw_os_error().unwrap_or(libc::ENOMEM));
                 self.stackless.borrow_mut().push(cell);
                 return false;
             }
@@ -233,9 +251,9 @@ impl Worker {
         true
     }
 
-    /// Of a task that has yielded or parked before.
+    /// Of a task whose last slice was timed.
     #[inline(never)]
-    fn settle_later_end(&self, cell: &'static TaskCell) {
+    fn settle_timed_end(&self, cell: &'static TaskCell) {
         self.settle_end(cell, false);
     }
 
@@ -391,12 +409,6 @@ impl Worker {
             name: ShortName::new(label.and_then(|l| l.name.as_deref())),
         });
     }
-}
-
-/// What the tasks of a stretch have in common: their class, and the beginning of the slice that spawned them.
-#[inline(always)]
-fn common(cell: &TaskCell, spawned: u64) -> (u16, u64) {
-    (cell.class.load(Ordering::Relaxed), spawned)
 }
 
 /// Drops what the payload holds, if anything.

@@ -396,7 +396,6 @@ where
     cell.owner.store(worker, Ordering::Relaxed);
     cell.stack_class.store(stack.index() as u8, Ordering::Relaxed);
     cell.local.store(ptr::null_mut(), Ordering::Relaxed);
-    cell.no_wait();
     let parent = here();
     if observe::ON {
         cell.parent.store(parent.map_or(0, |h| h.id()), Ordering::Relaxed);

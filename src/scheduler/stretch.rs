@@ -25,9 +25,12 @@ use crate::task::NOTEWORTHY;
 pub(super) const LONGEST: Duration = if cfg!(debug_assertions) { Duration::from_micros(40) } else { NOTEWORTHY };
 
 /// The most tasks that one reading is for.
-const MOST: u32 = 16;
+const MOST: u64 = 32;
 
-/// After so many readings in a row without anything long, a stretch may be longer by one task.
+/// A stretch of so many says that tasks have been short for a while.
+const FEW: u64 = 8;
+
+/// After so many readings in a row that showed nothing longer than half of [`LONGEST`], a stretch may be twice as long.
 const CALM: u32 = 64;
 
 /// The class of no task, not even of one that is not classified yet.
@@ -36,33 +39,40 @@ const NOBODY: u16 = u16::MAX;
 /// What one worker has not timed yet.
 #[derive(Debug)]
 pub(super) struct Stretch {
-    /// Tasks that ended since the last reading.
-    untimed: Cell<u32>,
-    /// What they have in common: their class ([`NOBODY`] if there are none), and when they were spawned: the beginning of the slice that did it.
+    /// What those that ended since the last reading have in common: their class ([`NOBODY`] if there are none), and when they were spawned: the
+    /// beginning of the slice that did it.
     class: Cell<u16>,
     spawned: Cell<u64>,
+    /// The number of the first one's slice. The others have those that follow.
+    first: Cell<u64>,
     /// How long a stretch may be, the task at its end included.
-    most: Cell<u32>,
+    most: Cell<u64>,
     /// Readings since `most` changed.
     calm: Cell<u32>,
 }
 
 impl Stretch {
     pub(super) fn new() -> Stretch {
-        let [untimed, most, calm] = [0, 1, 0].map(Cell::new);
-        Stretch { untimed, class: Cell::new(NOBODY), spawned: Cell::new(0), most, calm }
+        let [spawned, first] = [0, 0].map(Cell::new);
+        Stretch { class: Cell::new(NOBODY), spawned, first, most: Cell::new(1), calm: Cell::new(0) }
     }
 
-    /// How many tasks there are whose time was not read.
+    /// Whether nothing was left untimed.
     #[inline(always)]
-    pub(super) fn untimed(&self) -> u32 {
-        self.untimed.get()
+    pub(super) fn is_empty(&self) -> bool {
+        self.class.get() == NOBODY
+    }
+
+    /// How many of it have ended before the slice of that number.
+    #[inline(always)]
+    pub(super) fn before(&self, slice: u64) -> u64 {
+        slice - self.first.get()
     }
 
     /// Whether tasks have long been short.
     #[inline(always)]
     pub(super) fn is_long(&self) -> bool {
-        self.most.get() > MOST / 2
+        self.most.get() >= FEW
     }
 
     /// Their class, and when they were spawned.
@@ -72,39 +82,30 @@ impl Stretch {
 
     /// A task runs for the first time; whether it is timed together with those before it. `of`: what they would have in common.
     #[inline(always)]
-    pub(super) fn takes(&self, of: (u16, u64)) -> bool {
-        of == self.of()
+    pub(super) fn takes(&self, (class, spawned): (u16, u64)) -> bool {
+        self.spawned.get() == spawned && self.class.get() == class
     }
 
-    /// A task has ended in its first slice; whether the clock need not be read for it. `limit` is what [`Stretch::was_read`] said, or 0
-    /// if somebody asks for a reading.
+    /// A task runs for the first time, in the slice of that number, and is timed from here. `of`: what it has in common with those that come after
+    /// it. The number of the first slice after which the clock is to be read, if it is of another such task.
     #[inline(always)]
-    pub(super) fn goes_on(&self, limit: u32, of: impl FnOnce() -> (u16, u64)) -> bool {
-        let untimed = self.untimed.get() + 1;
-        if untimed >= limit {
-            return false;
-        }
-        self.untimed.set(untimed);
-        if untimed == 1 {
-            let (class, spawned) = of();
-            self.class.set(class);
-            self.spawned.set(spawned);
-        }
-        true
+    pub(super) fn begins(&self, (class, spawned): (u16, u64), slice: u64) -> u64 {
+        self.class.set(class);
+        self.spawned.set(spawned);
+        self.first.set(slice);
+        slice + self.most.get() - 1
     }
 
-    /// The clock was read, so long after the last time; how long the next stretch may be. `longest` is [`LONGEST`] in the same
-    /// unit. `watched`: somebody would notice a slice that does not end.
+    /// The clock was read, so long after the last time. `longest` is [`LONGEST`] in the same unit. `watched`: somebody would notice a
+    /// slice that does not end.
     #[inline(always)]
-    pub(super) fn was_read(&self, length: u64, longest: u64, watched: impl FnOnce() -> bool) -> u32 {
-        self.untimed.set(0);
+    pub(super) fn was_read(&self, length: u64, longest: u64, watched: impl FnOnce() -> bool) {
         self.class.set(NOBODY);
         let calm = self.calm.get() + 1;
         self.calm.set(calm);
         if length > longest / 2 || calm >= CALM {
             self.adapt(length, longest, watched());
         }
-        self.most.get()
     }
 
     #[inline(never)]
@@ -118,7 +119,7 @@ impl Stretch {
         } else if length > longest / 2 {
             most
         } else {
-            (most + 1).min(MOST)
+            (most * 2).min(MOST)
         });
     }
 }
@@ -128,53 +129,52 @@ mod tests {
     use super::*;
 
     const BOUND: u64 = 1000;
+    const ONE: (u16, u64) = (3, 17);
 
     /// Tasks up to the next reading, which then says that each took so long.
-    fn tasks(s: &Stretch, each: u64) -> u32 {
-        let (mut n, of) = (1, || (3, 17));
-        while s.goes_on(s.most.get(), of) {
-            assert!(s.untimed() == n && s.takes(of()));
-            n += 1;
-        }
-        assert_eq!(s.untimed(), n - 1);
-        assert_eq!(s.was_read(u64::from(n) * each, BOUND, || true), s.most.get());
-        assert!(s.untimed() == 0 && !s.takes(of()));
-        n
+    fn tasks(s: &Stretch, each: u64) -> u64 {
+        assert!(s.is_empty() && !s.takes(ONE));
+        let end = s.begins(ONE, 100);
+        assert!(!s.is_empty() && s.takes(ONE));
+        assert_eq!((s.before(100), s.before(end)), (0, s.most.get() - 1));
+        s.was_read((end - 99) * each, BOUND, || true);
+        end - 99
     }
 
     #[test]
-    fn a_stretch_is_of_one_class_and_one_spawner_and_ends_where_that_is_asked_for() {
-        let (s, one) = (Stretch::new(), || (3, 17));
-        assert!(!s.takes(one()));
-        (0..2 * CALM).for_each(|_| _ = tasks(&s, 40));
-        assert!(!s.goes_on(0, one), "somebody asks");
-        assert!(s.goes_on(s.most.get(), one));
+    fn a_stretch_is_of_one_class_and_one_spawner() {
+        let s = Stretch::new();
+        assert_eq!(s.begins(ONE, 7), 7, "the first is timed by itself");
         for (class, spawned) in [(4, 17), (3, 19)] {
             assert!(!s.takes((class, spawned)), "{class} {spawned}");
         }
-        assert!(s.takes(one()));
-        assert_eq!((s.of(), s.untimed()), ((3, 17), 1));
+        assert!(s.takes(ONE));
+        assert_eq!(s.of(), ONE);
     }
 
     #[test]
     fn stretches_grow_while_all_are_short_and_end_at_the_first_that_is_not() {
         let s = Stretch::new();
-        for most in 1..=MOST {
-            assert!((0..CALM).all(|_| tasks(&s, 30) == most), "stretches of {most}");
+        for most in [1, 2, 4, 8, 16, MOST] {
+            assert!((0..CALM).all(|_| tasks(&s, 15) == most), "stretches of {most}");
+            assert_eq!(s.is_long(), most >= FEW / 2);
         }
-        assert_eq!(tasks(&s, 30), MOST);
+        assert_eq!(tasks(&s, 15), MOST);
         assert_eq!(tasks(&s, BOUND), MOST, "one was long");
-        assert!((0..CALM).all(|_| tasks(&s, 30) == 1), "and from there on each is timed");
-        assert_eq!(tasks(&s, 30), 2);
+        assert!((0..CALM).all(|_| tasks(&s, 15) == 1), "and from there on each is timed");
+        assert_eq!(tasks(&s, 15), 2);
     }
 
     #[test]
     fn a_stretch_stays_below_the_longest() {
-        let s = Stretch::new();
-        let seen = (0..100 * CALM).map(|_| tasks(&s, 160)).collect::<Vec<_>>();
-        assert!(seen.iter().all(|n| u64::from(*n) * 160 <= BOUND), "{seen:?}");
-        assert!(seen.contains(&4), "three quarters of the bound");
+        for (each, most) in [(160, 4), (60, 12), (120, 6)] {
+            let s = Stretch::new();
+            let seen = (0..100 * CALM).map(|_| tasks(&s, each)).collect::<Vec<_>>();
+            assert!(seen.iter().all(|n| n * each <= BOUND), "{each}: {seen:?}");
+            assert_eq!(seen.last(), Some(&most), "three quarters of the bound");
+        }
         // Each longer than that: always one by one.
+        let s = Stretch::new();
         (0..10 * CALM).for_each(|_| _ = tasks(&s, 2000));
         assert_eq!(tasks(&s, 2000), 1);
     }
@@ -182,9 +182,9 @@ mod tests {
     #[test]
     fn without_a_watchdog_every_slice_is_timed() {
         let s = Stretch::new();
-        for _ in 0..10 * CALM {
-            assert_eq!(s.was_read(40, BOUND, || false), 1);
-            assert!(!s.goes_on(1, || (1, 17)));
+        for slice in 0..10 * u64::from(CALM) {
+            assert_eq!(s.begins((1, 17), slice), slice);
+            s.was_read(40, BOUND, || false);
         }
     }
 }

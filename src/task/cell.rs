@@ -115,12 +115,6 @@ impl Accounting {
         if observe::ON { self.since.load(Ordering::Relaxed) } else { 0 }
     }
 
-    /// What [`made_runnable`](Accounting::made_runnable) said before the counters of a task in its first slice began.
-    #[inline(always)]
-    pub(crate) fn was_spawned(&self) -> u64 {
-        self.made_runnable() | FIRST
-    }
-
     /// When the task was woken, if a wake-up is why it runs now.
     #[inline(always)]
     pub(crate) fn woken_at(&self) -> Option<u64> {
@@ -232,12 +226,18 @@ unsafe impl Send for TaskCell {}
 const _: () = assert!(size_of::<TaskCell>() == 192);
 
 impl TaskCell {
-    /// Nothing is waited for: by whoever makes the task.
-    #[inline(always)]
-    pub(crate) fn no_wait(&self) {
-        if observe::ON {
-            self.wait_kind.store(WaitKind::None.byte(), Ordering::Relaxed);
-        }
+    /// Says that there is no stack for the task, and why. By the worker that was to start it.
+    pub(crate) fn set_stackless(&self, errno: i32) {
+        // What a cell says of a wait is left there by the task before: so whose it is stands beside it.
+        let id = self.state.snapshot().id();
+        self.set_wait(WaitReason::new(WaitKind::Stack, id << 16 | u64::from(errno as u16)));
+    }
+
+    /// Why the unstarted task of that id has no stack, if none was to be had.
+    pub(crate) fn stackless(&self, id: u64) -> Option<WaitReason> {
+        let wait = self.wait();
+        let is_its_own = wait.kind == WaitKind::Stack && wait.detail >> 16 == id;
+        is_its_own.then(|| WaitReason::new(WaitKind::Stack, wait.detail & 0xffff))
     }
 
     /// Says what the task is about to wait for. By the running task.
@@ -319,13 +319,14 @@ impl TaskCell {
 
     /// # Safety
     /// The caller owns the cell: nobody reads it any more.
+    #[inline(always)]
     pub(crate) unsafe fn drop_label(&self) {
         // No exchange: nobody else changes it.
         let label = self.label.load(Ordering::Relaxed);
         if !label.is_null() {
             self.label.store(ptr::null_mut(), Ordering::Relaxed);
             // SAFETY: came from `set_label`, and is nobody else's now.
-            drop(unsafe { Box::from_raw(label) });
+            drop_box(unsafe { Box::from_raw(label) });
         }
     }
 
@@ -359,6 +360,13 @@ impl TaskCell {
     pub(crate) fn reference(&self, id: u64) -> TaskRef {
         TaskRef { cell: ptr::from_ref(self), id }
     }
+}
+
+/// Few tasks have one: the others' end shall not be a call away.
+#[cold]
+#[inline(never)]
+fn drop_box(label: Box<Label>) {
+    drop(label);
 }
 
 /// An open inspection window of one task (see `state`), which is closed when this is dropped, also by a panic.
@@ -504,9 +512,8 @@ mod tests {
         assert_eq!((all(), a.woken_at(), a.changed()), ((1, 512, 8192, 4096), Some(3000), 3000));
         a.spawned(4000);
         assert_eq!((all(), a.woken_at(), a.changed()), ((0, 0, 0, 0), Some(4000), 4000));
-        let spawned = a.made_runnable();
         a.begin();
-        assert_eq!((all(), a.woken_at(), a.was_spawned()), ((0, 0, 0, 0), Some(4000), spawned));
+        assert_eq!((all(), a.woken_at(), a.changed()), ((0, 0, 0, 0), Some(4000), 4000));
         a.ran(16, 5000);
         assert_eq!((all(), a.woken_at()), ((1, 16, 0, 0), None));
     }
