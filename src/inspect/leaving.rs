@@ -26,7 +26,7 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    /// Allocates.
+    /// Allocates, and may take the loader's lock.
     pub(super) fn find(modules: &ModuleMap) -> Leaving {
         let all = crate::sys::unwinder::leaving();
         let code = all.first().and_then(|at| modules.code_at(*at)).unwrap_or_default();

@@ -18,6 +18,7 @@
 // Mach-O's images are found by the platform's own libraries so far: where there are no ELF files, parts of this have no reader.
 #![cfg_attr(target_vendor = "apple", allow(dead_code))]
 
+use super::leaving::Leaving;
 use std::ffi::CString;
 use std::fmt;
 use std::ops::Range;
@@ -148,6 +149,8 @@ pub(crate) struct ModuleMap {
     pub(crate) images: Vec<Image>,
     /// Executable segments, sorted, not overlapping.
     code: Vec<Code>,
+    /// What of them a walk does not go beyond.
+    pub(super) leaving: Leaving,
     /// The loader's counters of images ever loaded and unloaded.
     version: (u64, u64),
 }
@@ -155,7 +158,9 @@ pub(crate) struct ModuleMap {
 impl ModuleMap {
     /// Reads the loader's list. Empty on targets without `dl_iterate_phdr`.
     pub(crate) fn load() -> ModuleMap {
-        platform::load()
+        let mut map = platform::load();
+        map.leaving = Leaving::find(&map);
+        map
     }
 
     /// Whether images were loaded or unloaded since this map was made.

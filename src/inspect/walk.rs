@@ -18,7 +18,6 @@
 //! Apple's arm64, whose calling convention demands them, a guess otherwise.
 #![forbid(unsafe_code)]
 
-use super::leaving::Leaving;
 use super::modules::ModuleMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -89,7 +88,6 @@ impl Step {
 pub(crate) struct Walker {
     modules: Arc<ModuleMap>,
     engine: engine::Engine,
-    leaving: Leaving,
     base: Range<usize>,
 }
 
@@ -104,8 +102,7 @@ impl Walker {
     /// A walker over a list of images; takes no lock. Allocates; walking does not.
     pub(crate) fn with_modules(modules: Arc<ModuleMap>) -> Walker {
         let engine = engine::Engine::new(&modules);
-        let leaving = Leaving::find(&modules);
-        Walker { modules, engine, leaving, base: 0..0 }
+        Walker { modules, engine, base: 0..0 }
     }
 
     /// The images known to this walker, to be shared with the symbol cache.
@@ -119,7 +116,6 @@ impl Walker {
             return false;
         }
         self.engine = engine::Engine::new(&modules);
-        self.leaving = Leaving::find(&modules);
         self.modules = modules;
         true
     }
@@ -174,7 +170,7 @@ impl Walker {
         // The last segment hit: most frames of a stack lie in one image.
         let mut code = 0..0;
         // How many frames may be called by nothing but the unwinder on its way to another frame.
-        let mut unsure = if self.leaving.is_near(address) { 2 } else { 0 };
+        let mut unsure = if self.modules.leaving.is_near(address) { 2 } else { 0 };
         for _ in 0..most {
             // A call as the base's last instruction returns to its end, which starts no frame.
             if self.base.contains(&address) || (!is_first && self.base_ends_at(address)) {
@@ -192,7 +188,7 @@ impl Walker {
             let sp = cursor.sp();
             found(Step { address, sp }, false);
             if unsure > 0 {
-                if self.leaving.is_part(probe, &self.modules) {
+                if self.modules.leaving.is_part(probe, &self.modules) {
                     return End::Truncated;
                 }
                 unsure -= 1;

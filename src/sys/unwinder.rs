@@ -1,26 +1,16 @@
 //! The system's unwinder.
 
 /// Where the functions begin whose last act is to leave their own frame for one further out: those that raise what unwinds, and the one
-/// that goes on after a frame was cleaned up.
-#[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
-pub(crate) fn leaving() -> [usize; 4] {
-    // SAFETY: declared to have their addresses; nobody calls them here.
-    unsafe extern "C" {
-        fn _Unwind_RaiseException();
-        fn _Unwind_Resume();
-        fn _Unwind_Resume_or_Rethrow();
-        fn _Unwind_ForcedUnwind();
+/// that goes on after a frame was cleaned up. Known for GCC's unwinder only.
+///
+/// Asked of the loader, because a declaration of such a function would be one for the compiler as well, whose landing pads call it: as a function of
+/// the plain C ABI it is one that nothing unwinds through.
+pub(crate) fn leaving() -> Vec<usize> {
+    if cfg!(not(all(target_os = "linux", target_env = "gnu", not(miri)))) {
+        return Vec::new();
     }
-    [
-        _Unwind_RaiseException as *const () as usize,
-        _Unwind_Resume as *const () as usize,
-        _Unwind_Resume_or_Rethrow as *const () as usize,
-        _Unwind_ForcedUnwind as *const () as usize,
-    ]
-}
-
-/// Not known for other unwinders than GCC's.
-#[cfg(not(all(target_os = "linux", target_env = "gnu", not(miri))))]
-pub(crate) fn leaving() -> [usize; 0] {
-    []
+    let names = [c"_Unwind_RaiseException", c"_Unwind_Resume", c"_Unwind_Resume_or_Rethrow", c"_Unwind_ForcedUnwind"];
+    // SAFETY: names with their ends; the addresses are only compared.
+    let found = names.iter().map(|name| unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.addr());
+    found.filter(|at| *at != 0).collect()
 }
