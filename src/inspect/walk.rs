@@ -169,7 +169,7 @@ impl Walker {
         let mut is_first = true;
         // The last segment hit: most frames of a stack lie in one image.
         let mut code = 0..0;
-        // How many frames may be called by nothing but the unwinder on its way to another frame.
+        // How many of the next frames can be the unwinder's while it leaves: one of those functions, or what it calls directly and then it.
         let mut unsure = if self.modules.leaving.is_near(address) { 2 } else { 0 };
         for _ in 0..most {
             // A call as the base's last instruction returns to its end, which starts no frame.
