@@ -16,8 +16,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use super::facts::Facts;
+use super::sweep::cells;
 use crate::observe::WaitKind;
-use crate::scheduler;
+use crate::sys::turn::Turn;
 use crate::task::LOCAL;
 use crate::task::state::Life;
 
@@ -61,20 +62,24 @@ impl Graph {
     /// With the waits whose last user is known as well, if suspicions are asked for.
     pub(super) fn new(suspicions: bool) -> Graph {
         let wanted = |kind| is_certain(kind) || suspicions && has_last_user(kind);
-        let tasks: Vec<Facts> = scheduler::all_cells().filter_map(|cell| Facts::of(cell, wanted)).collect();
-        let by_id: HashMap<u64, usize> = tasks.iter().enumerate().map(|(i, t)| (t.id, i)).collect();
+        let tasks: Vec<Facts> = cells().filter_map(|cell| Facts::of(cell, wanted)).collect();
+        let mut turn = Turn::new();
+        let by_id: HashMap<u64, usize> =
+            tasks.iter().enumerate().inspect(|_| turn.step()).map(|(i, t)| (t.id, i)).collect();
         let mut children: HashMap<u64, Vec<usize>> = HashMap::new();
-        for (i, t) in tasks.iter().enumerate().filter(|(_, t)| t.scope != 0) {
+        for (i, t) in tasks.iter().enumerate().inspect(|_| turn.step()).filter(|(_, t)| t.scope != 0) {
             children.entry(t.scope as u64).or_default().push(i);
         }
         let mut readers: HashMap<usize, Vec<usize>> = HashMap::new();
         for (i, t) in tasks.iter().enumerate() {
+            turn.step();
             t.reads.iter().filter(|lock| **lock != 0).for_each(|lock| readers.entry(*lock).or_default().push(i));
         }
         let mut doubtful = HashSet::new();
         let mut locks: HashMap<usize, usize> = HashMap::new();
         let mut edges: Vec<Vec<usize>> = tasks
             .iter()
+            .inspect(|_| turn.step())
             .map(|t| match t.kind {
                 WaitKind::ReadLock | WaitKind::WriteLock if t.owner == 0 => {
                     let lock = t.detail as usize;
@@ -153,6 +158,7 @@ impl Graph {
         let n = self.edges.len();
         let (mut index, mut low, mut on_stack) = (vec![UNSEEN; n], vec![0; n], vec![false; n]);
         let (mut stack, mut parts, mut counter) = (Vec::new(), Vec::new(), 0);
+        let mut turn = Turn::new();
         for root in 0..n {
             if index[root] != UNSEEN {
                 continue;
@@ -160,6 +166,7 @@ impl Graph {
             // A task, and how many of its edges have been followed.
             let mut calls = vec![(root, 0)];
             while let Some(&(v, followed)) = calls.last() {
+                turn.step();
                 if followed == 0 {
                     (index[v], low[v]) = (counter, counter);
                     counter += 1;
@@ -284,7 +291,7 @@ struct Locals {
 impl Locals {
     fn look() -> Locals {
         let mut pinned: HashMap<u64, (u64, u16)> = HashMap::new();
-        for cell in scheduler::all_cells() {
+        for cell in cells() {
             let word = cell.state.snapshot();
             if !matches!(word.life(), Life::Free | Life::Done) && cell.pinned.load(Ordering::Relaxed) == LOCAL {
                 let (parent, owner) = (cell.parent.load(Ordering::Relaxed), cell.owner.load(Ordering::Relaxed));
@@ -294,7 +301,7 @@ impl Locals {
         let mut ended: HashSet<u64> =
             pinned.values().map(|(parent, _)| *parent).filter(|id| *id != 0 && !pinned.contains_key(id)).collect();
         if !ended.is_empty() {
-            scheduler::all_cells().for_each(|cell| _ = ended.remove(&cell.state.snapshot().id()));
+            cells().for_each(|cell| _ = ended.remove(&cell.state.snapshot().id()));
         }
         let mut locals = Locals { by_giver: HashMap::new(), of_unknown: HashMap::new() };
         for (&id, &(parent, owner)) in &pinned {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::capture::Captured;
 use super::snapshot::Site;
+use super::sweep::cells;
 use crate::observe::{Distribution, class};
-use crate::scheduler::{self, runtime};
+use crate::scheduler::runtime;
 use crate::sys::clock;
 
 /// What a class of tasks has done, in all or on one worker; see [`classes`].
@@ -130,7 +131,7 @@ fn by_class(wanted: impl Fn(usize, usize) -> bool) -> Vec<ClassReport> {
             }
         }
     }
-    for cell in scheduler::all_cells() {
+    for cell in cells() {
         let number = cell.class.load(Ordering::Relaxed);
         let is_live = cell.state.snapshot().id() != 0 && !cell.state.is_done();
         if is_live && places.contains(&cell.owner.load(Ordering::Relaxed)) {

@@ -13,11 +13,11 @@ use super::grouped::StackTable;
 use super::loaded;
 use super::objects::Objects;
 use super::snapshot::{Options, Process, SCHEMA_VERSION, Snapshot, Stack, Task, Worker};
-use super::sweep::{Sweep, Then};
+use super::sweep::{Sweep, Then, cell_of};
 use super::waits;
 use crate::observe::WaitKind;
+use crate::scheduler::runtime;
 use crate::scheduler::shared::{Shared, worker_at};
-use crate::scheduler::{self, runtime};
 use crate::sys::clock;
 use crate::task::TaskCell;
 
@@ -113,7 +113,7 @@ pub(crate) fn one(id: u64) -> Option<(Task, Option<Stack>)> {
     let mut c = Captured::new();
     c.wants_spawn_stack = true;
     c.wants_running = true;
-    let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
+    let cell = cell_of(id)?;
     if !(c.capture(cell, Some(id)) && c.follow(cell, Some(id))) {
         return None;
     }

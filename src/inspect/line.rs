@@ -12,11 +12,11 @@ use std::time::Duration;
 use super::capture::{Captured, Doing};
 use super::frames::{CUT, Frames, frames};
 use super::row::{Row, States};
-use super::sweep::{Sweep, Swept, Then};
+use super::sweep::{Sweep, Swept, Then, cell_of};
 use super::text::{Style, push_age};
 use super::waits::describe;
 use crate::observe::WaitKind;
-use crate::scheduler::{self, shared};
+use crate::scheduler::shared;
 use crate::task::TaskCell;
 
 /// What a task was doing when it was looked at.
@@ -156,7 +156,7 @@ pub fn where_all() -> Vec<TaskWhere> {
 
 /// One task by id; `None` if it has ended.
 pub fn where_is(id: u64) -> Option<TaskWhere> {
-    let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
+    let cell = cell_of(id)?;
     frames().refresh();
     view_of(&mut Captured::of_any(), cell, id)
 }

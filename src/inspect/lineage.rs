@@ -6,6 +6,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::capture::Captured;
+use super::sweep::cell_of;
 use crate::scheduler;
 use crate::task::TaskCell;
 
@@ -61,7 +62,7 @@ pub(crate) fn own_origin() -> Option<Origin> {
 
 /// Another task's.
 pub(crate) fn origin(id: u64) -> Option<Origin> {
-    let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id)?;
+    let cell = cell_of(id)?;
     origin_in(cell, id)
 }
 
@@ -104,8 +105,7 @@ pub(crate) fn ancestors(parent: u64) -> Vec<Origin> {
 pub(crate) fn labels(id: u64) -> Vec<(String, String)> {
     let mut c = Captured::new();
     c.wants_stack = false;
-    let cell = scheduler::all_cells().find(|cell| cell.state.snapshot().id() == id);
-    if !cell.is_some_and(|cell| c.capture(cell, Some(id))) {
+    if !cell_of(id).is_some_and(|cell| c.capture(cell, Some(id))) {
         return Vec::new();
     }
     c.labels().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()

@@ -25,7 +25,7 @@ use super::row::{Row, States};
 use super::snapshot::Site;
 #[cfg(feature = "serde")]
 use super::snapshot::Task;
-use super::sweep::{Sweep, Swept, Then};
+use super::sweep::{Sweep, Swept, Then, cell_of};
 use super::text::{Style, push_age, push_number};
 #[cfg(feature = "probe")]
 use crate::observe::WaitKind;
@@ -508,7 +508,7 @@ pub(crate) fn who_waits(wanted: fn(WaitKind) -> bool, most: usize) -> (Vec<WaitN
 pub(crate) fn brief(id: u64) -> Option<Brief> {
     let mut c = Captured::new();
     c.wants_stack = false;
-    let cell = scheduler::all_cells().find(|cell| id != 0 && cell.state.snapshot().id() == id)?;
+    let cell = cell_of(id)?;
     c.capture(cell, Some(id)).then(|| Brief::of(&c, cell))
 }
 

@@ -12,6 +12,7 @@ use super::capture::Captured;
 use super::deadlock::{Deadlock, DeadlockKind, DeadlockWait, LISTED};
 use super::frames::frames;
 use super::line::view_of;
+use super::sweep::cells;
 use crate::observe::WaitKind;
 use crate::scheduler::{self, runtime};
 use crate::sys::{parker, threads};
@@ -67,7 +68,7 @@ fn standstill() -> Option<Vec<(u64, u64)>> {
 /// Every task, if each waits for somebody.
 fn waiting() -> Option<Vec<(u64, &'static TaskCell)>> {
     let mut all = Vec::new();
-    for cell in scheduler::all_cells() {
+    for cell in cells() {
         let word = cell.state.snapshot();
         match word.life() {
             Life::Free | Life::Done => {}

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use super::capture::Captured;
 use super::snapshot::Site;
+use super::sweep::cells;
 use super::text::{Age, Escaped, push_escaped, push_number};
 use crate::net::endpoint::Endpoint;
 use crate::net::table::{self, Kind, Seen};
 use crate::observe::{WaitKind, WaitReason};
-use crate::scheduler;
 use crate::sys::{self, clock};
 use crate::task::state::Life;
 
@@ -300,9 +300,6 @@ impl fmt::Display for EventReport {
     }
 }
 
-/// Other threads get the CPU so often.
-const GIVE_WAY: Duration = Duration::from_micros(100);
-
 /// What the tasks of the process say about descriptors.
 #[derive(Default)]
 struct Tasks {
@@ -317,9 +314,7 @@ impl Tasks {
         let mut tasks = Tasks::default();
         let mut c = Captured::new();
         c.wants_stack = false;
-        let turn = clock::in_ticks(GIVE_WAY);
-        let mut give_way = clock::ticks() + turn;
-        for cell in scheduler::all_cells() {
+        for cell in cells() {
             let word = cell.state.snapshot();
             // A first look without a window: most tasks are of no interest here.
             let several = |kind| matches!(kind, WaitKind::Select | WaitKind::Future);
@@ -339,10 +334,6 @@ impl Tasks {
             }
             if wanted.contains(&c.id) {
                 tasks.names.insert(c.id, name);
-            }
-            if c.at >= give_way {
-                std::thread::yield_now();
-                give_way = clock::ticks() + turn;
             }
         }
         tasks.waiting.values_mut().for_each(|w| w.sort_by_key(|w| std::cmp::Reverse(w.age)));

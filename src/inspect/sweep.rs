@@ -1,7 +1,7 @@
 //! The walk over every task, a piece at a time.
 //!
 //! Invariants: a piece ends after [`PIECE`] at the latest, but for the one task that it is at; the CPU is given away, outside
-//! of any window and with no lock held, every [`GIVE_WAY`] to [`GIVE_WAY_TO_SPINNERS`], and while the thread of a task that
+//! of any window and with no lock held, at the end of each [`Turn`], and while the thread of a task that
 //! runs is asked for its stack; what the next tasks will need is fetched while one is looked at.
 //!
 //! Must not know: what is done with a task.
@@ -14,18 +14,11 @@ use super::capture::Captured;
 use super::frames::{Frames, frames};
 use crate::scheduler;
 use crate::sys::clock;
+use crate::sys::turn::Turn;
 use crate::task::TaskCell;
 
 /// Work per piece: well below the 250 ms of silence that a client tolerates.
 const PIECE: Duration = Duration::from_millis(20);
-/// The walker gives way so often, so that it holds up no worker on its CPU.
-const GIVE_WAY: Duration = Duration::from_micros(100);
-/// So often where those that it gives way to keep the CPU for long: a worker that spins takes milliseconds each time, and a
-/// dump is wanted most when all do.
-const GIVE_WAY_TO_SPINNERS: Duration = Duration::from_micros(500);
-/// In between, the walker keeps the CPU for one in so many parts of the time for which it was without one: then others lose a ninth of
-/// one CPU, and not a fifth.
-const PART_OF_WAIT: u64 = 8;
 /// So many cells ahead the cell is fetched, and half as many ahead the innermost part of its stack.
 const AHEAD: usize = 16;
 
@@ -55,13 +48,12 @@ pub(super) struct Sweep {
     pub(super) captured: Captured,
     /// When it began, in ticks.
     begun: u64,
-    /// How long the walker keeps the CPU now, in ticks.
-    turn: u64,
+    turn: Turn,
 }
 
 impl Sweep {
     pub(super) fn new() -> Sweep {
-        Sweep { chunk: 0, cell: 0, captured: Captured::new(), begun: clock::ticks(), turn: clock::in_ticks(GIVE_WAY) }
+        Sweep { chunk: 0, cell: 0, captured: Captured::new(), begun: clock::ticks(), turn: Turn::new() }
     }
 
     pub(super) fn took(&self) -> Duration {
@@ -80,16 +72,14 @@ impl Sweep {
         &mut self,
         mut each: impl FnMut(&mut Frames, &mut Captured, &'static TaskCell) -> Then,
     ) -> Swept {
-        let (shortest, longest) = (clock::in_ticks(GIVE_WAY), clock::in_ticks(GIVE_WAY_TO_SPINNERS));
         let registry = scheduler::registry();
         let mut now = clock::ticks();
         let end = now + clock::in_ticks(PIECE);
         while self.chunk < registry.chunks() {
             let cells = registry.cells(self.chunk);
             while self.cell < cells.len() {
-                let give_way = now + self.turn;
                 let mut walker = frames();
-                while self.cell < cells.len() && now < give_way {
+                while self.cell < cells.len() && !self.turn.is_over(now) {
                     let cell = &cells[self.cell];
                     if let Some(next) = cells.get(self.cell + AHEAD) {
                         next.prefetch();
@@ -124,10 +114,7 @@ impl Sweep {
                 if now >= end {
                     return Swept::More;
                 }
-                std::thread::yield_now();
-                let back = clock::ticks();
-                self.turn = (back.saturating_sub(now) / PART_OF_WAIT).clamp(shortest, longest);
-                now = back;
+                now = self.turn.give_way();
             }
             self.chunk += 1;
             self.cell = 0;
@@ -139,4 +126,16 @@ impl Sweep {
     pub(super) fn all(&mut self, mut each: impl FnMut(&mut Frames, &mut Captured, &'static TaskCell) -> Then) {
         while self.piece(&mut each) == Swept::More {}
     }
+}
+
+/// Every cell that was ever used, free ones included, for who looks at little in each: gives way in between, so that whoever walks must
+/// hold no lock that a worker wants, and no window.
+pub(crate) fn cells() -> impl Iterator<Item = &'static TaskCell> {
+    let mut turn = Turn::new();
+    scheduler::all_cells().inspect(move |_| turn.step())
+}
+
+/// Where that task is, or was a moment ago.
+pub(crate) fn cell_of(id: u64) -> Option<&'static TaskCell> {
+    cells().find(|cell| id != 0 && cell.state.snapshot().id() == id)
 }

@@ -8,6 +8,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use super::sweep::{cell_of, cells};
 use crate::observe::{
     Choices, Counted, Detail, MOST_CHOICES, MOST_READS, Object, Traffic, WaitKind, WaitReason, Worded,
 };
@@ -239,8 +240,7 @@ unsafe fn nearest_deadline(local: &TaskLocal) -> Option<Instant> {
 
 /// The name of a task, if there is such a task and it has one; cut. Looks through all tasks for it.
 pub(crate) fn name_of(id: u64) -> Option<String> {
-    let mut all = scheduler::all_cells().enumerate().inspect(|(n, _)| give_way(*n));
-    let (_, cell) = all.find(|(_, cell)| cell.state.snapshot().id() == id)?;
+    let cell = cell_of(id)?;
     let mut name = String::with_capacity(LONGEST_TEXT);
     let window = cell.enter().filter(|window| window.id() == id)?;
     if let Some(text) = window.label().and_then(|l| l.name.as_deref()) {
@@ -248,13 +248,6 @@ pub(crate) fn name_of(id: u64) -> Option<String> {
     }
     drop(window);
     (!name.is_empty()).then_some(name)
-}
-
-/// Outside of every window, some 100 µs apart: so that a look through a million tasks holds up no worker on its CPU.
-fn give_way(n: usize) {
-    if n % 8192 == 8191 {
-        std::thread::yield_now();
-    }
 }
 
 /// As much of it as is copied.
@@ -265,8 +258,7 @@ fn cut(text: &str) -> &str {
 
 /// Calls `found` with each task that does not run and the locks that it holds for reading.
 pub(super) fn readers(mut found: impl FnMut(u64, [usize; MOST_READS])) {
-    for (n, cell) in scheduler::all_cells().enumerate() {
-        give_way(n);
+    for cell in cells() {
         let word = cell.state.snapshot();
         if word.id() != 0
             && matches!(word.life(), Life::Active | Life::Parked)

@@ -48,6 +48,7 @@ pub(crate) mod sockopt;
 pub(crate) mod statics;
 pub(crate) mod stderr;
 pub(crate) mod threads;
+pub(crate) mod turn;
 #[cfg(feature = "backdoor")]
 pub(crate) mod typed_signal;
 #[cfg_attr(not(feature = "backdoor"), allow(dead_code, reason = "most of it is for the backdoor"))]
