@@ -9,6 +9,19 @@
 /// reasons, objects no owners, sockets no counters, and nothing may look into a task.
 pub(crate) const ON: bool = !cfg!(coro_no_observation);
 
+// Its parts, each of which such a build can be without on its own (`RUSTFLAGS='--cfg coro_without="clock"'`, `benches/observation-parts`).
+
+/// Every slice of a task that goes on ends with a reading of the clock.
+pub(crate) const CLOCK: bool = ON && !cfg!(coro_without = "clock");
+/// What a task, a worker and a class have run: slices, time, delays.
+pub(crate) const COUNTERS: bool = ON && !cfg!(coro_without = "counters");
+/// What a task waits for.
+pub(crate) const REASONS: bool = ON && !cfg!(coro_without = "reasons");
+/// A task may be looked into while others run: who runs is published before its word is read.
+pub(crate) const WINDOW: bool = ON && !cfg!(coro_without = "window");
+/// Who spawned a task, where, and what class it is of.
+pub(crate) const ORIGIN: bool = ON && !cfg!(coro_without = "origin");
+
 pub(crate) mod class;
 mod counted;
 mod histogram;

@@ -20,11 +20,11 @@ impl Worker {
     pub(super) fn slice<const FRESH: bool>(&self, cell: &'static TaskCell, now: u64) -> u64 {
         let shared = self.shared;
         let running = ptr::from_ref(cell).cast_mut();
-        if observe::ON && FRESH {
+        if observe::WINDOW && FRESH {
             // No exchange: whoever finds the task started has read what its start released. But whoever finds it here takes the one before
             // it for one that has left its stack.
             shared.current.store(running, Ordering::Release);
-        } else if observe::ON {
+        } else if observe::WINDOW {
             publish(&shared.current, running);
         }
         let word = cell.state.resume_check();
@@ -94,7 +94,9 @@ impl Worker {
         if FRESH {
             self.begin_accounting(cell);
         }
-        if let Some(woken) = cell.accounting.woken_at() {
+        if observe::COUNTERS
+            && let Some(woken) = cell.accounting.woken_at()
+        {
             self.account_delay(cell, now.saturating_sub(woken));
         }
         self.shared.slice_start.store(now, Ordering::Relaxed);
@@ -104,7 +106,10 @@ impl Worker {
     /// A slice has ended, and the time is read.
     #[inline(always)]
     fn account<const FRESH: bool>(&self, cell: &TaskCell, begin: u64) -> u64 {
-        let end = self.ticker.now();
+        let end = if observe::CLOCK { self.ticker.now() } else { self.time_now_and_then(begin) };
+        if !observe::COUNTERS {
+            return end;
+        }
         let length = end.saturating_sub(begin);
         let (shared, a) = (self.shared, &cell.accounting);
         let before = if FRESH { self.stretch.before(shared.slices.load(Ordering::Relaxed)) } else { 0 };

@@ -397,14 +397,14 @@ where
     cell.stack_class.store(stack.index() as u8, Ordering::Relaxed);
     cell.local.store(ptr::null_mut(), Ordering::Relaxed);
     let parent = here();
-    if observe::ON {
+    if observe::ORIGIN {
         cell.parent.store(parent.map_or(0, |h| h.id()), Ordering::Relaxed);
         cell.class.store(class, Ordering::Relaxed);
     }
     // SAFETY: the cell came from a magazine and is the caller's alone until its word is published; what a former
     // task left in these fields has been dropped by `empty_cell`.
     unsafe {
-        if observe::ON {
+        if observe::ORIGIN {
             cell.site.get().write(Some(plan.site));
         }
         cell.vtable.get().write(Some(vtable::<F, T>()));
@@ -441,7 +441,7 @@ impl Worker {
     /// The task's class; one with a name is left to whoever starts it.
     #[inline(always)]
     fn class_of(&self, plan: Plan<'_>) -> u16 {
-        if observe::ON && plan.class.is_none() { self.classes.of_site(plan.site) } else { class::NONE }
+        if observe::ORIGIN && plan.class.is_none() { self.classes.of_site(plan.site) } else { class::NONE }
     }
 
     fn fresh_id(&self) -> u64 {

@@ -65,7 +65,7 @@ impl Accounting {
     /// Its counters begin; by the owner, before it counts anything.
     #[inline(always)]
     pub(crate) fn begin(&self) {
-        if !observe::ON {
+        if !observe::COUNTERS {
             return;
         }
         self.slices.store(0, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Accounting {
     /// The task was made runnable; by whoever is to queue it.
     #[inline(always)]
     pub(crate) fn woken(&self, at: u64) {
-        if observe::ON {
+        if observe::COUNTERS {
             self.since.store(at & !FIRST | WOKEN, Ordering::Release);
         }
     }
@@ -243,7 +243,7 @@ impl TaskCell {
     /// Says what the task is about to wait for. By the running task.
     #[inline(always)]
     pub(crate) fn set_wait(&self, reason: WaitReason) {
-        if observe::ON {
+        if observe::REASONS {
             self.wait_kind.store(reason.kind.byte(), Ordering::Relaxed);
             self.wait_detail.store(reason.detail, Ordering::Relaxed);
         }
@@ -280,6 +280,9 @@ impl TaskCell {
     }
 
     fn enter_within(&self, attempts: usize) -> Option<Window<'_>> {
+        if !observe::WINDOW {
+            return None;
+        }
         for attempt in 0..attempts {
             match self.state.inspect_begin() {
                 Inspect::Entered(word) => return Some(Window { cell: self, word }),
