@@ -4,8 +4,8 @@
 //! `socat` and `nc` do. The first time includes opening the executable and resolving names; `again_ms` is the median of more, asked
 //! for during `watched` milliseconds (10,000). `api_ms` is [`coro::where_all`] on a plain thread with all its text.
 //!
-//! Gaps are those between two turns of a task that sleeps a millisecond at a time, on the worker that feels most: the longest of the first
-//! ask, and 99.9 % and the longest of the later asks, of as long a quiet time before, and of as long beside two threads that compute in
+//! Gaps are those between two turns of a task that sleeps a millisecond at a time, on the worker that feels most, and of each worker
+//! (`.0`, `.1`) where there are several: the longest of the first ask, and 99.9 % and the longest of the later asks, of as long a quiet time before, and of as long beside two threads that compute in
 //! the kernel's idle class (`busy`). Those give way to everything, so what a ticker feels of them is the machine's: a virtual machine
 //! whose CPUs are busy is interrupted more often by others. `wait_..._p999_us` is how long the kernel, by its own account, let the
 //! worker's thread wait for a CPU in each gap: what the threads of this machine did to it.
@@ -194,6 +194,10 @@ pub(crate) fn run(args: &Args, runtime: &Runtime) -> io::Result<()> {
         args.report(&case, &format!("ticker_gap_{time}_ms"), felt.gap_ms(1.0));
         args.report(&case, &format!("ticker_gap_{time}_p999_ms"), felt.gap_ms(0.999));
         args.report(&case, &format!("wait_{time}_p999_us"), felt.wait_us(0.999));
+        for (worker, turns) in felt.0.iter().enumerate().filter(|_| felt.0.len() > 1) {
+            let own = Felt(vec![turns.clone()]).gap_ms(0.999);
+            args.report(&case, &format!("ticker_gap_{time}_p999_ms.{worker}"), own);
+        }
     };
     // The watch of the quiet begins after the burst of starts.
     std::thread::sleep(Duration::from_millis(500));
