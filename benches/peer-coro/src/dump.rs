@@ -1,12 +1,12 @@
 //! Looking at many parked tasks while a ticker task on each worker feels whether it is disturbed.
 //!
-//! The answer is asked for as a person would: over the backdoor, from outside the runtime, to the last byte, by a client that reads as
-//! `socat` and `nc` do. The first time includes opening the executable and resolving names; `again_ms` is the median of more, asked
+//! The answer is asked for as a person would: over the backdoor, from outside the runtime, to the last byte, by a client that reads
+//! a bounded piece at a time, as `socat` and `nc` do. The first time includes opening the executable and resolving names; `again_ms` is the median of more, asked
 //! for during `watched` milliseconds (10,000). `api_ms` is [`coro::where_all`] on a plain thread with all its text.
 //!
 //! Gaps are those between two turns of a task that sleeps a millisecond at a time, on the worker that feels most, and of each worker
-//! (`.0`, `.1`) where there are several: the longest of the first ask, and 99.9 % and the longest of the later asks, of as long a quiet time before, and of as long beside two threads that compute in
-//! the kernel's idle class (`busy`). Those give way to everything, so what a ticker feels of them is the machine's: a virtual machine
+//! (`.0`, `.1`) where there are several: the longest of the first ask, and 99.9 % and the longest of the later asks, of as long a quiet time
+//! before, and of as long beside two threads that compute in the kernel's idle class (`busy`). Those give way to everything, so what a ticker feels of them is the machine's: a virtual machine
 //! whose CPUs are busy is interrupted more often by others. `wait_..._p999_us` is how long the kernel, by its own account, let the
 //! worker's thread wait for a CPU in each gap: what the threads of this machine did to it.
 
