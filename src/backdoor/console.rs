@@ -24,6 +24,7 @@ use crate::commands::sessions::Ticket;
 use crate::report::{self, Report};
 use crate::sys::courtesy::{Allowance, Courtesy};
 use crate::sys::fork::Own;
+use crate::sys::pace::Pace;
 use crate::sys::unixsock::{self, Watch};
 
 /// How long commands run before the sockets are looked at again, unless a single step takes longer.
@@ -97,6 +98,9 @@ pub(super) struct Console {
     courtesy: Courtesy,
     /// Answers that take long go on then.
     heavy_from: Option<Instant>,
+    pace: Pace,
+    /// All answers go on then: in a few milliseconds.
+    rests_until: Option<Instant>,
     spares: Vec<File>,
     accept_from: Option<Instant>,
     complained: Option<Instant>,
@@ -121,6 +125,8 @@ impl Console {
             first: 0,
             courtesy: Courtesy::new(&ALLOWANCE),
             heavy_from: None,
+            pace: Pace::new(Instant::now()),
+            rests_until: None,
             spares,
             accept_from: None,
             complained: None,
@@ -216,11 +222,12 @@ impl Console {
         let accepting = self.accept_from.is_none_or(|from| now >= from);
         let (can_work, heavy) = self.workload(now);
         let paused = self.heavy_from.is_some_and(|from| now < from);
-        let timeout = if can_work {
+        let rests = self.rests_until.filter(|until| now < *until);
+        let timeout = if can_work && rests.is_none() {
             Some(Duration::ZERO)
         } else {
             let pause = if accepting { None } else { self.accept_from };
-            let pause = pause.into_iter().chain(heavy);
+            let pause = pause.into_iter().chain(heavy).chain(rests);
             let tending = self.doors.iter().filter_map(Door::calls).map(Calls::deadline);
             let deadlines = self.sessions.iter().filter_map(Session::deadline).chain(pause).chain(tending);
             deadlines.min().map(|when| when.saturating_duration_since(now))
@@ -231,7 +238,7 @@ impl Console {
         watches.extend(self.doors[..doors].iter().map(|door| Watch::new(&door.listener, true, false)));
         let mut watched = vec![false; self.sessions.len()];
         for (session, watched) in self.sessions.iter().zip(&mut watched) {
-            let held_up = paused && session.floods() && session.is_heavy();
+            let held_up = session.floods() && (rests.is_some() || paused && session.is_heavy());
             let (read, write) = (session.wants_to_read() && !held_up, session.wants_to_write());
             // Never with neither: a hang-up is reported unasked, and would spin the loop while a command runs.
             if read || write {
@@ -279,6 +286,9 @@ impl Console {
         let begin = Instant::now();
         let mut now = begin;
         loop {
+            if self.rests_until.is_some_and(|until| now < until) {
+                return;
+            }
             let count = self.sessions.len();
             let paused = self.heavy_from.is_some_and(|from| now < from);
             let can_work = |session: &Session| session.wants_to_work() && !(paused && session.is_heavy());
@@ -301,6 +311,7 @@ impl Console {
     fn account(&mut self, index: usize, then: Instant, now: Instant) {
         let (session, took) = (&mut self.sessions[index], now - then);
         session.count(took, now);
+        self.rests_until = self.pace.worked(now).map(|pause| now + pause).or(self.rests_until);
         if session.is_heavy()
             && let Some(pause) = self.courtesy.worked(took, now)
         {

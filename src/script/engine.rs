@@ -40,6 +40,7 @@ use crate::scheduler::runtime::payload_text;
 use crate::scheduler::suspend::here;
 use crate::scheduler::{self, suspend};
 use crate::sys::courtesy::{Allowance, Courtesy};
+use crate::sys::pace::Pace;
 use crate::value::Value;
 
 /// Values nested deeper than this do not leave an expression, nor come in.
@@ -485,11 +486,11 @@ fn engine(asked: &Arc<Asked>, packages: &Packages, text: &Arc<str>) -> Engine {
     engine.set_max_operations(0);
     let context = asked.clone();
     // No `RefCell`: with rhai's feature `sync`, which another crate may ask for, this has to be `Sync`.
-    let courtesy = Mutex::new((Courtesy::new(&ALLOWANCE), Instant::now()));
+    let manners = Mutex::new(Manners::new(Instant::now()));
     engine.on_progress(move |_| {
         let control = &context.control;
         if control.is_time_to_look() {
-            leave_cpu(control, &mut courtesy.lock().unwrap_or_else(PoisonError::into_inner));
+            manners.lock().unwrap_or_else(PoisonError::into_inner).leave_cpu(control);
         }
         control.step(&context.limits).then_some(Dynamic::UNIT)
     });
@@ -557,18 +558,36 @@ pub(super) fn within<'a>(engine: &'a mut Engine, limits: &Limits) -> &'a mut Eng
         .disable_symbol("import")
 }
 
-/// Pauses where a long computation has to leave the CPU to others. A task must not: it would hold up its worker.
-fn leave_cpu(control: &Control, (courtesy, last): &mut (Courtesy, Instant)) {
-    if here().is_some() {
-        return;
+/// How a computation that takes long leaves the CPU to others.
+#[derive(Debug)]
+struct Manners {
+    courtesy: Courtesy,
+    pace: Pace,
+    /// When it last went on.
+    last: Instant,
+}
+
+impl Manners {
+    fn new(now: Instant) -> Manners {
+        Manners { courtesy: Courtesy::new(&ALLOWANCE), pace: Pace::new(now), last: now }
     }
-    let now = Instant::now();
-    let mut pause = courtesy.worked(now - *last, now);
-    *last = now;
-    while let Some(time) = pause.filter(|_| !control.is_abandoned()) {
-        control.rest(time);
-        *last = Instant::now();
-        pause = courtesy.paused(*last);
+
+    /// Pauses where it has to. A task must not: it would hold up its worker.
+    fn leave_cpu(&mut self, control: &Control) {
+        if here().is_some() {
+            return;
+        }
+        let now = Instant::now();
+        let mut pause = self.courtesy.worked(now - self.last, now);
+        if let Some(time) = self.pace.worked(now) {
+            control.rest(time);
+        }
+        self.last = Instant::now();
+        while let Some(time) = pause.filter(|_| !control.is_abandoned()) {
+            control.rest(time);
+            self.last = Instant::now();
+            pause = self.courtesy.paused(self.last);
+        }
     }
 }
 

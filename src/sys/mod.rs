@@ -35,6 +35,8 @@ pub(crate) mod kept;
 pub(crate) mod line;
 pub(crate) mod mem;
 pub(crate) mod message;
+#[cfg(feature = "backdoor")]
+pub(crate) mod pace;
 pub(crate) mod parker;
 pub(crate) mod private_socket;
 pub(crate) mod proc;

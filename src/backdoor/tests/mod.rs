@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::{Asked, Commands, Limits, Server, Tier, serve_asked, serve_with};
 use crate::commands::{Answer, Command, READ};
+use crate::sys::usage;
 
 /// How many lines `where_all` has.
 const LINES: usize = 100_000;
@@ -71,11 +72,26 @@ impl Drop for Faulty {
     }
 }
 
+/// Computes a millisecond for each line, which says how long the answer has lasted and how much CPU time the thread has had, in µs.
+struct Computes(Instant);
+
+impl Answer for Computes {
+    fn more(&mut self, out: &mut Vec<u8>) -> bool {
+        let (begun, mut cpu) = (Instant::now(), Duration::ZERO);
+        while begun.elapsed() < Duration::from_millis(1) {
+            cpu = usage::own_cpu().unwrap_or_default();
+        }
+        let _ = writeln!(out, "{} {}", self.0.elapsed().as_micros(), cpu.as_micros());
+        true
+    }
+}
+
 /// Ids that `where` treats in a special way.
 const PANICS_AT_ONCE: u64 = 901;
 const PANICS_LATER: u64 = 902;
 const ENDLESS: u64 = 903;
 const SLOW_STEPS: u64 = 904;
+const COMPUTES: u64 = 905;
 
 const FAKE: Commands = Commands {
     table: &[
@@ -101,6 +117,7 @@ fn one(arguments: &[&str]) -> Box<dyn Answer> {
         PANICS_LATER => Box::new(Faulty),
         ENDLESS => Box::new(Count { next: 0, end: usize::MAX, chunk: 1000, step: Duration::ZERO }),
         SLOW_STEPS => Box::new(Count { next: 0, end: 20, chunk: 1, step: Duration::from_millis(50) }),
+        COMPUTES => Box::new(Computes(Instant::now())),
         id => Box::new(Count { next: id as usize, end: id as usize + 1, chunk: 1, step: Duration::ZERO }),
     }
 }

@@ -1,5 +1,7 @@
 //! What a client sees.
 
+use std::io::{BufRead, BufReader};
+
 use super::*;
 
 #[test]
@@ -48,6 +50,27 @@ fn several_clients_are_answered_at_once() {
     // One after the other, the first would have ended three times 0.5 s before the last.
     let spread = *ends.iter().max().expect("ends") - *ends.iter().min().expect("ends");
     assert!(spread < Duration::from_millis(500), "{spread:?}");
+}
+
+/// The first second is at full speed where there is a CPU; what follows takes two thirds of one, and others are answered meanwhile.
+#[test]
+fn an_endless_answer_leaves_a_part_of_its_cpu() {
+    let served = Served::new(Limits::STANDARD);
+    let mut client = served.client();
+    client.send(&format!("where {COMPUTES}\n"));
+    let mut lines = BufReader::new(client.0.try_clone().expect("cloned")).lines();
+    assert_eq!(lines.next().expect("a banner").expect("read"), BANNER.trim_end());
+    let figures = lines.map(|line| {
+        let line = line.expect("a line");
+        let (lasted, cpu) = line.split_once(' ').expect("two figures");
+        [lasted, cpu].map(|n| Duration::from_micros(n.parse().expect("a number")))
+    });
+    let mut seen = figures.skip_while(|[lasted, _]| *lasted < Duration::from_millis(1500));
+    let [began, cpu_then] = seen.next().expect("a line");
+    assert_eq!(served.client().ask("where 5\n"), format!("{BANNER}line 5\n"));
+    let [lasted, cpu] = seen.find(|[lasted, _]| *lasted >= began + Duration::from_secs(2)).expect("it is endless");
+    let share = (cpu - cpu_then).as_secs_f64() / (lasted - began).as_secs_f64();
+    assert!(share > 0.0 && share < 0.7, "{share}");
 }
 
 #[test]
