@@ -386,16 +386,17 @@ impl Console {
             None => session.greet(self.commands, now),
         }
         session.write(now);
-        // Those turned away and those that ended linger a moment, but neither on the last descriptor nor in any number.
-        let full = self.sessions.len() >= 2 * limit;
-        if session.is_open() {
-            if full && let Some(oldest) = self.sessions.iter().position(|session| !session.is_open()) {
-                drop(self.sessions.remove(oldest));
-            }
-            self.sessions.push(session);
-        } else if !full && !room.last {
-            self.sessions.push(session);
+        // Those turned away and those that ended linger a moment, but neither on the last descriptor nor in any number: then the oldest
+        // goes, which has most likely read what it was told. Whoever is let go with bytes that nobody has read sees a reset instead.
+        if !session.is_open() && room.last {
+            return;
         }
+        if self.sessions.len() >= 2 * limit
+            && let Some(oldest) = self.sessions.iter().position(|session| !session.is_open())
+        {
+            drop(self.sessions.remove(oldest));
+        }
+        self.sessions.push(session);
     }
 
     /// One line to standard error about a connection that was closed without a word, at most one a second.
