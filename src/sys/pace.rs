@@ -1,9 +1,8 @@
 //! How fast a thread works that looks into the process for somebody who asks without end, even where nobody else wants its CPU.
 //!
-//! A thread that computes for long is felt on other CPUs, too: the kernel's own threads then have to share one with the program's, and
-//! a virtual machine whose CPUs are all busy is interrupted by its host. So what is asked for now and then is done at
-//! once, and what goes on for more than a second is done in pieces of [`PIECE`], with a pause of half as long after each. How
-//! the pieces and pauses were chosen: ARCHITECTURE.md, "Endless answers are given in pieces".
+//! A thread that computes for long is felt on other CPUs, too, presumably because the kernel's own threads then have to share one with
+//! the program's. So what is asked for now and then is done at once, and what goes on for more than a second is done in pieces of
+//! [`PIECE`], with a pause of half as long after each. What was measured: ARCHITECTURE.md, "Endless answers are given in pieces".
 //!
 //! Must not know: what is asked for, and whether there is a CPU to spare (`courtesy` does).
 
