@@ -274,8 +274,9 @@ fn a_task_in_the_unwinder() {
     let _turn = turn();
     while_it_runs(culprit_catch, |id| {
         seen(id, "in its loop", |t| has_function(t, "culprit_catch"));
+        // Some 98.5 % are: fifteen runs of 400 looks had 97.0 to 99.3. What is left out is mostly a few instructions of libgcc's.
         let share = share_of_whole(id, 400, "culprit_catch");
-        assert!(share >= 0.98, "{share}");
+        assert!(share >= 0.96, "{share}");
     });
 }
 
