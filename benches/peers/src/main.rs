@@ -1,4 +1,4 @@
-//! coro beside tokio, may, smol, Go, glommio, monoio and a bare loop: the same work, in interleaved rounds. README.md says how to run it and what the figures are.
+//! coro beside tokio, may, smol, Go, glommio, monoio, in HTTP hyper and may_minihttp, and no runtime: the same work, in interleaved rounds. README.md says how to run it and what the figures are.
 //!
 //! One program for everything: it runs the rounds, is itself the program of those in Rust (`work`) and the load on echo
 //! servers (`load`), and makes table and drawing out of the results. Linux only: the machine is watched through `/proc`.
@@ -41,7 +41,7 @@ usage: peers [OPTION]... WORKLOAD...    runs; WORKLOAD is all, yield, spawn, pin
   --rounds N[,WORKLOAD=N]...
                   how often each runtime runs each case (5,echo=15,http=15)
   --only REGEX    of the cases (yield.2, pingpong.bounded, echo.100, ...) only these
-  --peers LIST    bare,tokio,may,smol,go,glommio,monoio (all); coro always runs
+  --peers LIST    bare,tokio,may,smol,go,glommio,monoio,hyper,minihttp (all); coro always runs
   --out FILE      the results, one JSON object a line (peers-DATE.jsonl)
   --docs          then does what `peers docs` does
   --cpus A,B      A for what has one worker, B for the load on it

@@ -405,13 +405,13 @@ pub(crate) mod tests {
         assert_eq!(with, ["monoio", "go"]);
     }
 
-    /// glommio is not here: then the best of the others is shown, and what is wanted stays unanswered. With two workers nothing is
-    /// wanted, and the best is shown as well.
+    /// glommio is not here: then the best of the others is shown, of which bare is none, and what is wanted stays unanswered. With two
+    /// workers nothing is wanted, and the best is shown as well.
     #[test]
     fn without_the_one_that_is_asked_for_ours_is_held_against_the_best() {
         let mut results = Results::default();
         for workers in [1, 2] {
-            for (runtime, ns) in [("coro", 10.0), ("tokio", 40.0), ("may", 20.0)] {
+            for (runtime, ns) in [("coro", 10.0), ("bare", 5.0), ("tokio", 40.0), ("may", 20.0)] {
                 let (session, mut run) = run(runtime, 0, ns);
                 run.workers = workers;
                 results.runs.push((session, run));

@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn ratios_say_to_whom_and_wishes_whether_they_are_met() {
         assert_eq!(ratio(Estimate { median: 0.5, low: 0.412, high: 0.6 }, "go"), "0.50 [0.41..0.60] × Go");
-        assert_eq!(ratio(Estimate { median: 2.0, low: 2.0, high: 2.0 }, "bare"), "2.00 × bare loop");
+        assert_eq!(ratio(Estimate { median: 2.0, low: 2.0, high: 2.0 }, "bare"), "2.00 × bare");
         let metric = |case: &str, i: usize| &CASES.iter().find(|c| c.name == case).unwrap().metrics[i];
         assert_eq!(wanted((Wanted::Times(1.02), Met::Open), metric("echo.100", 0)), "≤ 1.02 ×: open");
         assert_eq!(wanted((Wanted::Times(1.0), Met::No), metric("echo.shared", 0)), "≥ 1 ×: missed");

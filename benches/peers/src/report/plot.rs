@@ -9,10 +9,10 @@ use std::fmt::Write;
 use super::{figure, machine, versions};
 use crate::results::{Cell, Comparison, Results, Row};
 use crate::run::cases::{Better, Wanted};
-use crate::run::runtimes::{OURS, RUNTIMES, label};
+use crate::run::runtimes::{Kind, OURS, RUNTIMES, label};
 use crate::stats::Estimate;
 
-const WIDTH: f64 = 1100.0;
+const WIDTH: f64 = 1130.0;
 /// Names of the cases end here, and the axis begins a little later.
 const LEFT: f64 = 470.0;
 const RIGHT: f64 = 950.0;
@@ -21,7 +21,7 @@ const TOP: f64 = 84.0;
 
 /// Colours of a light and of a dark page: what, its properties there and there. Those of the runtimes are told apart by those who see
 /// few colours (Okabe and Ito), too; an edge of the ground's colour keeps marks apart that lie on each other.
-const COLOURS: [(&str, &str, &str); 14] = [
+const COLOURS: [(&str, &str, &str); 16] = [
     ("ground", "fill:#ffffff", "fill:#0d1117"),
     ("text", "fill:#1f2328", "fill:#e6edf3"),
     ("quiet", "fill:#59636e", "fill:#9198a1"),
@@ -36,6 +36,8 @@ const COLOURS: [(&str, &str, &str); 14] = [
     ("go", "fill:#8a6d00;stroke:#ffffff", "fill:#e6c93c;stroke:#0d1117"),
     ("glommio", "fill:#6639ba;stroke:#ffffff", "fill:#c297ff;stroke:#0d1117"),
     ("monoio", "fill:#57606a;stroke:#ffffff", "fill:#c9d1d9;stroke:#0d1117"),
+    ("hyper", "fill:#7a3b12;stroke:#ffffff", "fill:#d9a47c;stroke:#0d1117"),
+    ("minihttp", "fill:#00798c;stroke:#ffffff", "fill:#57c7d4;stroke:#0d1117"),
 ];
 
 struct Axis {
@@ -129,6 +131,13 @@ fn mark(runtime: &str, x: f64, y: f64) -> String {
                 corners.iter().chain(&rest).map(|(a, b)| format!("{:.1},{:.1}", x + a, y + b)).collect();
             format!("<polygon class=\"monoio\" points=\"{}\"/>", points.join(" "))
         }
+        // Triangles on their sides, one to the right and one to the left.
+        "hyper" | "minihttp" => {
+            let way = if runtime == "hyper" { 1.0 } else { -1.0 };
+            let points = [(x + 5.0 * way, y), (x - 4.0 * way, y + 4.9), (x - 4.0 * way, y - 4.9)];
+            let points = points.map(|(x, y)| format!("{x:.1},{y:.1}")).join(" ");
+            format!("<polygon class=\"{runtime}\" points=\"{points}\"/>")
+        }
         "bare" => {
             format!("<rect class=\"bare\" x=\"{:.1}\" y=\"{:.1}\" width=\"4\" height=\"15\"/>", x - 2.0, y - 7.5)
         }
@@ -203,7 +212,11 @@ fn legend<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row> + Clone) {
         x + 42.0 + 7.0 * text.chars().count() as f64
     };
     for runtime in RUNTIMES.iter().filter(|r| rows.clone().any(|row| relative(row, r.name).is_some())) {
-        let text = if runtime.name == OURS { "coro (line: 95 %)" } else { runtime.label };
+        let text = match runtime.kind {
+            Kind::Ours => "coro (line: 95 %)",
+            Kind::Limit => "bare (no runtime)",
+            Kind::Shared | Kind::Local | Kind::Web => runtime.label,
+        };
         next = entry(next, mark(runtime.name, next, 47.5), text);
     }
     if rows.clone().any(|row| wanted(row).is_some()) {

@@ -54,7 +54,7 @@ pub(crate) fn case(results: &Results, case: &str, workers: usize) {
                 Cell::Failed => "failed".to_owned(),
                 Cell::Absent => continue,
             };
-            println!("  {:9} {text:32} {}", runtime.label, row.metric.unit);
+            println!("  {:12} {text:32} {}", runtime.label, row.metric.unit);
         }
         let held = row.comparison.as_ref().map(|c| format!("coro: {}", ratio(c.ratio, c.with)));
         let wanted = row.wanted.map(|w| format!("wanted {}", wanted(w, row.metric)));

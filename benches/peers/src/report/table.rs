@@ -53,6 +53,7 @@ fn sign(runtime: &Runtime) -> &'static str {
         Kind::Ours | Kind::Shared => "",
         Kind::Limit => " ¹",
         Kind::Local => " ²",
+        Kind::Web => " ³",
     }
 }
 
@@ -88,10 +89,18 @@ fn table(page: &mut String, rows: &[Row]) {
 
 fn notes(page: &mut String, rows: &[Row]) {
     if columns(rows).any(|runtime| runtime.kind == Kind::Limit) {
-        let _ = writeln!(page, "\n¹ No runtime: a loop around `epoll_wait`, `recv` and `send`.");
+        let _ = writeln!(
+            page,
+            "\n¹ No runtime. For servers: a loop around `epoll_wait`, `recv` and `send`. For tasks: switches between stacks and a queue, on one \
+             thread, with nothing that is atomic, counted or seen into: the floor for tasks with stacks, \
+             though not for their timers, which are a plain heap."
+        );
     }
     if columns(rows).any(|runtime| runtime.kind == Kind::Local) {
         let _ = writeln!(page, "\n² One thread: tasks, channels and locks there are not `Send`.");
+    }
+    if columns(rows).any(|runtime| runtime.kind == Kind::Web) {
+        let _ = writeln!(page, "\n³ A web server, on tokio (hyper) or may (may_minihttp): HTTP only.");
     }
 }
 

@@ -347,8 +347,9 @@ impl Case {
             Kind::Ours | Kind::Shared => true,
             // With two workers there is a runtime on each of two threads, and these have nothing in common.
             Kind::Local => workers == 1 || serves || self.workers == TWO,
-            // It has no tasks.
-            Kind::Limit => serves,
+            Kind::Web => matches!(self.work, Work::Http(_)),
+            // Its tasks have one thread, too, and cannot be reached from another.
+            Kind::Limit => workers == 1 || serves,
         }
     }
 
@@ -363,5 +364,20 @@ impl Case {
     /// What is wanted of one of its metrics, with so many workers.
     pub(crate) fn wanted(&self, metric: &Metric, workers: usize) -> Wanted {
         if self.workers.first() == Some(&workers) { metric.wanted } else { Wanted::Nothing }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CASES;
+    use crate::run::runtimes::find;
+
+    #[test]
+    fn web_servers_take_part_in_http_alone() {
+        for name in ["hyper", "minihttp"] {
+            let web = find(name).unwrap();
+            let taken: Vec<_> = CASES.iter().filter(|case| case.takes(web, 1)).map(|case| case.name).collect();
+            assert_eq!(taken, ["http.64", "http.512"], "{name}");
+        }
     }
 }

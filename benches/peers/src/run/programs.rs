@@ -1,4 +1,4 @@
-//! The programs: this one for the bare loop and every runtime in Rust but coro, `benches/peer-coro` and `go/main.go`, which are built here.
+//! The programs: this one for `bare` and every runtime in Rust but coro, `benches/peer-coro` and `go/main.go`, which are built here.
 //!
 //! Both Rust programs get the same profile. A runtime without a program is told, not passed over.
 
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::runtimes::BARE;
+use super::runtimes::{BARE, label};
 use crate::counters::COUNTERS;
 
 /// The release profile of this package, for coro's program, which has another manifest.
@@ -79,7 +79,7 @@ impl Programs {
                 }
                 _ => {
                     programs.found.insert(name, (own.clone(), Some("work")));
-                    programs.versions.insert(name, locked(name));
+                    programs.versions.insert(name, locked(label(name)));
                 }
             }
         }
@@ -178,7 +178,7 @@ fn coro_version() -> String {
 mod tests {
     #[test]
     fn versions_are_found_in_the_lock_file() {
-        for name in ["tokio", "may", "smol", "glommio", "monoio"] {
+        for name in ["tokio", "may", "smol", "glommio", "monoio", "hyper", "may_minihttp"] {
             assert!(super::locked(name).starts_with(|c: char| c.is_ascii_digit()), "{name} is not in Cargo.lock");
         }
     }

@@ -8,19 +8,23 @@ pub(crate) enum Kind {
     Shared,
     /// It has one thread, on which its tasks stay, with all that they share: nothing there has to be `Send`, and no lock is one.
     Local,
-    /// No runtime: what the kernel's calls cost that every one of them makes. Never the best peer.
+    /// A web server on somebody else's runtime: HTTP only.
+    Web,
+    /// No runtime: what the kernel's calls cost that every one of them makes, and the switches of those whose tasks have stacks. Never the
+    /// best peer.
     Limit,
 }
 
 impl Kind {
     pub(crate) fn is_peer(self) -> bool {
-        matches!(self, Kind::Shared | Kind::Local)
+        matches!(self, Kind::Shared | Kind::Local | Kind::Web)
     }
 }
 
 pub(crate) struct Runtime {
     /// For the command line, the programs and the results.
     pub(crate) name: &'static str,
+    /// For people; the name of its package, if it has one.
     pub(crate) label: &'static str,
     pub(crate) kind: Kind,
 }
@@ -32,19 +36,21 @@ const fn runtime(name: &'static str, label: &'static str, kind: Kind) -> Runtime
 /// The runtime that the others are compared with.
 pub(crate) const OURS: &str = "coro";
 
-/// Nothing but epoll; beside ours in each round, because the two are compared most closely.
+/// Nothing but epoll, or switches between stacks; beside ours in each round, because the two are compared most closely.
 pub(crate) const BARE: &str = "bare";
 
 /// In the order in which each round runs them.
 pub(crate) const RUNTIMES: &[Runtime] = &[
     runtime(OURS, "coro", Kind::Ours),
-    runtime(BARE, "bare loop", Kind::Limit),
+    runtime(BARE, "bare", Kind::Limit),
     runtime("tokio", "tokio", Kind::Shared),
     runtime("may", "may", Kind::Shared),
     runtime("smol", "smol", Kind::Shared),
     runtime("go", "Go", Kind::Shared),
     runtime("glommio", "glommio", Kind::Local),
     runtime("monoio", "monoio", Kind::Local),
+    runtime("hyper", "hyper", Kind::Web),
+    runtime("minihttp", "may_minihttp", Kind::Web),
 ];
 
 pub(crate) fn find(name: &str) -> Option<&'static Runtime> {

@@ -1,4 +1,5 @@
-//! No runtime: one thread, one epoll, `recv` and `send`. What a server that waits by epoll cannot cost less than.
+//! No runtime: one thread, one epoll, `recv` and `send`. What a server that waits by epoll cannot cost less than. What is no server
+//! is in `bare_tasks`.
 //!
 //! It does what it has to and nothing besides. A client that takes no answers keeps all others waiting; there is no fairness, no
 //! limit and no account of anything. `trigger=level` shows what edges save. `bare-2` is two such threads, each with a listener on the same port.
@@ -13,7 +14,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Refused, ready};
+use super::{Refused, bare_tasks, ready};
 use crate::args::Args;
 use crate::http;
 
@@ -25,7 +26,7 @@ pub(super) fn run(args: &Args) -> Result<(), Refused> {
     let answer: Option<Answer> = match args.workload.as_str() {
         "echo-server" => None,
         "http-server" => Some(http::answer),
-        _ => return Err(Refused::Unsupported("a loop has no tasks".to_owned())),
+        _ => return bare_tasks::run(args),
     };
     let all = Arc::new(Barrier::new(args.workers + 1));
     let told = if args.text("trigger", "edge") == "level" { EventFlags::IN } else { EventFlags::IN | EventFlags::ET };

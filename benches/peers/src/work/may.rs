@@ -24,16 +24,21 @@ fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHa
     go!(body)
 }
 
-fn join<T>(handle: JoinHandle<T>) -> T {
+pub(super) fn join<T>(handle: JoinHandle<T>) -> T {
     handle.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
 }
 
 pub(super) fn run(args: Args) -> Result<(), Refused> {
+    configure(&args);
+    join(spawn(move || in_task(&args)))
+}
+
+/// Has to come before the first task.
+pub(super) fn configure(args: &Args) {
     may::config().set_workers(args.workers);
     if args.workload == "http-server" {
         may::config().set_stack_size(HTTP_STACK);
     }
-    join(spawn(move || in_task(&args)))
 }
 
 fn in_task(args: &Args) -> Result<(), Refused> {

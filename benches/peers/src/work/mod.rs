@@ -1,4 +1,4 @@
-//! The other runtimes, and a loop without any: one workload per process, by the protocol of `benches/peer-coro`.
+//! The other runtimes, and what there is without any: one workload per process, by the protocol of `benches/peer-coro`.
 //!
 //! `RUNTIME WORKLOAD [key=value]...`; every measured value is a line `workload runtime metric value`. Exit code 2 when called
 //! wrongly, 3 for a workload that this runtime does not have, and why on the standard error stream.
@@ -7,9 +7,13 @@
 //! has what its users would write. glommio and monoio have one thread: what is `-2` there is two threads that share nothing. Must not know: how many rounds there are, and what is done with the figures.
 
 mod bare;
+mod bare_tasks;
 mod cross;
+mod floor;
 mod glommio;
+mod hyper;
 mod may;
+mod minihttp;
 pub(crate) mod monoio;
 mod smol;
 mod tokio;
@@ -69,6 +73,8 @@ const RUNTIMES: Runtimes = &[
     ("glommio-2", 2),
     ("monoio-1", 1),
     ("monoio-2", 2),
+    ("hyper-1", 1),
+    ("minihttp-1", 1),
 ];
 
 /// On each of so many threads what a runtime with one thread does there; the first that fails is told.
@@ -117,6 +123,8 @@ pub(crate) fn main(words: impl Iterator<Item = String>) -> ExitCode {
         Some(("smol", _)) => smol::run(args),
         Some(("glommio", _)) => glommio::run(args),
         Some(("monoio", _)) => monoio::run(args),
+        Some(("hyper", _)) => hyper::run(&args),
+        Some(("minihttp", _)) => minihttp::run(&args),
         _ => Err(Refused::unknown(&args)),
     };
     match done {
@@ -131,6 +139,14 @@ pub(crate) fn main(words: impl Iterator<Item = String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The body of the frozen answer (`crate::http`), for those that write what stands before it themselves.
+const BODY: &str = "Hello, World!";
+
+/// Refuses what a web server has nothing for.
+fn only_http(args: &Args) -> Result<(), Refused> {
+    if args.workload == "http-server" { Ok(()) } else { Err(Refused::Unsupported("HTTP only".to_owned())) }
 }
 
 /// Says that the server can be connected to.

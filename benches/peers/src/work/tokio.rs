@@ -92,7 +92,7 @@ impl Lock for Mutex<u64> {
     }
 }
 
-fn runtime(args: &Args) -> io::Result<Runtime> {
+pub(super) fn runtime(args: &Args) -> io::Result<Runtime> {
     let mut builder = match args.workers {
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
@@ -132,7 +132,7 @@ pub(super) fn run(args: Args) -> Result<(), Refused> {
     })
 }
 
-async fn serve<F>(port: u16, connection: fn(TcpStream) -> F) -> io::Result<()>
+pub(super) async fn serve<F>(port: u16, connection: fn(TcpStream) -> F) -> io::Result<()>
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
