@@ -23,7 +23,7 @@ use super::woven::{Call, Outcome, State};
 use crate::observe::{Traffic, WaitKind, WaitReason};
 use crate::scheduler::handover::{self, Waited};
 use crate::scheduler::suspend;
-use crate::sys::atomic::{Lock, LockGuard, lock_in_turn};
+use crate::sys::atomic::{Lock, LockGuard};
 
 #[derive(Debug)]
 pub(super) struct Inner<T> {
@@ -137,7 +137,7 @@ impl<T> Channel<T> {
 
     #[inline]
     pub(super) fn lock(&self) -> Guard<'_, T> {
-        lock_in_turn(&self.inner)
+        self.inner.lock()
     }
 
     #[inline]

@@ -8,7 +8,6 @@
 //! leaves early is still linked, and takes back what it had said in the state under the same lock; one that was let
 //! through before its interrupt or its deadline came has waited to the end. Waking is done in batches outside the lock.
 
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::const_new::const_unless_modelled;
@@ -53,7 +52,7 @@ impl<S> Gate<S> {
     }
 
     pub(super) fn lock(&self) -> GateGuard<'_, S> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Waits until the round that `inner` is in has ended, at most until `deadline`; whether it has. `leave` is called

@@ -6,7 +6,6 @@
 //! first, as POSIX does for a cancelled wait, so that the guard is what it says. Must not know values or results.
 
 use std::mem;
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::const_new::const_unless_modelled;
@@ -46,7 +45,7 @@ impl RawCondvar {
     }
 
     fn line(&self) -> LockGuard<'_, WaitList> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock()
     }
 
     /// Gives the mutex up, waits, and takes it again.

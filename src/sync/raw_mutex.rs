@@ -10,8 +10,6 @@
 //! CALLED. Whoever was sent says so no longer before it takes the lock, stands in line again or leaves. Must not know
 //! values, poison or guards.
 
-use std::sync::PoisonError;
-
 use super::const_new::const_unless_modelled;
 use super::held::Exclusive;
 use super::waiters::{Taken, WaitList, Waiter};
@@ -51,7 +49,7 @@ impl RawMutex {
     }
 
     fn line(&self) -> LockGuard<'_, WaitList> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock()
     }
 
     #[inline]

@@ -8,8 +8,6 @@
 //! lock but by `advance`, under that lock; holders may leave, and whoever leaves the lock free comes to `advance`. Must
 //! not know values, poison or guards.
 
-use std::sync::PoisonError;
-
 use super::const_new::const_unless_modelled;
 use super::held::Exclusive;
 use super::waiters::{Taken, WaitList, Waiter};
@@ -68,7 +66,7 @@ impl RawRwLock {
     }
 
     fn line(&self) -> LockGuard<'_, WaitList> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock()
     }
 
     /// The word with one more who wants `note`; `None` if that one has to wait.

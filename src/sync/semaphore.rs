@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::const_new::const_unless_modelled;
@@ -86,7 +86,7 @@ impl Semaphore {
     }
 
     fn lock(&self) -> LockGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Waits for one permit.
@@ -254,6 +254,9 @@ impl Semaphore {
         inner.permits = inner.permits.saturating_add(n);
         if n > 0 {
             self.shown.object.released_by(suspend::user().0);
+        }
+        if inner.waiting.is_empty() {
+            return self.shown.set(inner.permits);
         }
         loop {
             let mut batch = [const { None::<Taken> }; BATCH];

@@ -41,6 +41,7 @@ pub(crate) mod parker;
 pub(crate) mod private_socket;
 pub(crate) mod proc;
 pub(crate) mod process;
+pub(crate) mod short_lock;
 pub(crate) mod signal;
 pub(crate) mod signal_name;
 pub(crate) mod signal_streams;

@@ -8,7 +8,6 @@
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::LockResult;
 
 pub(crate) use loom::sync::atomic::{Ordering, fence};
 
@@ -140,15 +139,10 @@ impl<T> Lock<T> {
         Lock { give, take, value: UnsafeCell::new(value) }
     }
 
-    pub(crate) fn lock(&self) -> LockResult<LockGuard<'_, T>> {
+    pub(crate) fn lock(&self) -> LockGuard<'_, T> {
         self.take.recv().unwrap();
-        Ok(LockGuard(self))
+        LockGuard(self)
     }
-}
-
-/// As the runtime's; a model has no time to spare.
-pub(crate) fn lock_in_turn<T>(lock: &Lock<T>) -> LockGuard<'_, T> {
-    lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Gives the lock back.
