@@ -70,7 +70,6 @@ impl Histogram {
 
     /// The same where most are short: which bucket is theirs is guessed instead of computed, so that nothing waits for the logarithm. Worth 9 ns
     /// between two readings of the clock.
-    #[cfg(feature = "probe")]
     #[inline(always)]
     pub(crate) fn record_short(&self, ticks: u64) {
         /// Not inlined: the compiler would compute it for all.

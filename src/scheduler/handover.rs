@@ -8,8 +8,11 @@
 
 use std::time::Instant;
 
-use super::suspend::{ArmedTimer, Here, here, refuse_switch, wait_for};
+use super::marks;
+use super::suspend::{ArmedTimer, Here, current_unparker, here, refuse_switch, wait_for};
+use super::worker::Worker;
 use crate::observe::WaitReason;
+use crate::task::Unparker;
 
 /// A task gives way once after so much without a wait: 64 waits in a row that had nothing to wait for ([`Here::need_not_wait`]), or 1,024
 /// calls that never wait.
@@ -41,20 +44,103 @@ pub(crate) enum Waited {
     Interrupted,
 }
 
+/// Whoever calls a primitive, a task or a plain thread: looked up once, and handed along to whatever the call asks of it. A call that
+/// sends and one that waits for the answer asked eight times between them. It stays what it is over a wait, and on its thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller(Option<Here>);
+
+/// Who calls.
+#[inline(always)]
+pub(crate) fn caller() -> Caller {
+    Caller(here())
+}
+
+impl Caller {
+    /// As [`checkpoint`](super::suspend::checkpoint).
+    #[inline(always)]
+    pub(crate) fn checkpoint(self) {
+        if let Some(h) = self.0 {
+            h.need_not_wait();
+            h.checkpoint_wait();
+        }
+    }
+
+    /// A call that never waits did something. A task that does nothing else gives way too, but much later than one whose calls might have
+    /// waited: nobody expects such a call to switch, a guard of a lock of std's may be held over it, and std's programs send in loops that
+    /// only another task ends.
+    #[inline(always)]
+    pub(crate) fn went_on(self) {
+        if let Some(h) = self.0 {
+            h.spend_streak(1);
+        }
+    }
+
+    /// As [`user`](marks::user).
+    #[inline(always)]
+    pub(crate) fn user(self) -> (u64, u64) {
+        marks::user_of(self.0)
+    }
+
+    /// Who is to be woken to wake the caller.
+    #[inline(always)]
+    pub(crate) fn unparker(self) -> Unparker {
+        match self.0 {
+            Some(h) => Unparker::task(h.task()),
+            None => current_unparker(),
+        }
+    }
+
+    /// Whether a wait would panic because of `no_switch`.
+    #[inline(always)]
+    pub(crate) fn switch_refused(self) -> bool {
+        self.0.is_some_and(|h| h.local().no_switch.get() > 0)
+    }
+
+    /// Wakes whoever waits, as [`unpark`](super::unpark).
+    #[inline(always)]
+    pub(crate) fn unpark(self, who: &Unparker) {
+        super::wake::unpark_from(|| self.0.map(|h| h.worker).or_else(Worker::current), who);
+    }
+
+    /// As [`wait_revocably`], right after a checkpoint of the same slice and what could not switch. So nothing is asked before the first
+    /// park: whoever serves or interrupts the waiter from then on leaves a token, and the park returns at once.
+    #[inline(always)]
+    pub(crate) fn wait_revocably(
+        self,
+        reason: WaitReason,
+        deadline: Option<Instant>,
+        mut done: impl FnMut() -> bool,
+    ) -> Waited {
+        match (self.0, deadline) {
+            // What most waits are: next to the primitive itself, so that what it knows of the wait stays in registers.
+            (Some(h), None) => loop {
+                h.park_here(reason);
+                if done() {
+                    return Waited::Done;
+                }
+                // Not a checkpoint: that could still unwind, with something just handed over.
+                if h.interrupted() {
+                    return Waited::Interrupted;
+                }
+            },
+            _ => wait_revocably(reason, deadline, done),
+        }
+    }
+}
+
 /// As [`wait_for`], for waits that may be served at any moment: says that an interrupt is due instead of unwinding, so
 /// that the caller first finds out whether it was served.
 ///
 /// # Panics
 /// Inside `no_switch`, as every wait; the caller asks [`switch_refused`] before it offers anything.
-#[inline]
+#[inline(never)]
 pub(crate) fn wait_revocably(reason: WaitReason, deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> Waited {
     match (here(), deadline) {
-        // What most waits are: next to the primitive itself, so that what it knows of the wait stays in registers.
         (Some(h), None) => loop {
             if done() {
                 return Waited::Done;
             }
-            // Not a checkpoint: that could still unwind, with something just handed over.
+            // As above.
             if h.interrupted() {
                 return Waited::Interrupted;
             }
@@ -90,7 +176,7 @@ fn wait_until(h: &Here, reason: WaitReason, deadline: Instant, mut done: impl Fn
 /// Whether a wait would panic here because of `no_switch`.
 #[inline]
 pub(crate) fn switch_refused() -> bool {
-    here().is_some_and(|h| h.local().no_switch.get() > 0)
+    caller().switch_refused()
 }
 
 /// The panic itself.
@@ -103,15 +189,5 @@ pub(crate) fn refuse() -> ! {
 pub(crate) fn polled_in_vain() {
     if let Some(h) = here() {
         crate::scheduler::io::spend(&h);
-    }
-}
-
-/// A call that never waits did something. A task that does nothing else gives way too, but much later than one whose calls might have
-/// waited: nobody expects such a call to switch, a guard of a lock of std's may be held over it, and std's programs send in loops that
-/// only another task ends.
-#[inline(always)]
-pub(crate) fn went_on() {
-    if let Some(h) = here() {
-        h.spend_streak(1);
     }
 }

@@ -99,7 +99,7 @@ impl<T> JoinHandle<T> {
             return false;
         }
         // SAFETY: JOINER is clear, and only the handle sets it: the slot is the handle's.
-        unsafe { (*cell.joiner.get()).set(who) };
+        unsafe { *cell.joiner.get() = Some(who) };
         let lasts = cell.state.add_joiner() == Joiner::Changed;
         if !lasts {
             // SAFETY: the task ended while JOINER was clear, so the slot is still the handle's.
@@ -114,7 +114,7 @@ impl<T> JoinHandle<T> {
         while !state.is_done() {
             crate::sys::fork::refuse_wait("a task");
             // SAFETY: JOINER is clear, so the slot belongs to the handle.
-            unsafe { (*self.task.cell().joiner.get()).set(suspend::current_unparker()) };
+            unsafe { *self.task.cell().joiner.get() = Some(suspend::current_unparker()) };
             if state.add_joiner() == Joiner::Done {
                 break;
             }
@@ -143,7 +143,7 @@ impl<T> Future for JoinHandle<T> {
             crate::sys::fork::refuse_wait("a task");
             // Both are anybody's code, and may panic: before the slot is touched.
             handle.unregister();
-            let waker = Unparker::Waker(cx.waker().clone());
+            let waker = Unparker::waker(cx.waker().clone());
             if handle.announce(waker) {
                 return Poll::Pending;
             }

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::suspend::here;
+use super::suspend::{Here, here};
 use crate::observe::{self, THREAD};
 use crate::sys::clock;
 
@@ -37,7 +37,13 @@ fn ask_for_thread(own: &'static std::thread::LocalKey<Cell<u64>>) -> u64 {
 /// cannot (0).
 #[inline]
 pub(crate) fn user() -> (u64, u64) {
-    match here() {
+    user_of(here())
+}
+
+/// The same, of the calling task, or of the calling thread if it is none.
+#[inline(always)]
+pub(super) fn user_of(task: Option<Here>) -> (u64, u64) {
+    match task {
         Some(h) => (h.id(), h.slice_start()),
         None => (this_thread(), 0),
     }

@@ -364,7 +364,7 @@ impl Worker {
     #[inline]
     fn account_delay(&self, cell: &TaskCell, delay: u64) {
         let Some(stats) = self.shared.class_stats(cell.class.load(Ordering::Relaxed)) else { return };
-        stats.delays.record(delay);
+        stats.delays.record_short(delay);
         self.see_delay(cell, delay);
     }
 

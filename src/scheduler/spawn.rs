@@ -16,7 +16,7 @@ use super::worker::Worker;
 use crate::observe::{self, class};
 use crate::stack::{self, ClassId};
 use crate::sys::line::Line;
-use crate::task::{JoinerSlot, LOCAL, Label, PLACED, TaskCell, store_closure, vtable};
+use crate::task::{LOCAL, Label, PLACED, TaskCell, store_closure, vtable};
 
 /// Ids are handed to workers in blocks, so that a spawn touches no shared line.
 const ID_BLOCK: u64 = 32;
@@ -412,7 +412,7 @@ where
             cell.set_label(label);
         }
         cell.stack.get().write(None);
-        cell.joiner.get().write(JoinerSlot::empty());
+        cell.joiner.get().write(None);
         store_closure(cell, f);
     }
 }

@@ -143,6 +143,12 @@ impl Here {
     /// Parks until somebody unparks the task; may return for no reason.
     #[inline]
     pub(crate) fn park(&self, reason: WaitReason) {
+        self.park_here(reason);
+    }
+
+    /// As [`park`](Here::park), for waits so frequent that the call alone would be felt.
+    #[inline(always)]
+    pub(super) fn park_here(&self, reason: WaitReason) {
         if self.cell.state.take_token() {
             return;
         }
@@ -408,8 +414,8 @@ pub(crate) fn cancelled_payload() -> Box<dyn Any + Send> {
 #[inline]
 pub(crate) fn current_unparker() -> Unparker {
     match here() {
-        Some(h) => Unparker::Task(h.task()),
-        None => Unparker::Thread(ThreadParker::current()),
+        Some(h) => Unparker::task(h.task()),
+        None => Unparker::thread(ThreadParker::current()),
     }
 }
 
@@ -520,10 +526,7 @@ pub(crate) fn deliver_held_back() {
 /// once in a while, since its worker looks at its timers between slices only.
 #[inline]
 pub(crate) fn checkpoint() {
-    if let Some(h) = here() {
-        h.need_not_wait();
-        h.checkpoint_wait();
-    }
+    super::handover::caller().checkpoint();
 }
 
 /// Lets every other task of the worker that can run do so first.

@@ -6,23 +6,33 @@ use std::sync::atomic::Ordering;
 
 use super::worker::Worker;
 use crate::task::state::Unpark;
-use crate::task::{TaskCell, TaskRef, Unparker};
+use crate::task::{Other, TaskCell, TaskRef, Unparker};
 
 /// Wakes whoever waits: a task wherever it lives, a thread, or whoever polls.
 #[inline]
 pub(crate) fn unpark(who: &Unparker) {
-    match who {
-        Unparker::Task(task) => unpark_task(*task),
-        _ => unpark_other(who),
+    unpark_from(Worker::current, who);
+}
+
+/// The same, for who can tell on which worker that is, if on any.
+#[inline(always)]
+pub(super) fn unpark_from(here: impl FnOnce() -> Option<&'static Worker>, who: &Unparker) {
+    match who.as_task() {
+        Some(task) => {
+            if task.cell().state.unpark(task.id()) == Unpark::Queue {
+                queue(here(), task.cell());
+            }
+        }
+        None => unpark_other(who),
     }
 }
 
 #[cold]
 fn unpark_other(who: &Unparker) {
-    match who {
-        Unparker::Task(_) => {}
-        Unparker::Thread(t) => t.unpark(),
-        Unparker::Waker(w) => w.wake_by_ref(),
+    match who.other() {
+        None => {}
+        Some(Other::Thread(t)) => t.unpark(),
+        Some(Other::Waker(w)) => w.wake_by_ref(),
     }
 }
 
@@ -36,15 +46,15 @@ pub(crate) fn unpark_task(task: TaskRef) {
 #[inline]
 pub(super) fn queue_if(task: TaskRef, result: Unpark) {
     if result == Unpark::Queue {
-        queue(task.cell());
+        queue(Worker::current(), task.cell());
     }
 }
 
-/// The task was parked until just now.
-#[inline]
-fn queue(cell: &'static TaskCell) {
+/// The task was parked until just now; `here` is the worker of the calling thread.
+#[inline(always)]
+fn queue(here: Option<&'static Worker>, cell: &'static TaskCell) {
     let owner = cell.owner.load(Ordering::Relaxed);
-    if let Some(w) = Worker::current()
+    if let Some(w) = here
         && w.shared.index == owner
     {
         // No clock is read for a wake-up on its own worker: it came some time in the slice that runs.

@@ -72,9 +72,9 @@ impl Wake for TaskWaker {
 
 /// Wakes, in the worker's loop. A waker is anybody's code: its panic, which the hook has told of, must not end the worker.
 pub(super) fn wake_and_drop(who: Unparker) {
-    match who {
-        Unparker::Waker(waker) => wake(waker),
-        who => super::unpark(&who),
+    match who.into_waker() {
+        Ok(waker) => wake(waker),
+        Err(who) => super::unpark(&who),
     }
 }
 

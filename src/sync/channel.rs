@@ -21,8 +21,7 @@ use super::live;
 use super::ticket::{End, Line, Node, Ticket, Withdrawal};
 use super::woven::{Call, Outcome, State};
 use crate::observe::{Traffic, WaitKind, WaitReason};
-use crate::scheduler::handover::{self, Waited};
-use crate::scheduler::suspend;
+use crate::scheduler::handover::{self, Caller, Waited};
 use crate::sys::atomic::{Lock, LockGuard};
 
 #[derive(Debug)]
@@ -140,21 +139,27 @@ impl<T> Channel<T> {
         self.inner.lock()
     }
 
-    #[inline]
-    fn offer<'a>(&self, mut inner: Guard<'a, T>, value: T) -> Offer<'a, T> {
+    /// Not inlined: for whoever is not in a hurry.
+    #[inline(never)]
+    fn offer<'a>(&self, inner: Guard<'a, T>, value: T, caller: Caller) -> Offer<'a, T> {
+        self.offer_here(inner, value, caller)
+    }
+
+    #[inline(always)]
+    fn offer_here<'a>(&self, mut inner: Guard<'a, T>, value: T, caller: Caller) -> Offer<'a, T> {
         if inner.receivers == 0 {
             return Offer::Disconnected(value);
         }
         match inner.receiving.give(value) {
             Ok(wake) => {
-                self.shown.object.used(suspend::user());
+                self.shown.object.used(caller.user());
                 drop(inner);
-                wake.wake();
+                wake.wake(caller);
                 Offer::HandedOver
             }
             Err(value) if self.capacity.is_none_or(|c| inner.queue.len() < c) => {
                 inner.queue.push_back(value);
-                self.shown.object.used(suspend::user());
+                self.shown.object.used(caller.user());
                 self.shown.set_length(inner.queue.len());
                 Offer::Queued
             }
@@ -195,45 +200,49 @@ impl<T> Channel<T> {
 
     #[inline(always)]
     fn send_untold(&self, value: T, limit: impl FnOnce() -> Option<Instant>) -> Result<(), Unsent<T>> {
+        let caller = handover::caller();
         if self.capacity.is_some() {
-            suspend::checkpoint();
+            caller.checkpoint();
         }
-        match self.offer(self.lock(), value) {
+        match self.offer_here(self.lock(), value, caller) {
             Offer::Queued | Offer::HandedOver => {
                 if self.capacity.is_none() {
-                    handover::went_on();
+                    caller.went_on();
                 }
                 Ok(())
             }
             Offer::Disconnected(value) => Err(Unsent::Disconnected(value)),
-            Offer::Full(value, inner) => self.send_slow(inner, value, limit()),
+            Offer::Full(value, inner) => self.send_slow(inner, value, limit(), caller),
         }
     }
 
-    #[cold]
+    /// Right after a checkpoint.
+    #[inline(never)]
     fn send_slow<'a>(
         &'a self,
         mut inner: Guard<'a, T>,
         mut value: T,
         deadline: Option<Instant>,
+        caller: Caller,
     ) -> Result<(), Unsent<T>> {
         loop {
-            let ticket = Ticket::for_one_line();
+            inner = Self::before_wait(inner, caller);
+            let ticket = Ticket::for_one_line(caller);
             let node = Node::new(&ticket, Some(value));
-            let left = self.wait(inner, Side::Sending, &node, &ticket, deadline);
+            let left = self.wait(inner, Side::Sending, &node, &ticket, deadline, caller);
             let slot = node.into_slot();
             value = match (left, slot) {
                 (Left::Ended(End::Served), _) | (_, None) => {
-                    self.has_sent();
+                    self.has_sent(caller);
                     return Ok(());
                 }
                 (Left::Ended(End::Disconnected), Some(value)) => return Err(Unsent::Disconnected(value)),
                 (Left::Expired, Some(value)) => return Err(Unsent::Expired(value)),
                 (Left::Interrupted, Some(value)) => value,
             };
-            suspend::checkpoint();
+            caller.checkpoint();
             // It was not raised after all.
-            match self.offer(self.lock(), value) {
+            match self.offer(self.lock(), value, caller) {
                 Offer::Queued | Offer::HandedOver => return Ok(()),
                 Offer::Disconnected(value) => return Err(Unsent::Disconnected(value)),
                 Offer::Full(back, guard) => (value, inner) = (back, guard),
@@ -262,9 +271,10 @@ impl<T> Channel<T> {
 
     #[inline(always)]
     fn try_send_untold(&self, value: T) -> Result<(), TrySendError<T>> {
-        match self.offer(self.lock(), value) {
+        let caller = handover::caller();
+        match self.offer(self.lock(), value, caller) {
             Offer::Queued | Offer::HandedOver => {
-                handover::went_on();
+                caller.went_on();
                 Ok(())
             }
             Offer::Disconnected(value) => Err(TrySendError::Disconnected(value)),
@@ -276,9 +286,14 @@ impl<T> Channel<T> {
         }
     }
 
-    /// The next message, unlocked; still locked if there is none.
-    #[inline]
-    fn take<'a>(&self, mut inner: Guard<'a, T>) -> Result<T, Guard<'a, T>> {
+    /// The next message, unlocked; still locked if there is none. Not inlined: for whoever is not in a hurry.
+    #[inline(never)]
+    fn take<'a>(&self, inner: Guard<'a, T>, caller: Caller) -> Result<T, Guard<'a, T>> {
+        self.take_here(inner, caller)
+    }
+
+    #[inline(always)]
+    fn take_here<'a>(&self, mut inner: Guard<'a, T>, caller: Caller) -> Result<T, Guard<'a, T>> {
         let (value, wake) = match (inner.queue.pop_front(), inner.sending.take()) {
             (Some(value), None) => (value, None),
             (Some(value), Some((next, wake))) => {
@@ -286,14 +301,14 @@ impl<T> Channel<T> {
                 (value, Some(wake))
             }
             (None, Some((value, wake))) => (value, Some(wake)),
-            (None, None) if self.clock.is_some() => return self.take_tick(inner),
+            (None, None) if self.clock.is_some() => return self.take_tick(inner, caller),
             (None, None) => return Err(inner),
         };
-        self.shown.received.set(suspend::user());
+        self.shown.received.set(caller.user());
         self.shown.set_length(inner.queue.len());
         drop(inner);
         if let Some(wake) = wake {
-            wake.wake();
+            wake.wake(caller);
         }
         Ok(value)
     }
@@ -301,7 +316,7 @@ impl<T> Channel<T> {
     /// The message of the clock, if it is time. Of those that nobody came for in time one is kept: the channel
     /// holds one message.
     #[cold]
-    fn take_tick<'a>(&self, mut inner: Guard<'a, T>) -> Result<T, Guard<'a, T>> {
+    fn take_tick<'a>(&self, mut inner: Guard<'a, T>, caller: Caller) -> Result<T, Guard<'a, T>> {
         let (Some(clock), Some(due)) = (&self.clock, inner.next) else { return Err(inner) };
         let now = Instant::now();
         if now < due {
@@ -312,7 +327,7 @@ impl<T> Channel<T> {
             Some(next) if next <= now => now.checked_add(period),
             next => next,
         });
-        self.shown.received.set(suspend::user());
+        self.shown.received.set(caller.user());
         drop(inner);
         Ok((clock.message)(due))
     }
@@ -346,41 +361,48 @@ impl<T> Channel<T> {
     #[inline(always)]
     fn recv_untold(&self, limit: impl FnOnce() -> Option<Instant>) -> Result<T, RecvTimeoutError> {
         // Also where a message is there: a steady stream of them must not keep a task from its end.
-        suspend::checkpoint();
-        match self.take(self.lock()) {
+        let caller = handover::caller();
+        caller.checkpoint();
+        match self.take_here(self.lock(), caller) {
             Ok(value) => Ok(value),
-            Err(inner) => self.recv_slow(inner, limit()),
+            Err(inner) => self.recv_slow(inner, limit(), caller),
         }
     }
 
-    #[cold]
-    fn recv_slow<'a>(&'a self, mut inner: Guard<'a, T>, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+    /// Right after a checkpoint.
+    #[inline(never)]
+    fn recv_slow<'a>(
+        &'a self,
+        mut inner: Guard<'a, T>,
+        deadline: Option<Instant>,
+        caller: Caller,
+    ) -> Result<T, RecvTimeoutError> {
         loop {
             if inner.senders == 0 {
                 return Err(RecvTimeoutError::Disconnected);
             }
-            let ticket = Ticket::for_one_line();
+            inner = Self::before_wait(inner, caller);
+            let ticket = Ticket::for_one_line(caller);
             let node = Node::new(&ticket, None);
             let until = match inner.next {
                 None => deadline,
                 Some(next) => Some(deadline.map_or(next, |d| d.min(next))),
             };
-            match self.wait(inner, Side::Receiving, &node, &ticket, until) {
+            match self.wait(inner, Side::Receiving, &node, &ticket, until, caller) {
                 Left::Ended(End::Served) => {
-                    self.has_received();
+                    self.has_received(caller);
                     return Ok(node.into_slot().expect("whoever serves fills the slot"));
                 }
                 Left::Ended(End::Disconnected) => return Err(RecvTimeoutError::Disconnected),
                 Left::Expired if until == deadline => {
                     // Perhaps the clock's message comes at the very end of the time.
-                    let last = self.clock.as_ref().and_then(|_| self.take(self.lock()).ok());
+                    let last = self.clock.as_ref().and_then(|_| self.take(self.lock(), caller).ok());
                     return last.ok_or(RecvTimeoutError::Timeout);
                 }
-                Left::Expired => {}
-                Left::Interrupted => suspend::checkpoint(),
+                Left::Expired | Left::Interrupted => caller.checkpoint(),
             }
-            // It was not raised after all.
-            match self.take(self.lock()) {
+            // The clock's message went to another, or the interrupt was not raised after all.
+            match self.take(self.lock(), caller) {
                 Ok(value) => return Ok(value),
                 Err(guard) => inner = guard,
             }
@@ -408,9 +430,10 @@ impl<T> Channel<T> {
 
     #[inline(always)]
     fn try_recv_untold(&self) -> Result<T, TryRecvError> {
-        match self.take(self.lock()) {
+        let caller = handover::caller();
+        match self.take(self.lock(), caller) {
             Ok(value) => {
-                handover::went_on();
+                caller.went_on();
                 Ok(value)
             }
             Err(inner) if inner.senders == 0 => Err(TryRecvError::Disconnected),
@@ -422,8 +445,18 @@ impl<T> Channel<T> {
         }
     }
 
+    /// The park would panic inside `no_switch`, but then the node would be in the line already.
+    #[inline(always)]
+    fn before_wait<'a>(inner: Guard<'a, T>, caller: Caller) -> Guard<'a, T> {
+        if caller.switch_refused() {
+            drop(inner);
+            handover::refuse();
+        }
+        inner
+    }
+
     /// Stands in line until somebody ends it or it is time to leave. What was handed over is never left behind: an
-    /// interrupt or a deadline that comes second waits for the next wait.
+    /// interrupt or a deadline that comes second waits for the next wait. After [`before_wait`](Channel::before_wait).
     #[inline(always)]
     fn wait(
         &self,
@@ -432,17 +465,13 @@ impl<T> Channel<T> {
         node: &Node<T>,
         ticket: &Ticket,
         deadline: Option<Instant>,
+        caller: Caller,
     ) -> Left {
-        if handover::switch_refused() {
-            // The park would panic, but then the node would be in the line already.
-            drop(inner);
-            handover::refuse();
-        }
         // SAFETY: `queued` borrows node and ticket, and takes the node out when dropped; it is forgotten only at the end.
         unsafe { inner.line(side).push_back(node) };
         drop(inner);
         let queued = Queued { channel: self, side, node };
-        let waited = handover::wait_revocably(self.reason(side), deadline, || ticket.end().is_some());
+        let waited = caller.wait_revocably(self.reason(side), deadline, || ticket.end().is_some());
         let queued = ManuallyDrop::new(queued);
         match (waited, ticket.end()) {
             (_, Some(end)) => Left::Ended(end),
@@ -465,7 +494,7 @@ impl<T> Channel<T> {
 
     /// A message, or the news that there will be none; `None`: neither now.
     pub(super) fn recv_now(&self) -> Option<Result<T, RecvError>> {
-        let received = match self.take(self.lock()) {
+        let received = match self.take(self.lock(), handover::caller()) {
             Ok(value) => Ok(value),
             Err(inner) if inner.senders == 0 => Err(RecvError),
             Err(_) => return None,
@@ -495,7 +524,7 @@ impl<T> Channel<T> {
 
     /// Sends, or gives the message back because nobody will receive it; the outer error: neither now.
     pub(super) fn send_now(&self, value: T) -> Result<Result<(), T>, T> {
-        let sent = match self.offer(self.lock(), value) {
+        let sent = match self.offer(self.lock(), value, handover::caller()) {
             Offer::Queued | Offer::HandedOver => Ok(()),
             Offer::Disconnected(value) => Err(value),
             Offer::Full(value, inner) => {
@@ -514,13 +543,15 @@ impl<T> Channel<T> {
     }
 
     /// The running task or thread was given a message in a line.
-    pub(super) fn has_received(&self) {
-        self.shown.received.set(suspend::user());
+    #[inline(always)]
+    pub(super) fn has_received(&self, caller: Caller) {
+        self.shown.received.set(caller.user());
     }
 
     /// The running task or thread got rid of a message in a line.
-    pub(super) fn has_sent(&self) {
-        self.shown.object.used(suspend::user());
+    #[inline(always)]
+    pub(super) fn has_sent(&self, caller: Caller) {
+        self.shown.object.used(caller.user());
     }
 
     pub(super) fn add_sender(&self) {
@@ -570,7 +601,7 @@ impl<T> Channel<T> {
     fn dismiss_all<'a>(&'a self, mut inner: Guard<'a, T>, side: Side) {
         while let Some(wake) = inner.line(side).dismiss() {
             drop(inner);
-            wake.wake();
+            wake.wake(handover::caller());
             inner = self.lock();
         }
     }

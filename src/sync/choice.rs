@@ -14,6 +14,7 @@ use std::time::Instant;
 use super::channel::{Channel, Side};
 use super::ticket::{End, Node, Ticket};
 use crate::observe::WaitReason;
+use crate::scheduler::handover;
 use crate::sys::atomic::LockGuard;
 
 /// One wait, of the running task or thread.
@@ -71,7 +72,7 @@ impl<'a, T> Receiving<'a, T> {
         let node = self.node.take()?;
         let received = match served? {
             End::Served => {
-                self.channel.has_received();
+                self.channel.has_received(handover::caller());
                 Ok(node.into_slot().expect("whoever serves fills the slot"))
             }
             End::Disconnected => Err(RecvError),
@@ -144,7 +145,7 @@ impl<'a, T> Sending<'a, T> {
         let sent = match (served, value) {
             (Some(End::Disconnected), Some(value)) => Err(SendError(value)),
             (Some(_), _) => {
-                self.channel.has_sent();
+                self.channel.has_sent(handover::caller());
                 Ok(())
             }
             (None, value) => {

@@ -12,7 +12,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomPinned;
 use std::ptr;
 
-use crate::scheduler::suspend;
+use crate::scheduler::handover::{self, Caller};
 use crate::sys::atomic::{AtomicU32, Ordering};
 use crate::task::Unparker;
 
@@ -54,13 +54,13 @@ pub(super) struct Ticket {
 impl Ticket {
     /// For as many lines as there may be.
     pub(super) fn new() -> Ticket {
-        Ticket { word: AtomicU32::new(WAITING), one_line: false, unparker: suspend::current_unparker() }
+        Ticket { word: AtomicU32::new(WAITING), one_line: false, unparker: handover::caller().unparker() }
     }
 
     /// For a node in one line, and no other ever.
     #[inline]
-    pub(super) fn for_one_line() -> Ticket {
-        Ticket { word: AtomicU32::new(WAITING), one_line: true, unparker: suspend::current_unparker() }
+    pub(super) fn for_one_line(caller: Caller) -> Ticket {
+        Ticket { word: AtomicU32::new(WAITING), one_line: true, unparker: caller.unparker() }
     }
 
     /// How the wait ended, once it has.
@@ -102,9 +102,9 @@ impl Ticket {
 pub(super) struct Wake(Unparker);
 
 impl Wake {
-    #[inline]
-    pub(super) fn wake(self) {
-        crate::scheduler::unpark(&self.0);
+    #[inline(always)]
+    pub(super) fn wake(self, caller: Caller) {
+        caller.unpark(&self.0);
     }
 }
 

@@ -3,20 +3,18 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
-use std::ptr;
-use std::sync::Arc;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::task::Waker;
 use std::time::Duration;
 
 use super::label::Label;
 use super::local::TaskLocal;
 use super::payload::VTable;
 use super::state::{Inspect, Snapshot, State};
+use super::unparker::Unparker;
 use crate::context::Ctx;
 use crate::observe::{self, WaitKind, WaitReason};
 use crate::stack::Stack;
-use crate::sys::parker::ThreadParker;
 
 /// How often a window is tried that somebody else has open: at first at once, then after a pause; some 20 ms in all.
 const ATTEMPTS: usize = 60;
@@ -210,7 +208,7 @@ pub(crate) struct TaskCell {
     /// window.
     pub(crate) label: AtomicPtr<Label>,
     /// Written by the handle while JOINER is clear, read by the finishing worker while it is set.
-    pub(crate) joiner: UnsafeCell<JoinerSlot>,
+    pub(crate) joiner: UnsafeCell<Option<Unparker>>,
     /// Written at spawn, then constant.
     pub(crate) site: UnsafeCell<Option<&'static Location<'static>>>,
     /// Closure before the start, result after the end. See `payload`.
@@ -361,7 +359,7 @@ impl TaskCell {
 
     /// A reference by identity.
     pub(crate) fn reference(&self, id: u64) -> TaskRef {
-        TaskRef { cell: ptr::from_ref(self), id }
+        TaskRef { cell: NonNull::from(self), id }
     }
 }
 
@@ -420,8 +418,8 @@ impl std::fmt::Debug for TaskCell {
 /// A task by identity: may outlive the task, costs nothing to copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TaskRef {
-    cell: *const TaskCell,
-    id: u64,
+    pub(super) cell: NonNull<TaskCell>,
+    pub(super) id: u64,
 }
 
 // SAFETY: the cell is type-stable (never unmapped) and everything reachable through it is checked against the id.
@@ -440,59 +438,7 @@ impl TaskRef {
     /// The cell, which may by now belong to another task: compare ids through its state.
     pub(crate) fn cell(self) -> &'static TaskCell {
         // SAFETY: cells are type-stable; see the module's head.
-        unsafe { &*self.cell }
-    }
-}
-
-/// Who is to be woken: a task, a plain thread, or whoever polls a future elsewhere.
-#[derive(Debug, Clone)]
-pub(crate) enum Unparker {
-    Task(TaskRef),
-    Thread(Arc<ThreadParker>),
-    /// Anybody's code: never to be called, cloned or dropped under a lock, and it may panic.
-    Waker(Waker),
-}
-
-/// An `Option<Unparker>` in two words, since the cell has no room for a third: no cell and a word is a thread's parker, no
-/// cell and no word is nobody; [`BOXED`] in place of a cell says that the word is a waker in a box.
-#[derive(Debug)]
-pub(crate) struct JoinerSlot {
-    cell: *const TaskCell,
-    word: *const (),
-}
-
-/// No cell lies there.
-const BOXED: *const TaskCell = ptr::without_provenance(1);
-
-impl JoinerSlot {
-    pub(crate) const fn empty() -> JoinerSlot {
-        JoinerSlot { cell: ptr::null(), word: ptr::null() }
-    }
-
-    /// Puts somebody in; whoever was there is dropped.
-    pub(crate) fn set(&mut self, who: Unparker) {
-        drop(self.take());
-        *self = match who {
-            Unparker::Task(t) => JoinerSlot { cell: t.cell, word: ptr::without_provenance(t.id as usize) },
-            Unparker::Thread(parker) => JoinerSlot { cell: ptr::null(), word: Arc::into_raw(parker).cast() },
-            Unparker::Waker(waker) => {
-                JoinerSlot { cell: BOXED, word: Box::into_raw(Box::new(waker)).cast_const().cast() }
-            }
-        };
-    }
-
-    /// Takes out whoever is there.
-    pub(crate) fn take(&mut self) -> Option<Unparker> {
-        let JoinerSlot { cell, word } = std::mem::replace(self, JoinerSlot::empty());
-        if ptr::eq(cell, BOXED) {
-            // SAFETY: a word beside the mark came from `Box::into_raw` in `set`, and was taken out once.
-            return Some(Unparker::Waker(*unsafe { Box::from_raw(word.cast_mut().cast::<Waker>()) }));
-        }
-        if !cell.is_null() {
-            return Some(Unparker::Task(TaskRef { cell, id: word.addr() as u64 }));
-        }
-        // SAFETY: a word without a cell came from `Arc::into_raw` in `set`, and was taken out once.
-        (!word.is_null()).then(|| Unparker::Thread(unsafe { Arc::from_raw(word.cast()) }))
+        unsafe { self.cell.as_ref() }
     }
 }
 

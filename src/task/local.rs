@@ -37,15 +37,47 @@ pub(crate) enum Interrupt {
     Timeout(*const TimeoutScope),
 }
 
-/// See the module's head.
+/// See the module's head. What every yield, park and call of a primitive looks at comes first, in one cache line, the one that the loop
+/// fetches ahead.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct TaskLocal {
+    /// How far below this record the stack reaches, or 0 inside `no_switch`: one comparison tells whether a switch is all
+    /// right here.
+    pub(crate) room: Cell<usize>,
+    /// Innermost `timeout` in force.
+    pub(crate) scopes: Cell<*const TimeoutScope>,
+    /// Depth of `shield`.
+    pub(crate) shields: Cell<u32>,
+    /// Write guards held; while any is, interrupts are delivered as errors only.
+    pub(crate) write_guards: Cell<u32>,
+    /// I/O calls that succeeded without a wait since the last wait.
+    pub(crate) io_streak: Cell<u32>,
+    /// After so many of them the task gives way; 0: as the process says.
+    pub(crate) selfishness: Cell<u32>,
+    /// What the task did without a wait since the last one, as `scheduler::handover` counts it.
+    pub(crate) ready_streak: Cell<u32>,
+    /// Depth of `no_switch`.
+    pub(crate) no_switch: Cell<u32>,
+    /// Something may be pending: looked at before every wait and every I/O call.
+    pub(crate) attention: Cell<bool>,
+    /// The task waited in the middle of an unwinding that, as far as is known, lasts: set by such a wait, cleared when
+    /// the task is seen to run while nobody on its thread panics.
+    pub(crate) mid_unwind: Cell<bool>,
+    /// The last unwinding that is known of was raised by an interrupt, for which no panic hook runs; cleared like
+    /// `mid_unwind`.
+    pub(crate) interrupt_unwinds: Cell<bool>,
+    /// A wait would have unwound but for a write guard: the next lock does, even if it need not wait.
+    pub(crate) held_back: Cell<bool>,
+    /// One I/O call has returned the cancellation as an error.
+    pub(crate) cancel_error_given: Cell<bool>,
+    /// An interrupt waits until no other task of the worker waits in the middle of its unwinding.
+    pub(crate) interrupt_deferred: Cell<bool>,
+
     /// When the task first ran, in ticks.
     pub(crate) started: Cell<u64>,
     /// The scope whose child the task is, as in the wait of that scope; 0 for none.
     pub(crate) scope: Cell<usize>,
-    /// Something may be pending: looked at before every wait and every I/O call.
-    pub(crate) attention: Cell<bool>,
     /// When the wait that the task is in, or comes to, ends by itself: nanoseconds of the timer clock, 0 for never.
     pub(crate) wait_until: Cell<u64>,
     /// What else is to be known of the wait; its meaning stands with the kind (`observe::WaitKind`).
@@ -55,46 +87,17 @@ pub(crate) struct TaskLocal {
     pub(crate) polled_io: Cell<u64>,
     /// Read-write locks that the task holds for reading.
     pub(crate) held_reads: HeldReads,
-    /// Innermost `timeout` in force.
-    pub(crate) scopes: Cell<*const TimeoutScope>,
     /// How many were ever entered.
     pub(crate) scopes_begun: Cell<u64>,
-    /// Depth of `shield`.
-    pub(crate) shields: Cell<u32>,
-    /// Write guards held; while any is, interrupts are delivered as errors only.
-    pub(crate) write_guards: Cell<u32>,
-    /// A wait would have unwound but for a write guard: the next lock does, even if it need not wait.
-    pub(crate) held_back: Cell<bool>,
-    /// One I/O call has returned the cancellation as an error.
-    pub(crate) cancel_error_given: Cell<bool>,
     /// How often any interrupt was raised as an unwind.
     pub(crate) raises: Cell<u32>,
-    /// An interrupt waits until no other task of the worker waits in the middle of its unwinding.
-    pub(crate) interrupt_deferred: Cell<bool>,
     /// How often cancellation was raised as an unwind.
     pub(crate) cancels_raised: Cell<u32>,
-    /// I/O calls that succeeded without a wait since the last wait.
-    pub(crate) io_streak: Cell<u32>,
-    /// After so many of them the task gives way; 0: as the process says.
-    pub(crate) selfishness: Cell<u32>,
-    /// What the task did without a wait since the last one, as `scheduler::handover` counts it.
-    pub(crate) ready_streak: Cell<u32>,
     /// The task waits while it unwinds (a `Drop` that blocks).
     pub(crate) waits_unwinding: Cell<u32>,
-    /// The task waited in the middle of an unwinding that, as far as is known, lasts: set by such a wait, cleared when
-    /// the task is seen to run while nobody on its thread panics.
-    pub(crate) mid_unwind: Cell<bool>,
-    /// The last unwinding that is known of was raised by an interrupt, for which no panic hook runs; cleared like
-    /// `mid_unwind`.
-    pub(crate) interrupt_unwinds: Cell<bool>,
     /// Nanoseconds that the task has blocked its thread while unwinding.
     pub(crate) unwinding_blocked_ns: Cell<u64>,
-    /// Depth of `no_switch`.
-    pub(crate) no_switch: Cell<u32>,
-    /// How far below this record the stack reaches, or 0 inside `no_switch`: one comparison tells whether a switch is all
-    /// right here.
-    pub(crate) room: Cell<usize>,
-    /// The same, never 0.
+    /// What `room` is outside of `no_switch`, never 0.
     pub(crate) whole_room: Cell<usize>,
     /// Calls of functions that are watched.
     #[cfg(feature = "probe")]

@@ -177,8 +177,9 @@ pub(crate) mod handover {
 
     use std::time::Instant;
 
-    use super::suspend::here;
+    use super::suspend::{self, here};
     use crate::observe::WaitReason;
+    use crate::task::Unparker;
 
     /// As in `scheduler/handover.rs`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +187,61 @@ pub(crate) mod handover {
         Done,
         Expired,
         Interrupted,
+    }
+
+    /// A model thread, whose calls look it up again.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Caller;
+
+    pub(crate) fn caller() -> Caller {
+        Caller
+    }
+
+    impl Caller {
+        pub(crate) fn checkpoint(self) {
+            suspend::checkpoint();
+        }
+
+        pub(crate) fn went_on(self) {}
+
+        pub(crate) fn user(self) -> (u64, u64) {
+            suspend::user()
+        }
+
+        pub(crate) fn unparker(self) -> Unparker {
+            suspend::current_unparker()
+        }
+
+        /// No model runs inside `no_switch`.
+        pub(crate) fn switch_refused(self) -> bool {
+            false
+        }
+
+        pub(crate) fn unpark(self, who: &Unparker) {
+            super::unpark(who);
+        }
+
+        /// As in `scheduler/handover.rs`: without a deadline nothing is asked before the first park.
+        pub(crate) fn wait_revocably(
+            self,
+            reason: WaitReason,
+            deadline: Option<Instant>,
+            mut done: impl FnMut() -> bool,
+        ) -> Waited {
+            if deadline.is_some() {
+                return wait_revocably(reason, deadline, done);
+            }
+            let Some(h) = here() else { unreachable!() };
+            loop {
+                h.park(reason);
+                if done() {
+                    return Waited::Done;
+                }
+                if h.would_unwind() {
+                    return Waited::Interrupted;
+                }
+            }
+        }
     }
 
     /// A wait with a deadline ends by it as soon as `expire` was called for the task.
@@ -218,6 +274,4 @@ pub(crate) mod handover {
 
     /// Every model thread runs by itself: nobody has to give way.
     pub(crate) fn polled_in_vain() {}
-
-    pub(crate) fn went_on() {}
 }
