@@ -27,6 +27,7 @@ fn everywhere(f: fn()) {
 fn types_are_as_free_as_stds() {
     fn free<T: Send + Sync + UnwindSafe + RefUnwindSafe + Unpin>() {}
     fn shared<T: Send + Sync>() {}
+    fn caught<T: RefUnwindSafe>() {}
     free::<Thread>();
     free::<thread::ThreadId>();
     free::<thread::AccessError>();
@@ -37,6 +38,8 @@ fn types_are_as_free_as_stds() {
     shared::<thread::JoinHandle<Cell<u8>>>();
     shared::<thread::JoinHandle<std::rc::Rc<u8>>>();
     shared::<coro::ScopedJoinHandle<'static, Cell<u8>>>();
+    free::<coro::ScopedJoinHandle<'static, u8>>();
+    caught::<coro::thread::Scope<'static, 'static>>();
     free::<coro::JoinHandle<u8>>();
     free::<thread::JoinHandle<u8>>();
     assert_eq!(size_of::<Option<thread::ThreadId>>(), size_of::<thread::ThreadId>());

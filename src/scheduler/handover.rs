@@ -114,6 +114,7 @@ impl Caller {
         match (self.0, deadline) {
             // What most waits are: next to the primitive itself, so that what it knows of the wait stays in registers.
             (Some(h), None) => loop {
+                debug_assert!(!h.would_unwind() || h.cell.state.has_token(), "a wait without a checkpoint before it");
                 h.park_here(reason);
                 if done() {
                     return Waited::Done;

@@ -1,7 +1,8 @@
 //! The task's side of the scheduler: park, yield, and the delivery of cancellations and timeouts.
 //!
 //! Every wait of every primitive is the same loop: look whether it is over; ask a checkpoint whether an interrupt is
-//! due; park with a reason. Wake-ups may be spurious, so the loop always looks again.
+//! due; park with a reason. Wake-ups may be spurious, so the loop always looks again. (Channels come to it right after a checkpoint of
+//! their own, and begin with the park: [`handover::Caller`](super::handover::Caller).)
 //!
 //! **Error first.** [`checkpoint_io`] returns an interrupt once as an error; [`checkpoint_wait`], and
 //! [`checkpoint_io`] from the second time on, unwind. Nothing is delivered under `shield`, while the thread unwinds,

@@ -399,8 +399,15 @@ impl<T> Channel<T> {
                     let last = self.clock.as_ref().and_then(|_| self.take(self.lock(), caller).ok());
                     return last.ok_or(RecvTimeoutError::Timeout);
                 }
-                Left::Expired | Left::Interrupted => caller.checkpoint(),
+                // What the clock has comes before an interrupt of the same moment.
+                Left::Expired => {
+                    if let Ok(value) = self.take(self.lock(), caller) {
+                        return Ok(value);
+                    }
+                }
+                Left::Interrupted => {}
             }
+            caller.checkpoint();
             // The clock's message went to another, or the interrupt was not raised after all.
             match self.take(self.lock(), caller) {
                 Ok(value) => return Ok(value),

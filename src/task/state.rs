@@ -300,6 +300,11 @@ impl State {
         self.load(Ordering::Relaxed) & TOKEN != 0 && self.change(|w| (w & TOKEN != 0).then_some(w & !TOKEN)).is_ok()
     }
 
+    /// Whether the next park returns at once; by the running task.
+    pub(crate) fn has_token(&self) -> bool {
+        self.load(Ordering::Relaxed) & TOKEN != 0
+    }
+
     /// PARKED → ACTIVE, or leaves a token.
     #[inline(always)]
     pub(crate) fn unpark(&self, id: u64) -> Unpark {

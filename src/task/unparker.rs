@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,12 +14,13 @@ use super::cell::{TaskCell, TaskRef};
 use crate::sys::parker::ThreadParker;
 
 /// In the place of a cell: `word` is a thread's parker, from `Arc::into_raw`. No cell lies there, nor at the next.
-const THREAD: NonNull<TaskCell> = NonNull::<u8>::dangling().cast();
+const THREAD: NonNull<TaskCell> = no_cell(1);
 /// In the place of a cell: `word` is a waker, from `Box::into_raw`.
-const WAKER: NonNull<TaskCell> = match NonNull::new(ptr::without_provenance_mut(2)) {
-    Some(at) => at,
-    None => unreachable!(),
-};
+const WAKER: NonNull<TaskCell> = no_cell(2);
+
+const fn no_cell(at: usize) -> NonNull<TaskCell> {
+    NonNull::new(ptr::without_provenance_mut(at)).expect("it is not null")
+}
 
 /// Who is to be woken: a task, a plain thread, or whoever polls a future elsewhere. That one is anybody's code: never to be called, cloned
 /// or dropped under a lock, and it may panic.
@@ -39,6 +41,9 @@ pub(crate) enum Other<'a> {
 unsafe impl Send for Unparker {}
 // SAFETY: as above.
 unsafe impl Sync for Unparker {}
+// Nothing can be seen half changed through it.
+impl UnwindSafe for Unparker {}
+impl RefUnwindSafe for Unparker {}
 
 impl Unparker {
     #[inline(always)]
@@ -61,7 +66,7 @@ impl Unparker {
 
     /// Who it is, which is no task.
     pub(crate) fn other(&self) -> Option<Other<'_>> {
-        // SAFETY: the word came from `Arc::into_raw` or `Box::into_raw`, as the mark says, and is given back by `drop` alone.
+        // SAFETY: the word came from `Arc::into_raw` or `Box::into_raw`, as the mark says, and is given back when this goes.
         unsafe {
             match self.cell {
                 cell if cell == THREAD => Some(Other::Thread(&*self.word.cast::<ThreadParker>())),
@@ -85,9 +90,9 @@ impl Unparker {
     #[inline(never)]
     fn clone_other(&self) -> Unparker {
         match self.other() {
-            Some(Other::Thread(parker)) => {
+            Some(Other::Thread(_)) => {
                 // SAFETY: the word came from `Arc::into_raw`, and the one it stands for lives.
-                unsafe { Arc::increment_strong_count(ptr::from_ref(parker)) };
+                unsafe { Arc::increment_strong_count(self.word.cast::<ThreadParker>()) };
                 Unparker { cell: THREAD, word: self.word }
             }
             Some(Other::Waker(waker)) => Unparker::waker(waker.clone()),
@@ -131,8 +136,8 @@ impl Drop for Unparker {
 impl fmt::Debug for Unparker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.as_task(), self.other()) {
-            (Some(task), _) => f.debug_tuple("Task").field(&task).finish(),
-            (None, other) => fmt::Debug::fmt(&other, f),
+            (_, Some(other)) => fmt::Debug::fmt(&other, f),
+            (task, None) => fmt::Debug::fmt(&task, f),
         }
     }
 }
