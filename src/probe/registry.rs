@@ -339,6 +339,11 @@ pub(super) fn is_over(id: u64) -> bool {
     }
 }
 
+/// Whether a probe of that session is in the list: attached, or over and not told of yet.
+pub(super) fn lists_any_of(session: u64) -> bool {
+    lock().probes.iter().any(|probe| probe.session == Some(session))
+}
+
 /// Every probe that is attached, by id.
 pub(super) fn probes() -> Vec<Arc<Probe>> {
     lock().probes.iter().filter(|probe| probe.ended().is_none()).cloned().collect()

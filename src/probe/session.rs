@@ -51,7 +51,8 @@ impl SessionProbes {
 
     /// Whether lines may still come.
     pub(crate) fn is_active(&self) -> bool {
-        self.sink.waits() || registry::probes().iter().any(|probe| probe.session == Some(self.id))
+        // In this order: the last line of a probe that is over, which may come long after its end, lies in the sink when it is in no list.
+        registry::lists_any_of(self.id) || self.sink.waits()
     }
 }
 
