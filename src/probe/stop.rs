@@ -91,18 +91,35 @@ fn all() -> MutexGuard<'static, Vec<Arc<Stop>>> {
     STOPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Those of a probe, or of all, the longest first.
+/// Those of a probe, or of all, the longest first; but for tasks that have been released, and have not had their turn yet.
 pub(super) fn stops(probe: Option<u64>) -> Vec<Arc<Stop>> {
-    all().iter().filter(|stop| probe.is_none_or(|probe| stop.probe == probe)).cloned().collect()
+    let of = |stop: &&Arc<Stop>| probe.is_none_or(|probe| stop.probe == probe) && !stop.is_released();
+    all().iter().filter(of).cloned().collect()
 }
 
 impl Stop {
-    /// Has the task go on.
-    pub(super) fn release(&self, answer: Option<What>) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
-        if !self.released.swap(true, Ordering::AcqRel) {
-            unpark(&self.who);
+    /// Has the task go on, and says whether it was this that did: what was said first is what counts.
+    pub(super) fn release(&self, answer: Option<What>) -> bool {
+        let mut kept = self.answer();
+        if self.is_released() {
+            return false;
         }
+        *kept = answer;
+        self.released.store(true, Ordering::Release);
+        drop(kept);
+        unpark(&self.who);
+        true
+    }
+
+    /// Nobody can release it any more. Whether somebody had, and what its task is to go on with.
+    fn close(&self) -> (bool, Option<What>) {
+        let mut kept = self.answer();
+        (self.released.swap(true, Ordering::AcqRel), kept.take())
+    }
+
+    /// Held by whoever changes `released` too.
+    fn answer(&self) -> MutexGuard<'_, Option<What>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether its task stands there still.
@@ -117,17 +134,23 @@ impl Stop {
 
 /// Has all tasks of a probe go on.
 pub(super) fn release_all(probe: u64) {
-    stops(Some(probe)).iter().for_each(|stop| stop.release(None));
+    for stop in stops(Some(probe)) {
+        stop.release(None);
+    }
 }
 
 /// Has every task go on.
 pub(super) fn release_everybody() {
-    stops(None).iter().for_each(|stop| stop.release(None));
+    for stop in stops(None) {
+        stop.release(None);
+    }
 }
 
 /// Has all tasks go on of whom that one was told.
 pub(super) fn release_of(sink: &Arc<Sink>) {
-    stops(None).iter().filter(|stop| Arc::ptr_eq(&stop.sink, sink)).for_each(|stop| stop.release(None));
+    for stop in stops(None).iter().filter(|stop| Arc::ptr_eq(&stop.sink, sink)) {
+        stop.release(None);
+    }
 }
 
 /// Whether whoever runs here may stand still: not within `no_switch`, nor if it is to end.
@@ -161,6 +184,7 @@ fn make_stop(stop: Arc<Stop>) -> Option<Answer> {
 
     impl Drop for Standing {
         fn drop(&mut self) {
+            self.0.close();
             all().retain(|other| !Arc::ptr_eq(other, &self.0));
             if let Some(comers) = &self.0.comers {
                 comers.goes(&self.0);
@@ -186,11 +210,11 @@ fn make_stop(stop: Arc<Stop>) -> Option<Answer> {
     });
     let reason: &str = &stop.line;
     let deadline = Instant::now().checked_add(stop.limit);
-    let released = suspend::wait_for(WaitReason::text(WaitKind::Breakpoint, &reason), deadline, || stop.is_released());
+    suspend::wait_for(WaitReason::text(WaitKind::Breakpoint, &reason), deadline, || stop.is_released());
+    let (released, what) = stop.close();
     if !released {
         stop.sink.line(|| format!("#{} went on by itself after {}", stop.task, text::duration(stop.limit)));
     }
-    let what = stop.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
     what.map(|what| Answer { what, sink: stop.sink.clone() })
 }
 

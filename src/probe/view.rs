@@ -138,7 +138,7 @@ pub(crate) fn release(id: u64, task: Option<u64>, answer: Option<Result<&str, &s
         Ok(text) => What::Returning(text.to_owned()),
         Err(text) => What::Failing(text.to_owned()),
     });
-    stops.iter().for_each(|stop| stop.release(what.clone()));
+    stops.retain(|stop| stop.release(what.clone()));
     match (&*stops, task) {
         ([], None) => Err(format!("nobody stands at probe {id}; probe show {id} says who does")),
         ([], Some(task)) => Err(format!("#{task} does not stand at probe {id}; probe show {id} says who does")),
