@@ -11,7 +11,7 @@ use crate::observe::{self, After, Overrun, SLICE_OVERRUN, ShortName, class};
 use crate::stack;
 use crate::sys::atomic::publish;
 use crate::task::state::{CellFate, Finish, Life, Park, Snapshot, Start};
-use crate::task::{TaskCell, TaskLocal, payload_is_empty};
+use crate::task::{LocalRoom, TaskCell, payload_is_empty};
 
 impl Worker {
     /// Runs `cell` until it yields, parks or ends. `now` is the end of the slice before; returns the end of this one. `FRESH`: it comes
@@ -452,16 +452,17 @@ unsafe extern "C-unwind" fn task_main(arg: *mut ()) -> ! {
     let fiber = UnsafeCell::new(context::sanitizer::Fiber::new());
     // SAFETY: local to this frame.
     unsafe { (*fiber.get()).arrive() };
-    let local = TaskLocal::new();
+    let mut place = LocalRoom::new();
+    let local = place.fill();
     #[cfg(coro_asan)]
     local.fiber.set(fiber.get());
-    cell.local.store(ptr::from_ref(&local).cast_mut(), Ordering::Relaxed);
+    cell.local.store(ptr::from_ref(local).cast_mut(), Ordering::Relaxed);
     // SAFETY: ours while the task runs.
     if let Some(stack) = unsafe { &*cell.stack.get() } {
         let room = if cfg!(any(miri, coro_thread_context)) {
             usize::MAX
         } else {
-            ptr::from_ref(&local).addr().wrapping_sub(stack.limit())
+            ptr::from_ref(local).addr().wrapping_sub(stack.limit())
         };
         local.room.set(room);
         local.whole_room.set(room);

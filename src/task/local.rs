@@ -5,6 +5,7 @@
 //! atomics. Lives exactly as long as the task runs or is parked.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::time::Instant;
 
@@ -38,9 +39,9 @@ pub(crate) enum Interrupt {
 }
 
 /// See the module's head. What every yield, park and call of a primitive looks at comes first, in one cache line, the one that the loop
-/// fetches ahead.
+/// fetches ahead: [`LocalRoom`] puts it there.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct TaskLocal {
     /// How far below this record the stack reaches, or 0 inside `no_switch`: one comparison tells whether a switch is all
     /// right here.
@@ -112,8 +113,41 @@ pub(crate) struct TaskLocal {
     pub(crate) fiber: Cell<*mut crate::context::sanitizer::Fiber>,
 }
 
+/// Room in a task's first frame, in which its record begins a cache line.
+///
+/// The record's type is not aligned by itself: the frame of a function that aligns its stack is found through a register alone, which
+/// `/proc` does not tell of a thread that is blocked. The stack of such a thread could be had by a signal only, and that ends its call.
+#[repr(C, align(16))]
+pub(crate) struct LocalRoom(MaybeUninit<[u8; size_of::<TaskLocal>() + LINE - STACK_ALIGNMENT]>);
+
+const LINE: usize = 64;
+/// What every stack is aligned to.
+const STACK_ALIGNMENT: usize = 16;
+const _: () = assert!(align_of::<TaskLocal>() <= STACK_ALIGNMENT && align_of::<LocalRoom>() == STACK_ALIGNMENT);
+
+impl LocalRoom {
+    #[inline(always)]
+    pub(crate) fn new() -> LocalRoom {
+        LocalRoom(MaybeUninit::uninit())
+    }
+
+    /// A new record. It is never dropped.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self) -> &TaskLocal {
+        let room = self.0.as_mut_ptr().cast::<u8>();
+        // As much as is left over at most, because the room is aligned.
+        let local = room.wrapping_add(room.addr().wrapping_neg() % LINE).cast::<TaskLocal>();
+        // SAFETY: aligned as a line is, inside of the room, which is borrowed for as long as the record is.
+        unsafe {
+            local.write(TaskLocal::new());
+            &*local
+        }
+    }
+}
+
 impl TaskLocal {
-    pub(crate) fn new() -> TaskLocal {
+    #[inline(always)]
+    fn new() -> TaskLocal {
         TaskLocal {
             started: Cell::new(0),
             scope: Cell::new(0),

@@ -25,7 +25,7 @@ mod unparker;
 
 pub(crate) use cell::{LOCAL, NOTEWORTHY, PLACED, TaskCell, TaskRef};
 pub(crate) use label::{LONGEST_KEY, LONGEST_VALUE, Label, MOST_LABELS};
-pub(crate) use local::{Interrupt, TaskLocal, TimeoutScope};
+pub(crate) use local::{Interrupt, LocalRoom, TaskLocal, TimeoutScope};
 pub(crate) use payload::{JoinResult, has_result, is_empty as payload_is_empty, store_closure, take_result, vtable};
 pub(crate) use registry::{Magazine, Registry};
 pub(crate) use unparker::{Other, Unparker};
