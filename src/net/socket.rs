@@ -186,7 +186,11 @@ impl<S: AsRawFd + AsFd> Socket<S> {
         self.source.keep_ready(d);
     }
 
-    fn run_read(&self, room: usize, op: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    fn run_read(&self, room: usize, mut op: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        let op = || {
+            self.entry.prefetch();
+            op()
+        };
         self.source.run_done(Direction::Read, WaitKind::Read, op, |n, at| self.has_read(*n, room, at))
     }
 
