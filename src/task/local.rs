@@ -126,13 +126,13 @@ const STACK_ALIGNMENT: usize = 16;
 const _: () = assert!(align_of::<TaskLocal>() <= STACK_ALIGNMENT && align_of::<LocalRoom>() == STACK_ALIGNMENT);
 
 impl LocalRoom {
-    #[inline(always)]
+    #[inline]
     pub(crate) fn new() -> LocalRoom {
         LocalRoom(MaybeUninit::uninit())
     }
 
     /// A new record. It is never dropped.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn fill(&mut self) -> &TaskLocal {
         let room = self.0.as_mut_ptr().cast::<u8>();
         // As much as is left over at most, because the room is aligned.
@@ -146,7 +146,7 @@ impl LocalRoom {
 }
 
 impl TaskLocal {
-    #[inline(always)]
+    #[inline]
     fn new() -> TaskLocal {
         TaskLocal {
             started: Cell::new(0),
